@@ -1,0 +1,37 @@
+//! Preference data: records, readers and writers, chat templates, tokenizing, collation and data order.
+//!
+//! ```text
+//! JSONL ─ read ─▶ PreferencePair ─ TextTokenizer ─▶ TokenizedPair ─ collate_pairs ─▶ TextBatch
+//! JSONL │ folders ─ read ─▶ ImagePair ─ ImageLoader ─▶ pixels in [-1, 1]
+//! ```
+//!
+//! Rows are counted from 1 and keep their number through every stage, so that an error or a NaN can name the line it
+//! came from. No row is dropped or cut in silence: what a [`RowPolicy`] leaves out stands in the [`DataReport`].
+//!
+//! Invariant: this crate knows no objective, no model and no device; it maps files to ids, masks and pixels.
+
+mod clip;
+mod collate;
+mod error;
+mod order;
+mod pixels;
+mod read;
+mod record;
+mod report;
+mod template;
+mod tokenize;
+mod tokenizer;
+mod write;
+
+pub use clip::{ClipPrompt, ClipTokenizer};
+pub use collate::{TextBatch, collate_mismatched, collate_pairs, collate_unpaired};
+pub use error::{DataError, Place, Result};
+pub use order::{DataOrder, Traversal};
+pub use pixels::{Augmentation, ImageLimits, ImageLoader, PairPixels, ResizeFilter, decode_image, to_latent_input};
+pub use read::{Records, TextRecords, read_image_pairs, read_pairs, read_text, read_unpaired, screen_image_pairs};
+pub use record::{ChatOptions, Completion, ImagePair, Message, PairText, PreferencePair, UnpairedExample};
+pub use report::{DataReport, FaultyRows, LengthSummary, LongRows, RowList, RowPolicy, RowProblem};
+pub use template::{ChatTemplate, UtcTime};
+pub use tokenize::{TokenizedPair, TokenizedUnpaired, common_prefix_length};
+pub use tokenizer::{SpecialTokens, TextTokenizer};
+pub use write::{write_image_pairs, write_jsonl, write_text_pairs};

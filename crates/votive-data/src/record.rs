@@ -1,0 +1,152 @@
+//! What a row of a preference data set means, whichever file it came from.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// One turn of a conversation: `role`, `content`, and whatever else the chat template reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Message(pub(crate) Map<String, Value>);
+
+impl Message {
+    /// A turn of plain text.
+    pub fn new(role: &str, content: &str) -> Self {
+        Self(Map::from_iter([("role".to_owned(), role.into()), ("content".to_owned(), content.into())]))
+    }
+
+    /// Who speaks: `system`, `user`, `assistant`, `tool`.
+    #[must_use]
+    pub fn role(&self) -> &str {
+        self.0.get("role").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The text of the turn, if it is text.
+    #[must_use]
+    pub fn content(&self) -> Option<&str> {
+        self.0.get("content").and_then(Value::as_str)
+    }
+
+    /// Whether the turn says nothing: no text, and no other field than its role.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|(name, value)| name == "role" || value.is_null() || is_empty_value(value))
+    }
+}
+
+fn is_empty_value(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+/// What a row passes to the chat template besides its messages.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChatOptions {
+    /// JSON schemas of the tools that the assistant may call (column `tools`).
+    pub tools: Option<Value>,
+    /// Further variables of the template (column `chat_template_kwargs`).
+    pub variables: Map<String, Value>,
+}
+
+/// The text of a preference pair.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PairText {
+    /// Three strings; prompt and completion are concatenated as they stand.
+    Plain {
+        /// x
+        prompt: String,
+        /// y_w
+        chosen: String,
+        /// y_l
+        rejected: String,
+    },
+    /// Two strings that begin with the same prompt; where it ends is decided on tokens.
+    Implicit {
+        /// x and y_w
+        chosen: String,
+        /// x and y_l
+        rejected: String,
+    },
+    /// Conversations, rendered by the model's chat template.
+    Chat {
+        /// The turns before the completion.
+        prompt: Vec<Message>,
+        /// The turns that are preferred.
+        chosen: Vec<Message>,
+        /// The turns that are not.
+        rejected: Vec<Message>,
+        /// What else the template reads.
+        options: ChatOptions,
+    },
+}
+
+/// A prompt with a completion that is preferred to another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PreferencePair {
+    /// Number of the row in its file, counted from 1.
+    pub row: usize,
+    /// Prompt and completions.
+    pub text: PairText,
+}
+
+impl PreferencePair {
+    /// A pair of plain strings.
+    pub fn plain(
+        row: usize,
+        prompt: impl Into<String>,
+        chosen: impl Into<String>,
+        rejected: impl Into<String>,
+    ) -> Self {
+        let text = PairText::Plain { prompt: prompt.into(), chosen: chosen.into(), rejected: rejected.into() };
+        Self { row, text }
+    }
+}
+
+/// A prompt with one completion.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Completion {
+    /// Two strings; they are concatenated as they stand.
+    Plain {
+        /// x
+        prompt: String,
+        /// y
+        completion: String,
+    },
+    /// A conversation, rendered by the model's chat template.
+    Chat {
+        /// The turns before the completion.
+        prompt: Vec<Message>,
+        /// The turns that are judged.
+        completion: Vec<Message>,
+        /// What else the template reads.
+        options: ChatOptions,
+    },
+}
+
+/// A completion that is desirable or not, without a partner.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnpairedExample {
+    /// Number of the row in its file, counted from 1.
+    pub row: usize,
+    /// Prompt and completion.
+    pub text: Completion,
+    /// True if the completion is desirable.
+    pub label: bool,
+}
+
+/// A caption with an image that is preferred to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImagePair {
+    /// Number of the row in its file, or of the pair in its folder, counted from 1.
+    pub row: usize,
+    /// The caption.
+    pub prompt: String,
+    /// File of the preferred image.
+    pub chosen: PathBuf,
+    /// File of the other image.
+    pub rejected: PathBuf,
+}

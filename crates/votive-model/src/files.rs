@@ -1,0 +1,244 @@
+//! Safetensors files, whole or sharded, and JSON beside them.
+
+use crate::error::{ModelError, Result};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Tensors of a file by name, and the strings in its header.
+#[derive(Debug)]
+pub struct TensorFile {
+    /// The tensors, converted to f32 (integers stay what they are).
+    pub tensors: BTreeMap<String, Tensor>,
+    /// The header's `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ModelError + '_ {
+    move |source| ModelError::File { path: path.into(), source }
+}
+
+/// Reads a safetensors file; floating tensors become f32.
+///
+/// # Errors
+/// If the file is missing, truncated or malformed, or holds a type that cannot be converted.
+pub fn read(path: &Path, device: &Device) -> Result<TensorFile> {
+    let bytes = std::fs::read(path).map_err(file_error(path))?;
+    let malformed = |reason: String| ModelError::Safetensors { path: path.into(), reason };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| malformed(e.to_string()))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
+    let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.iter() {
+        let tensor = convert(&view, device).map_err(|reason| malformed(format!("tensor `{name}`: {reason}")))?;
+        tensors.insert(name.to_owned(), tensor);
+    }
+    Ok(TensorFile { tensors, metadata })
+}
+
+fn convert(view: &TensorView, device: &Device) -> std::result::Result<Tensor, String> {
+    fn numbers<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+        // The length is a multiple of N: safetensors checked it against the shape.
+        bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+    }
+    let (bytes, shape) = (view.data(), view.shape());
+    let tensor = match view.dtype() {
+        Dtype::F32 => Tensor::from_vec(numbers(bytes, f32::from_le_bytes), shape, device),
+        Dtype::F16 => Tensor::from_vec(numbers(bytes, |b| f16::from_le_bytes(b).to_f32()), shape, device),
+        Dtype::BF16 => Tensor::from_vec(numbers(bytes, |b| bf16::from_le_bytes(b).to_f32()), shape, device),
+        Dtype::F64 => Tensor::from_vec(numbers(bytes, f64::from_le_bytes), shape, device),
+        Dtype::I64 => Tensor::from_vec(numbers(bytes, i64::from_le_bytes), shape, device),
+        Dtype::I32 => Tensor::from_vec(numbers(bytes, |b| i64::from(i32::from_le_bytes(b))), shape, device),
+        Dtype::U32 => Tensor::from_vec(numbers(bytes, u32::from_le_bytes), shape, device),
+        Dtype::U8 | Dtype::BOOL => Tensor::from_vec(bytes.to_vec(), shape, device),
+        other => return Err(format!("type {other:?} is not supported")),
+    };
+    tensor.map_err(|e| e.to_string())
+}
+
+/// Reads `stem.safetensors`, or the shards that `stem.safetensors.index.json` names, or `stem.fp16.safetensors`.
+///
+/// # Errors
+/// If none is there, a shard is missing or malformed, or the index and the shards disagree.
+pub fn read_folder(folder: &Path, stem: &str, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let whole = folder.join(format!("{stem}.safetensors"));
+    let index = folder.join(format!("{stem}.safetensors.index.json"));
+    let half = folder.join(format!("{stem}.fp16.safetensors"));
+    if whole.exists() {
+        return Ok(read(&whole, device)?.tensors);
+    }
+    if index.exists() {
+        return read_shards(folder, &index, device);
+    }
+    if half.exists() {
+        return Ok(read(&half, device)?.tensors);
+    }
+    let names = [&whole, &index, &half].map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    Err(ModelError::NotFound { folder: folder.into(), expected: names.join(", ") })
+}
+
+fn read_shards(folder: &Path, index: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let file = crate::config::ConfigFile::read(index)?;
+    let wrong = |found: &str| ModelError::Field {
+        path: index.into(),
+        field: "weight_map".into(),
+        expected: "an object from tensor names to file names in the same folder".into(),
+        found: found.into(),
+    };
+    let map = file.get("weight_map").and_then(Value::as_object).ok_or_else(|| wrong("nothing of the kind"))?;
+    let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, shard) in map {
+        // A shard outside the folder is a mistake or an attack.
+        let shard = shard.as_str().filter(|s| Path::new(s).components().count() == 1 && *s != "..");
+        shards.entry(shard.ok_or_else(|| wrong(name))?).or_default().push(name);
+    }
+    let mut tensors = BTreeMap::new();
+    for (shard, names) in shards {
+        let mut found = read(&folder.join(shard), device)?.tensors;
+        for name in names {
+            let tensor = found.remove(name).ok_or_else(|| wrong(&format!("`{name}`, which {shard} lacks")))?;
+            tensors.insert(name.to_owned(), tensor);
+        }
+    }
+    Ok(tensors)
+}
+
+struct Bytes {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl safetensors::View for &Bytes {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+fn encode(tensor: &Tensor, float: DType) -> candle_core::Result<Bytes> {
+    let shape = tensor.dims().to_vec();
+    let tensor = if tensor.dtype().is_float() && float != DType::F64 { tensor.to_dtype(DType::F32)? } else { tensor.clone() };
+    let tensor = tensor.to_device(&Device::Cpu)?.flatten_all()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let range = layout.start_offset()..layout.start_offset() + tensor.elem_count();
+    let Storage::Cpu(storage) = &*storage else { candle_core::bail!("expected a tensor on the CPU") };
+    let (dtype, bytes) = match (storage, float) {
+        (CpuStorage::F32(v), DType::F16) => {
+            (Dtype::F16, v[range].iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect())
+        }
+        (CpuStorage::F32(v), DType::BF16) => {
+            (Dtype::BF16, v[range].iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect())
+        }
+        (CpuStorage::F32(v), _) => (Dtype::F32, v[range].iter().flat_map(|x| x.to_le_bytes()).collect()),
+        (CpuStorage::F64(v), _) => (Dtype::F64, v[range].iter().flat_map(|x| x.to_le_bytes()).collect()),
+        (CpuStorage::I64(v), _) => (Dtype::I64, v[range].iter().flat_map(|x| x.to_le_bytes()).collect()),
+        (CpuStorage::U32(v), _) => (Dtype::U32, v[range].iter().flat_map(|x| x.to_le_bytes()).collect()),
+        (CpuStorage::U8(v), _) => (Dtype::U8, v[range].to_vec()),
+        (other, _) => candle_core::bail!("tensors of type {:?} are not written", candle_core::backend::BackendStorage::dtype(other)),
+    };
+    Ok(Bytes { dtype, shape, bytes })
+}
+
+/// Writes a safetensors file in one go: a temporary file, synced, then renamed.
+///
+/// `float` is the type that floating tensors are stored in.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+    float: DType,
+    metadata: BTreeMap<String, String>,
+) -> Result<()> {
+    let encoded = tensors
+        .into_iter()
+        .map(|(name, tensor)| Ok((name, encode(&tensor, float)?)))
+        .collect::<candle_core::Result<BTreeMap<_, _>>>()?;
+    let mut metadata: std::collections::HashMap<String, String> = metadata.into_iter().collect();
+    // transformers refuses files that do not say which framework's layout they have.
+    metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
+    let bytes = safetensors::serialize(encoded.iter(), Some(metadata))
+        .map_err(|e| ModelError::Safetensors { path: path.into(), reason: e.to_string() })?;
+    write_bytes(path, &bytes)
+}
+
+/// Writes indented JSON in one go.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|source| ModelError::Json { path: path.into(), source })?;
+    text.push(b'\n');
+    write_bytes(path, &text)
+}
+
+/// Writes a file through a temporary one beside it, so that a reader never sees half of it.
+///
+/// # Errors
+/// If the file cannot be written; the temporary file is removed.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".tmp-{}", std::process::id()));
+    let temporary: PathBuf = path.with_file_name(name);
+    let write = || -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut file = std::fs::File::create(&temporary)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|source| {
+        // Best effort: the error that matters is the one that led here.
+        let _ = std::fs::remove_file(&temporary);
+        ModelError::File { path: path.into(), source }
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_and_truncation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let tensor = Tensor::new(&[[1.0f32, 2.5], [-3.0, 4.0]], &Device::Cpu).unwrap();
+        for float in [DType::F32, DType::F16, DType::BF16] {
+            write(&path, [("a".to_owned(), tensor.clone())], float, BTreeMap::new()).unwrap();
+            let read = read(&path, &Device::Cpu).unwrap();
+            assert_eq!(read.tensors["a"].to_vec2::<f32>().unwrap(), tensor.to_vec2::<f32>().unwrap());
+            assert_eq!(read.metadata["format"], "pt");
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        let message = read(&path, &Device::Cpu).unwrap_err().to_string();
+        assert!(message.contains("x.safetensors") && message.contains("not a whole safetensors file"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_checkpoint_names_what_was_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = read_folder(folder.path(), "model", &Device::Cpu).unwrap_err().to_string();
+        assert!(message.contains("model.safetensors.index.json"), "{message}");
+    }
+}

@@ -1,0 +1,199 @@
+//! The building blocks of networks: a parameter or two, and the operation that uses them.
+
+use crate::error::Result;
+use crate::params::{Init, Scope};
+use candle_core::Tensor;
+use votive_tensor as ops;
+
+/// A linear map, with a low-rank adapter if the parameters have one for it.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    lora: Option<(Tensor, Tensor, f64)>,
+}
+
+impl Linear {
+    /// `weight (outs, ins)` and, if asked for, `bias (outs,)` of this place.
+    ///
+    /// # Errors
+    /// Those of [`Scope::get`].
+    pub fn new(scope: &Scope, ins: usize, outs: usize, bias: bool) -> Result<Self> {
+        Self::with_init(scope, ins, outs, bias, Init::fan_in(ins))
+    }
+
+    /// The same, with another start for the weight.
+    ///
+    /// # Errors
+    /// Those of [`Scope::get`].
+    pub fn with_init(scope: &Scope, ins: usize, outs: usize, bias: bool, init: Init) -> Result<Self> {
+        let weight = scope.get("weight", &[outs, ins], init)?;
+        let bias = bias.then(|| scope.get("bias", &[outs], Init::Zero)).transpose()?;
+        Ok(Self { weight, bias, lora: scope.lora() })
+    }
+
+    /// The weight, `(outs, ins)`.
+    #[must_use]
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// `x (…, ins)` → `(…, outs)`.
+    ///
+    /// # Errors
+    /// If the sizes don't fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = ops::linear(x, &self.weight, self.bias.as_ref())?;
+        match &self.lora {
+            None => Ok(y),
+            Some((a, b, scale)) => Ok((y + (ops::linear(&ops::linear(x, a, None)?, b, None)? * *scale)?)?),
+        }
+    }
+}
+
+/// A convolution with bias.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Tensor,
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv2d {
+    /// `weight (outs, ins, kernel, kernel)` and `bias (outs,)` of this place.
+    ///
+    /// # Errors
+    /// Those of [`Scope::get`].
+    pub fn new(
+        scope: &Scope,
+        ins: usize,
+        outs: usize,
+        kernel: usize,
+        (stride, padding): (usize, usize),
+    ) -> Result<Self> {
+        let init = Init::fan_in(ins * kernel * kernel);
+        let weight = scope.get("weight", &[outs, ins, kernel, kernel], init)?;
+        Ok(Self { weight, bias: scope.get("bias", &[outs], Init::Zero)?, stride, padding })
+    }
+
+    /// `x (B, ins, H, W)` → `(B, outs, H', W')`.
+    ///
+    /// # Errors
+    /// If the sizes don't fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::conv2d(x, &self.weight, &self.bias, self.stride, self.padding)?)
+    }
+}
+
+/// Root-mean-square normalisation of the last dimension.
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// `weight (width,)` of this place.
+    ///
+    /// # Errors
+    /// Those of [`Scope::get`].
+    pub fn new(scope: &Scope, width: usize, eps: f64) -> Result<Self> {
+        Ok(Self { weight: scope.get("weight", &[width], Init::One)?, eps })
+    }
+
+    /// `x (…, width)` → the same shape.
+    ///
+    /// # Errors
+    /// If the sizes don't fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::rms_norm(x, &self.weight, self.eps)?)
+    }
+}
+
+/// Layer normalisation of the last dimension.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// `weight` and `bias (width,)` of this place.
+    ///
+    /// # Errors
+    /// Those of [`Scope::get`].
+    pub fn new(scope: &Scope, width: usize, eps: f64) -> Result<Self> {
+        let weight = scope.get("weight", &[width], Init::One)?;
+        Ok(Self { weight, bias: scope.get("bias", &[width], Init::Zero)?, eps })
+    }
+
+    /// `x (…, width)` → the same shape.
+    ///
+    /// # Errors
+    /// If the sizes don't fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::layer_norm(x, &self.weight, &self.bias, self.eps)?)
+    }
+}
+
+/// Group normalisation of channels.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: usize,
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// `weight` and `bias (channels,)` of this place.
+    ///
+    /// # Errors
+    /// Those of [`Scope::get`].
+    pub fn new(scope: &Scope, channels: usize, groups: usize, eps: f64) -> Result<Self> {
+        let weight = scope.get("weight", &[channels], Init::One)?;
+        Ok(Self { weight, bias: scope.get("bias", &[channels], Init::Zero)?, groups, eps })
+    }
+
+    /// `x (B, channels, …)` → the same shape.
+    ///
+    /// # Errors
+    /// If the sizes don't fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::group_norm(x, &self.weight, &self.bias, self.groups, self.eps)?)
+    }
+}
+
+/// A table of vectors.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    weight: Tensor,
+}
+
+impl Embedding {
+    /// `weight (entries, width)` of this place.
+    ///
+    /// # Errors
+    /// Those of [`Scope::get`].
+    pub fn new(scope: &Scope, entries: usize, width: usize, init: Init) -> Result<Self> {
+        Ok(Self { weight: scope.get("weight", &[entries, width], init)? })
+    }
+
+    /// The table, `(entries, width)`.
+    #[must_use]
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// `ids (B, T)` u32 → `(B, T, width)`.
+    ///
+    /// # Errors
+    /// If an id is not in the table.
+    pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+        let (rows, positions) = ids.dims2()?;
+        let flat = self.weight.index_select(&ids.flatten_all()?, 0)?;
+        Ok(flat.reshape((rows, positions, self.weight.dim(1)?))?)
+    }
+}

@@ -1,0 +1,343 @@
+//! Named, ordered parameters, and the views of them that training needs.
+//!
+//! A network is a cheap reading of [`Params`]: building it again on another view (without the adapter, without
+//! gradients, as a frozen copy) gives the reference, the evaluated and the remembered model, with no flag inside.
+
+use crate::error::{ModelError, Result};
+use crate::lora::{Lora, LoraConfig};
+use candle_core::{Device, Tensor, Var};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use votive_tensor::random::{Draws, Stream};
+
+/// The parameters of one network, named as in its checkpoint and ordered by name.
+#[derive(Clone, Debug)]
+pub struct Params {
+    origin: String,
+    tensors: BTreeMap<String, Tensor>,
+    lora: Option<Lora>,
+    device: Device,
+}
+
+impl Params {
+    /// Parameters from named tensors; `origin` says in error messages where they come from.
+    #[must_use]
+    pub fn new(origin: &str, tensors: BTreeMap<String, Tensor>, device: &Device) -> Self {
+        Self { origin: origin.to_owned(), tensors, lora: None, device: device.clone() }
+    }
+
+    /// Builds a network on these parameters. Every tensor must be asked for, in its shape, and nothing may be
+    /// left over.
+    ///
+    /// # Errors
+    /// If tensors are missing, unexpected or misshapen (all are listed), or an adapter layer finds no linear map.
+    pub fn build<M>(&self, network: impl FnOnce(&Scope) -> Result<M>) -> Result<M> {
+        let reader = Reader::new(Source::Given(self));
+        let built = network(&Scope { reader: &reader, path: String::new() })?;
+        reader.check(self)?;
+        Ok(built)
+    }
+
+    /// Builds a network with fresh parameters, drawn from `seed`.
+    ///
+    /// # Errors
+    /// Those of `network`.
+    pub fn fresh<M>(seed: u64, device: &Device, network: impl FnOnce(&Scope) -> Result<M>) -> Result<(M, Self)> {
+        let reader = Reader::new(Source::Fresh { seed, device: device.clone() });
+        let built = network(&Scope { reader: &reader, path: String::new() })?;
+        Ok((built, Self::new("fresh parameters", reader.used.into_inner(), device)))
+    }
+
+    /// Name and value of every tensor of the network itself, ordered by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// One tensor of the network.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// The adapter, if there is one.
+    #[must_use]
+    pub fn lora(&self) -> Option<&Lora> {
+        self.lora.as_ref()
+    }
+
+    /// Where the parameters live.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Number of values in the network, adapter not counted.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.tensors.values().map(Tensor::elem_count).sum()
+    }
+
+    /// Everything that is trained, as (name, tensor), ordered by name.
+    #[must_use]
+    pub fn trainable(&self) -> Vec<(String, Tensor)> {
+        let own = self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
+        let adapter = self.lora.iter().flat_map(Lora::named_tensors);
+        own.chain(adapter).filter(|(_, tensor)| tensor.is_variable()).collect()
+    }
+
+    /// The same values as variables of their own: full fine-tuning.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn into_trainable(self) -> Result<Self> {
+        self.map(|tensor| Ok(Var::from_tensor(&tensor.copy()?)?.into_inner()))
+    }
+
+    /// The same values in memory of their own, without gradients: a frozen copy that no update can reach.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn frozen_copy(&self) -> Result<Self> {
+        // `detach` shares storage with a variable and would follow it; `copy` does not.
+        self.clone().map(|tensor| Ok(tensor.detach().copy()?))
+    }
+
+    /// The same values in the same memory, without gradients: for looking at the policy as it is now.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn untracked(&self) -> Result<Self> {
+        self.clone().map(|tensor| Ok(tensor.detach()))
+    }
+
+    fn map(mut self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        for tensor in self.tensors.values_mut() {
+            *tensor = change(tensor)?;
+        }
+        self.lora = self.lora.map(|lora| lora.map(&change)).transpose()?;
+        Ok(self)
+    }
+
+    /// The network below the adapter.
+    #[must_use]
+    pub fn without_adapter(&self) -> Self {
+        Self { lora: None, ..self.clone() }
+    }
+
+    /// The network, untrained, under a new trainable adapter.
+    ///
+    /// # Errors
+    /// If no linear map fits the targets.
+    pub fn with_new_lora(&self, config: LoraConfig, seed: u64) -> Result<Self> {
+        let lora = Lora::fresh(config, &self.tensors, seed, &self.device)?;
+        Ok(Self { lora: Some(lora), ..self.untracked()? })
+    }
+
+    /// The network under a given adapter.
+    ///
+    /// # Errors
+    /// If a layer of the adapter has no counterpart or another shape.
+    pub fn with_lora(&self, lora: Lora) -> Result<Self> {
+        lora.check(&self.tensors)?;
+        Ok(Self { lora: Some(lora), ..self.clone() })
+    }
+
+    /// The adapter added into the weights, `W + (α/r)·B·A`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn merged(&self) -> Result<Self> {
+        let mut merged = self.without_adapter().untracked()?;
+        for (path, delta) in self.lora.iter().flat_map(Lora::deltas) {
+            if let Some(weight) = merged.tensors.get_mut(&format!("{path}.weight")) {
+                *weight = (&*weight + delta?)?;
+            }
+        }
+        Ok(merged)
+    }
+}
+
+/// How a parameter starts when there is no checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All zero.
+    Zero,
+    /// All one.
+    One,
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// Uniform in ±this bound.
+    Uniform(f64),
+}
+
+impl Init {
+    /// torch's default for linear maps and convolutions with `fan_in` inputs.
+    #[must_use]
+    pub fn fan_in(fan_in: usize) -> Self {
+        Self::Uniform((fan_in.max(1) as f64).powf(-0.5))
+    }
+
+    fn draw(self, name: &str, shape: &[usize], seed: u64, device: &Device) -> candle_core::Result<Tensor> {
+        // The name keys the draws, so that adding a layer leaves the others as they were.
+        let key = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let mut draws = Draws::new(seed ^ key, Stream::Init, 0, 0);
+        let n = shape.iter().product();
+        let values: Vec<f32> = match self {
+            Self::Zero => vec![0.0; n],
+            Self::One => vec![1.0; n],
+            Self::Normal(deviation) => (0..n).map(|_| (draws.normal() * deviation) as f32).collect(),
+            Self::Uniform(bound) => (0..n).map(|_| draws.between(-bound, bound) as f32).collect(),
+        };
+        Tensor::from_vec(values, shape, device)
+    }
+}
+
+enum Source<'a> {
+    Given(&'a Params),
+    Fresh { seed: u64, device: Device },
+}
+
+/// Hands out tensors by name and remembers what was asked for.
+struct Reader<'a> {
+    source: Source<'a>,
+    used: RefCell<BTreeMap<String, Tensor>>,
+    used_lora: RefCell<BTreeSet<String>>,
+    ignored: RefCell<BTreeSet<String>>,
+    problems: RefCell<Vec<String>>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(source: Source<'a>) -> Self {
+        Self {
+            source,
+            used: RefCell::default(),
+            used_lora: RefCell::default(),
+            ignored: RefCell::default(),
+            problems: RefCell::default(),
+        }
+    }
+
+    fn get(&self, name: String, shape: &[usize], init: Init) -> Result<Tensor> {
+        let tensor = match &self.source {
+            Source::Fresh { seed, device } => init.draw(&name, shape, *seed, device)?,
+            Source::Given(params) => match params.tensors.get(&name) {
+                Some(tensor) if tensor.dims() == shape => tensor.clone(),
+                Some(tensor) => {
+                    let found = tensor.dims();
+                    self.problems.borrow_mut().push(format!("  shape of {name}: expected {shape:?}, found {found:?}"));
+                    Tensor::zeros(shape, candle_core::DType::F32, &params.device)?
+                }
+                None => {
+                    self.problems.borrow_mut().push(format!("  missing: {name} {shape:?}"));
+                    Tensor::zeros(shape, candle_core::DType::F32, &params.device)?
+                }
+            },
+        };
+        self.used.borrow_mut().insert(name, tensor.clone());
+        Ok(tensor)
+    }
+
+    fn check(self, params: &Params) -> Result<()> {
+        let (used, used_lora, ignored) =
+            (self.used.into_inner(), self.used_lora.into_inner(), self.ignored.into_inner());
+        let mut problems = self.problems.into_inner();
+        for (name, tensor) in &params.tensors {
+            if !used.contains_key(name) && !ignored.contains(name) {
+                problems.push(format!("  unexpected: {name} {:?}", tensor.dims()));
+            }
+        }
+        if !problems.is_empty() {
+            let total = problems.len();
+            problems.truncate(20);
+            if total > 20 {
+                problems.push(format!("  … and {} more", total - 20));
+            }
+            return Err(ModelError::Mismatch { origin: params.origin.clone(), problems: problems.join("\n") });
+        }
+        match params.lora.iter().flat_map(Lora::paths).find(|path| !used_lora.contains(*path)) {
+            Some(path) => Err(ModelError::Adapter(format!("`{path}` is not a linear map of this network"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A place in the tree of parameter names, e.g. `model.layers.0.self_attn`.
+#[derive(Clone)]
+pub struct Scope<'a> {
+    reader: &'a Reader<'a>,
+    path: String,
+}
+
+impl Scope<'_> {
+    /// The place one name further down.
+    #[must_use]
+    pub fn sub(&self, name: impl std::fmt::Display) -> Self {
+        let path = if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) };
+        Self { reader: self.reader, path }
+    }
+
+    /// The tensor `name` here, with the shape that the architecture gives it.
+    ///
+    /// # Errors
+    /// Those of candle; missing tensors are gathered and reported by [`Params::build`].
+    pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        self.reader.get(self.sub(name).path, shape, init)
+    }
+
+    /// The adapter's matrices A and B for the linear map here, and their scale.
+    #[must_use]
+    pub fn lora(&self) -> Option<(Tensor, Tensor, f64)> {
+        let Source::Given(params) = &self.reader.source else { return None };
+        let found = params.lora.as_ref()?.layer(&self.path)?;
+        self.reader.used_lora.borrow_mut().insert(self.path.clone());
+        Some(found)
+    }
+
+    /// Whether the checkpoint has a tensor `name` here (false for fresh parameters).
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        matches!(&self.reader.source, Source::Given(params) if params.tensors.contains_key(&self.sub(name).path))
+    }
+
+    /// Says that a tensor `name` here may be present and carries nothing (a buffer that older versions saved).
+    pub fn ignore(&self, name: &str) {
+        self.reader.ignored.borrow_mut().insert(self.sub(name).path);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn net(scope: &Scope) -> Result<(Tensor, Tensor)> {
+        Ok((scope.sub("a").get("weight", &[2, 3], Init::One)?, scope.sub("b").get("bias", &[3], Init::Zero)?))
+    }
+
+    #[test]
+    fn missing_unexpected_and_misshapen_tensors_are_all_reported() {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let tensors = [("a.weight", zeros(&[2, 2])), ("c.weight", zeros(&[1]))];
+        let tensors = tensors.into_iter().map(|(n, t)| (n.to_owned(), t)).collect();
+        let message = Params::new("net.safetensors", tensors, &Device::Cpu).build(net).unwrap_err().to_string();
+        for part in
+            ["net.safetensors", "a.weight: expected [2, 3], found [2, 2]", "missing: b.bias [3]", "unexpected: c.weight"]
+        {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_frozen_copy_does_not_follow_the_policy_and_an_untracked_view_does() {
+        let (_, params) = Params::fresh(1, &Device::Cpu, net).unwrap();
+        let policy = params.into_trainable().unwrap();
+        let (frozen, view) = (policy.frozen_copy().unwrap(), policy.untracked().unwrap());
+        let weight = policy.get("a.weight").unwrap();
+        let var = Var::from_tensor(weight).unwrap();
+        var.set(&(weight * 3.0).unwrap().detach()).unwrap();
+        let first = |p: &Params| p.get("a.weight").unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+        assert_eq!((first(&frozen), first(&view)), (1.0, 3.0));
+        assert!(frozen.trainable().is_empty() && view.trainable().is_empty());
+        assert_eq!(policy.trainable().len(), 2);
+    }
+}

@@ -1,0 +1,306 @@
+//! What an operation is: a forward and a backward on slices, and the same thing composed of candle's own ops.
+//!
+//! [`apply`] runs the slice version on the CPU and the composition on every other device, so an operation works
+//! wherever candle works and is fast where it was written to be.
+
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Error, Layout, Result, Shape, Storage, Tensor, WithDType,
+};
+use num_traits::{Float, NumAssign};
+
+/// The two types that operations are computed in: f32 to train, f64 to check gradients.
+pub trait Real: WithDType + Float + NumAssign + std::iter::Sum {
+    /// The error function.
+    fn erf(self) -> Self;
+
+    /// The largest of `values`, −∞ if there are none.
+    fn largest(values: &[Self]) -> Self {
+        values.iter().fold(Self::neg_infinity(), |most, value| if *value > most { *value } else { most })
+    }
+
+    /// `value` in this type.
+    fn of(value: f64) -> Self {
+        <Self as WithDType>::from_f64(value)
+    }
+}
+
+impl Real for f32 {
+    fn erf(self) -> Self {
+        libm::erff(self)
+    }
+}
+
+impl Real for f64 {
+    fn erf(self) -> Self {
+        libm::erf(self)
+    }
+}
+
+/// A contiguous argument of a kernel: its numbers in row-major order, and its shape.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a, R> {
+    /// The numbers.
+    pub data: &'a [R],
+    /// The shape.
+    pub dims: &'a [usize],
+}
+
+impl<R> View<'_, R> {
+    /// Size of the last dimension.
+    pub fn last(&self) -> usize {
+        self.dims.last().copied().unwrap_or(1)
+    }
+}
+
+/// An operation on one to three tensors of one floating type.
+pub trait Kernel: Clone + Send + Sync + 'static {
+    /// Name in error messages.
+    const NAME: &'static str;
+
+    /// Shape of the result.
+    ///
+    /// # Errors
+    /// If the shapes of the arguments don't fit together.
+    fn shape(&self, dims: &[&[usize]]) -> Result<Vec<usize>>;
+
+    /// Computes the result, whose numbers are zero at first.
+    fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]);
+
+    /// Gradients of the arguments that are `wanted`, each with the number of elements of its argument.
+    fn backward<R: Real>(
+        &self,
+        inputs: &[View<R>],
+        output: &[R],
+        output_grad: &[R],
+        wanted: &[bool],
+    ) -> Vec<Option<Vec<R>>>;
+
+    /// The same function, composed of candle ops that have a right backward.
+    ///
+    /// # Errors
+    /// Those of candle.
+    fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor>;
+}
+
+/// Applies a kernel to one, two or three tensors.
+///
+/// # Errors
+/// If the shapes don't fit, the number types differ, or candle fails.
+pub fn apply<K: Kernel>(kernel: K, inputs: &[&Tensor]) -> Result<Tensor> {
+    let dims: Vec<&[usize]> = inputs.iter().map(|tensor| tensor.dims()).collect();
+    kernel.shape(&dims)?;
+    let fused = inputs.iter().all(|t| t.device().is_cpu() && matches!(t.dtype(), DType::F32 | DType::F64));
+    if !fused {
+        return kernel.composed(inputs);
+    }
+    let inputs = inputs.iter().map(|tensor| tensor.contiguous()).collect::<Result<Vec<_>>>()?;
+    match inputs.as_slice() {
+        [a] => a.apply_op1(Fused(kernel)),
+        [a, b] => a.apply_op2(b, Fused(kernel)),
+        [a, b, c] => a.apply_op3(b, c, Fused(kernel)),
+        _ => candle_core::bail!("{}: takes one to three tensors", K::NAME),
+    }
+}
+
+/// A kernel as candle's custom op.
+struct Fused<K>(K);
+
+fn slice<'a, R: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [R]> {
+    let (start, end) = layout.contiguous_offsets().ok_or(Error::RequiresContiguous { op: "fused kernel" })?;
+    Ok(&R::cpu_storage_as_slice(storage)?[start..end])
+}
+
+impl<K: Kernel> Fused<K> {
+    fn forward(&self, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+        match inputs[0].0 {
+            CpuStorage::F32(_) => self.forward_in::<f32>(inputs),
+            _ => self.forward_in::<f64>(inputs),
+        }
+    }
+
+    fn forward_in<R: Real>(&self, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+        let views = inputs
+            .iter()
+            .map(|(storage, layout)| Ok(View { data: slice::<R>(storage, layout)?, dims: layout.dims() }))
+            .collect::<Result<Vec<_>>>()?;
+        let dims: Vec<&[usize]> = views.iter().map(|view| view.dims).collect();
+        let shape = Shape::from(self.0.shape(&dims)?);
+        let mut output = vec![R::zero(); shape.elem_count()];
+        self.0.forward(&views, &mut output);
+        Ok((R::to_cpu_storage_owned(output), shape))
+    }
+
+    fn backward(&self, inputs: &[&Tensor], output: &Tensor, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        match inputs[0].dtype() {
+            DType::F32 => self.backward_in::<f32>(inputs, output, grad),
+            _ => self.backward_in::<f64>(inputs, output, grad),
+        }
+    }
+
+    fn backward_in<R: Real>(&self, inputs: &[&Tensor], output: &Tensor, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let wanted: Vec<bool> = inputs.iter().map(|tensor| tensor.track_op()).collect();
+        let grad = grad.contiguous()?;
+        let read: Vec<_> = inputs.iter().copied().chain([output, &grad]).map(Tensor::storage_and_layout).collect();
+        let mut slices = Vec::with_capacity(read.len());
+        for (storage, layout) in &read {
+            match &**storage {
+                Storage::Cpu(storage) => slices.push(slice::<R>(storage, layout)?),
+                _ => candle_core::bail!("{}: the fused backward runs on the CPU", K::NAME),
+            }
+        }
+        let views: Vec<View<R>> =
+            inputs.iter().zip(&slices).map(|(tensor, data)| View { data, dims: tensor.dims() }).collect();
+        let grads = self.0.backward(&views, slices[inputs.len()], slices[inputs.len() + 1], &wanted);
+        grads
+            .into_iter()
+            .zip(inputs)
+            .map(|(grad, input)| {
+                grad.filter(|_| input.track_op())
+                    .map(|data| Tensor::from_vec(data, input.shape(), input.device()))
+                    .transpose()
+            })
+            .collect()
+    }
+}
+
+impl<K: Kernel> CustomOp1 for Fused<K> {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.forward(&[(s, l)])
+    }
+
+    fn bwd(&self, arg: &Tensor, res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(self.backward(&[arg], res, grad)?.swap_remove(0))
+    }
+}
+
+impl<K: Kernel> CustomOp2 for Fused<K> {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.forward(&[(s1, l1), (s2, l2)])
+    }
+
+    fn bwd(&self, a: &Tensor, b: &Tensor, res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let mut grads = self.backward(&[a, b], res, grad)?.into_iter();
+        Ok((grads.next().flatten(), grads.next().flatten()))
+    }
+}
+
+impl<K: Kernel> CustomOp3 for Fused<K> {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.forward(&[(s1, l1), (s2, l2), (s3, l3)])
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let mut grads = self.backward(&[a, b, c], res, grad)?.into_iter();
+        Ok((grads.next().flatten(), grads.next().flatten(), grads.next().flatten()))
+    }
+}
+
+/// A matrix inside a slice: rows, columns and the distances between them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Matrix {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) col_stride: usize,
+}
+
+impl Matrix {
+    /// A dense row-major matrix.
+    pub(crate) fn dense(rows: usize, cols: usize) -> Self {
+        Self::strided(rows, cols, cols)
+    }
+
+    /// A row-major matrix whose rows lie `row_stride` apart.
+    pub(crate) fn strided(rows: usize, cols: usize, row_stride: usize) -> Self {
+        Self { rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// The transpose, on the same numbers.
+    pub(crate) fn t(self) -> Self {
+        Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride }
+    }
+
+    fn extent(self) -> usize {
+        match (self.rows, self.cols) {
+            (0, _) | (_, 0) => 0,
+            (rows, cols) => (rows - 1) * self.row_stride + (cols - 1) * self.col_stride + 1,
+        }
+    }
+}
+
+/// Whether a product may use all threads, or is itself one of many that run in parallel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Threads {
+    All,
+    One,
+}
+
+/// `out = alpha · a · b`, or `out += alpha · a · b` if `add`.
+pub(crate) fn matmul<R: Real>(
+    out: (&mut [R], Matrix),
+    a: (&[R], Matrix),
+    b: (&[R], Matrix),
+    alpha: R,
+    add: bool,
+    threads: Threads,
+) {
+    let ((out, om), (a, am), (b, bm)) = (out, a, b);
+    assert!(am.cols == bm.rows && om.rows == am.rows && om.cols == bm.cols, "matmul: {om:?} = {am:?} · {bm:?}");
+    assert!(om.extent() <= out.len() && am.extent() <= a.len() && bm.extent() <= b.len(), "matmul: slice too short");
+    let parallelism = match threads {
+        Threads::All => gemm::Parallelism::Rayon(0),
+        Threads::One => gemm::Parallelism::None,
+    };
+    // SAFETY: every index that the product touches was checked above to lie inside its slice, and `out` is borrowed
+    // mutably, so it does not overlap `a` or `b`.
+    unsafe {
+        gemm::gemm(
+            om.rows,
+            om.cols,
+            am.cols,
+            out.as_mut_ptr(),
+            om.col_stride as isize,
+            om.row_stride as isize,
+            add,
+            a.as_ptr(),
+            am.col_stride as isize,
+            am.row_stride as isize,
+            b.as_ptr(),
+            bm.col_stride as isize,
+            bm.row_stride as isize,
+            R::one(),
+            alpha,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}

@@ -1,0 +1,18 @@
+//! Operations that can be trained: each has its own backward, checked against finite differences in f64.
+//!
+//! candle 0.11.1 has fast kernels that drop the gradient without a word, and CPU kernels that are slow or wrong in
+//! the backward. Everything that Votive trains goes through this crate instead, which also holds the random
+//! numbers, recomputed segments and the gradient check itself.
+//!
+//! Invariant: no file, no model, no configuration. This is the only crate that may call `candle_nn::ops`.
+
+pub mod gradcheck;
+pub mod kernel;
+mod ops;
+pub mod random;
+pub mod segment;
+
+pub use ops::{
+    Activation, AttentionMask, activate, attention, conv2d, gated, group_norm, layer_norm, linear, log_sigmoid,
+    rms_norm, rope, token_log_probs, upsample_nearest_2x,
+};

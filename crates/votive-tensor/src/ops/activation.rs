@@ -1,0 +1,179 @@
+//! Elementwise activations, alone and as the gate of a product (SwiGLU, GEGLU).
+
+use crate::kernel::{Kernel, Real, View, apply};
+use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+
+/// An activation function by its exact formula; `gelu` variants differ and are not interchangeable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x·σ(x)`, also called swish.
+    Silu,
+    /// `x·Φ(x)` with the error function: torch's default `gelu`.
+    GeluErf,
+    /// The tanh approximation of GELU: `gelu_new`, `gelu_pytorch_tanh`.
+    GeluTanh,
+    /// `x·σ(1.702 x)`, the activation of OpenAI's CLIP.
+    QuickGelu,
+}
+
+impl Activation {
+    /// Value and derivative at `x`.
+    fn at<R: Real>(self, x: R) -> (R, R) {
+        let one = R::one();
+        let sigmoid = |x: R| one / (one + (-x).exp());
+        match self {
+            Self::Silu => {
+                let s = sigmoid(x);
+                (x * s, s * (one + x * (one - s)))
+            }
+            Self::QuickGelu => {
+                let k = R::of(1.702);
+                let s = sigmoid(k * x);
+                (x * s, s * (one + k * x * (one - s)))
+            }
+            Self::GeluErf => {
+                let cdf = R::of(0.5) * (one + (x * R::of(std::f64::consts::FRAC_1_SQRT_2)).erf());
+                let density = R::of(0.398_942_280_401_432_7) * (R::of(-0.5) * x * x).exp();
+                (x * cdf, cdf + x * density)
+            }
+            Self::GeluTanh => {
+                let (a, b) = (R::of(0.797_884_560_802_865_4), R::of(0.044_715));
+                let t = (a * (x + b * x * x * x)).tanh();
+                let half = R::of(0.5);
+                let slope = a * (one + R::of(3.0) * b * x * x);
+                (half * x * (one + t), half * (one + t) + half * x * (one - t * t) * slope)
+            }
+        }
+    }
+
+    fn composed(self, x: &Tensor) -> Result<Tensor> {
+        let sigmoid = |x: &Tensor| -> Result<Tensor> { (x.neg()?.exp()? + 1.0)?.recip() };
+        match self {
+            Self::Silu => x.mul(&sigmoid(x)?),
+            Self::QuickGelu => x.mul(&sigmoid(&(x * 1.702)?)?),
+            Self::GeluErf => x.mul(&(((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)? * 0.5)?),
+            Self::GeluTanh => {
+                let inner = ((x + (x.mul(x)?.mul(x)? * 0.044_715)?)? * 0.797_884_560_802_865_4)?;
+                x.mul(&((inner.tanh()? + 1.0)? * 0.5)?)
+            }
+        }
+    }
+}
+
+/// Elements that one thread takes at a time.
+const CHUNK: usize = 1 << 14;
+
+#[derive(Clone)]
+struct Activate(Activation);
+
+/// Applies an activation to every element.
+///
+/// # Shapes
+/// `x` any shape → the same shape.
+/// # Errors
+/// Those of candle.
+pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    apply(Activate(activation), &[x])
+}
+
+impl Kernel for Activate {
+    const NAME: &'static str = "activation";
+
+    fn shape(&self, dims: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(dims[0].to_vec())
+    }
+
+    fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
+        output.par_chunks_mut(CHUNK).zip(inputs[0].data.par_chunks(CHUNK)).for_each(|(out, x)| {
+            out.iter_mut().zip(x).for_each(|(o, x)| *o = self.0.at(*x).0);
+        });
+    }
+
+    fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
+        let mut dx = vec![R::zero(); grad.len()];
+        dx.par_chunks_mut(CHUNK).zip(inputs[0].data.par_chunks(CHUNK)).zip(grad.par_chunks(CHUNK)).for_each(
+            |((dx, x), g)| dx.iter_mut().zip(x).zip(g).for_each(|((d, x), g)| *d = *g * self.0.at(*x).1),
+        );
+        vec![Some(dx)]
+    }
+
+    fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        self.0.composed(inputs[0])
+    }
+}
+
+#[derive(Clone)]
+struct Gated(Activation);
+
+/// `activation(gate) · value`, elementwise.
+///
+/// # Shapes
+/// `gate` and `value` of one shape → that shape.
+/// # Errors
+/// If the shapes differ.
+pub fn gated(gate: &Tensor, value: &Tensor, activation: Activation) -> Result<Tensor> {
+    apply(Gated(activation), &[gate, value])
+}
+
+impl Kernel for Gated {
+    const NAME: &'static str = "gated activation";
+
+    fn shape(&self, dims: &[&[usize]]) -> Result<Vec<usize>> {
+        if dims[0] != dims[1] {
+            candle_core::bail!("gated activation: gate {:?} and value {:?} differ", dims[0], dims[1]);
+        }
+        Ok(dims[0].to_vec())
+    }
+
+    fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
+        let (gate, value) = (inputs[0].data.par_chunks(CHUNK), inputs[1].data.par_chunks(CHUNK));
+        output.par_chunks_mut(CHUNK).zip(gate).zip(value).for_each(|((out, gate), value)| {
+            out.iter_mut().zip(gate).zip(value).for_each(|((o, a), b)| *o = self.0.at(*a).0 * *b);
+        });
+    }
+
+    fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
+        let mut d_gate = vec![R::zero(); grad.len()];
+        let mut d_value = vec![R::zero(); grad.len()];
+        let outputs = d_gate.par_chunks_mut(CHUNK).zip(d_value.par_chunks_mut(CHUNK));
+        let arguments = inputs[0].data.par_chunks(CHUNK).zip(inputs[1].data.par_chunks(CHUNK));
+        outputs.zip(arguments).zip(grad.par_chunks(CHUNK)).for_each(|(((d_gate, d_value), (gate, value)), grad)| {
+            for (i, g) in grad.iter().enumerate() {
+                let (y, slope) = self.0.at(gate[i]);
+                d_gate[i] = *g * value[i] * slope;
+                d_value[i] = *g * y;
+            }
+        });
+        vec![Some(d_gate), Some(d_value)]
+    }
+
+    fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        self.0.composed(inputs[0])?.mul(inputs[1])
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::gradcheck::{sample_tensor, tests::check};
+
+    const ALL: [Activation; 4] =
+        [Activation::Silu, Activation::GeluErf, Activation::GeluTanh, Activation::QuickGelu];
+
+    #[test]
+    fn gradients() {
+        for activation in ALL {
+            let (a, b) = (sample_tensor(&[3, 4], 1).unwrap(), sample_tensor(&[3, 4], 2).unwrap());
+            check(Activate(activation), std::slice::from_ref(&a));
+            check(Gated(activation), &[a, b]);
+        }
+    }
+
+    #[test]
+    fn shapes_must_agree() {
+        let (a, b) = (sample_tensor(&[2, 2], 1).unwrap(), sample_tensor(&[4], 2).unwrap());
+        assert!(gated(&a, &b, Activation::Silu).is_err());
+    }
+}

@@ -1,0 +1,21 @@
+//! The operations, one file per family. Each has a fused CPU kernel and a composition of candle ops.
+
+mod activation;
+mod attention;
+mod conv;
+mod linear;
+mod log_prob;
+mod log_sigmoid;
+mod norm;
+mod resample;
+mod rope;
+
+pub use activation::{Activation, activate, gated};
+pub use attention::{AttentionMask, attention};
+pub use conv::conv2d;
+pub use linear::linear;
+pub use log_prob::token_log_probs;
+pub use log_sigmoid::log_sigmoid;
+pub use norm::{group_norm, layer_norm, rms_norm};
+pub use resample::upsample_nearest_2x;
+pub use rope::rope;

@@ -1,0 +1,284 @@
+//! RMS, layer and group normalisation with scale (and shift).
+
+use crate::kernel::{Kernel, Real, View, apply};
+use candle_core::{D, Result, Tensor};
+use rayon::prelude::*;
+
+/// Rows that one task takes, so that small rows don't drown in scheduling; fixed, so that sums over rows come out
+/// equal whatever the number of threads.
+const ROWS: usize = 64;
+
+/// `x / √(mean(x²) + ε) · weight` over the last dimension.
+///
+/// # Shapes
+/// `x (…, D)`, `weight (D,)` → `(…, D)`.
+/// # Errors
+/// If the sizes don't fit.
+/// # Source
+/// Zhang & Sennrich, arXiv:1910.07467, Eq. 4.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    apply(RmsNorm { eps }, &[x, weight])
+}
+
+/// `(x − mean) / √(var + ε) · weight + bias` over the last dimension.
+///
+/// # Shapes
+/// `x (…, D)`, `weight (D,)`, `bias (D,)` → `(…, D)`.
+/// # Errors
+/// If the sizes don't fit.
+/// # Source
+/// Ba, Kiros & Hinton, arXiv:1607.06450, Eq. 4.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    apply(GroupNorm { groups: None, eps }, &[x, weight, bias])
+}
+
+/// `(x − mean) / √(var + ε) · weight + bias` with mean and variance over the channels of one group and all positions.
+///
+/// # Shapes
+/// `x (B, C, …)`, `weight (C,)`, `bias (C,)` → the shape of `x`.
+/// # Errors
+/// If `groups` does not divide C or the sizes don't fit.
+/// # Source
+/// Wu & He, arXiv:1803.08494, Eq. 1-3.
+pub fn group_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, groups: usize, eps: f64) -> Result<Tensor> {
+    apply(GroupNorm { groups: Some(groups), eps }, &[x, weight, bias])
+}
+
+#[derive(Clone)]
+struct RmsNorm {
+    eps: f64,
+}
+
+impl RmsNorm {
+    fn inverse_rms<R: Real>(&self, row: &[R]) -> R {
+        let square: R = row.iter().map(|x| *x * *x).sum();
+        (square / R::of(row.len() as f64) + R::of(self.eps)).sqrt().recip()
+    }
+}
+
+impl Kernel for RmsNorm {
+    const NAME: &'static str = "rms-norm";
+
+    fn shape(&self, dims: &[&[usize]]) -> Result<Vec<usize>> {
+        if dims[0].last() != dims[1].last() || dims[1].len() != 1 {
+            candle_core::bail!("rms-norm: weight {:?} does not fit {:?}", dims[1], dims[0]);
+        }
+        Ok(dims[0].to_vec())
+    }
+
+    fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
+        let (x, weight, width) = (inputs[0].data, inputs[1].data, inputs[1].data.len());
+        output.par_chunks_mut(width * ROWS).zip(x.par_chunks(width * ROWS)).for_each(|(out, x)| {
+            for (out, x) in out.chunks_mut(width).zip(x.chunks(width)) {
+                let scale = self.inverse_rms(x);
+                out.iter_mut().zip(x).zip(weight).for_each(|((o, x), w)| *o = *x * scale * *w);
+            }
+        });
+    }
+
+    fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
+        let (x, weight, width) = (inputs[0].data, inputs[1].data, inputs[1].data.len());
+        let mut dx = vec![R::zero(); x.len()];
+        let span = width * ROWS;
+        let partial: Vec<Vec<R>> = (dx.par_chunks_mut(span), x.par_chunks(span), grad.par_chunks(span))
+            .into_par_iter()
+            .map(|(dx, x, grad)| {
+                let mut d_weight = vec![R::zero(); width];
+                for ((dx, x), g) in dx.chunks_mut(width).zip(x.chunks(width)).zip(grad.chunks(width)) {
+                    let scale = self.inverse_rms(x);
+                    let dot: R = x.iter().zip(g).zip(weight).map(|((x, g), w)| *x * *g * *w).sum();
+                    let pull = dot * scale * scale / R::of(width as f64);
+                    for i in 0..width {
+                        dx[i] = scale * (g[i] * weight[i] - x[i] * pull);
+                        d_weight[i] += g[i] * x[i] * scale;
+                    }
+                }
+                d_weight
+            })
+            .collect();
+        vec![Some(dx), Some(column_sums(&partial, width))]
+    }
+
+    fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let x = inputs[0];
+        let rms = (x.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
+        x.broadcast_div(&rms)?.broadcast_mul(inputs[1])
+    }
+}
+
+fn column_sums<R: Real>(rows: &[Vec<R>], width: usize) -> Vec<R> {
+    let mut sums = vec![R::zero(); width];
+    for row in rows {
+        sums.iter_mut().zip(row).for_each(|(s, x)| *s += *x);
+    }
+    sums
+}
+
+/// Group norm; with no groups given, the last dimension is normalised position by position (layer norm).
+#[derive(Clone)]
+struct GroupNorm {
+    groups: Option<usize>,
+    eps: f64,
+}
+
+/// How a tensor falls apart into normalised spans: `spans` of `channels × positions` numbers each, the channel of a
+/// span's first number being `(span % groups) · channels`.
+struct Spans {
+    channels: usize,
+    positions: usize,
+    groups: usize,
+}
+
+impl GroupNorm {
+    fn spans(&self, dims: &[usize]) -> Spans {
+        match self.groups {
+            None => Spans { channels: dims.last().copied().unwrap_or(1), positions: 1, groups: 1 },
+            Some(groups) => Spans { channels: dims[1] / groups, positions: dims[2..].iter().product(), groups },
+        }
+    }
+
+    /// Mean and `1/√(var + ε)` of a span.
+    fn moments<R: Real>(&self, span: &[R]) -> (R, R) {
+        let n = R::of(span.len() as f64);
+        let mean = span.iter().copied().sum::<R>() / n;
+        let variance = span.iter().map(|x| (*x - mean) * (*x - mean)).sum::<R>() / n;
+        (mean, (variance + R::of(self.eps)).sqrt().recip())
+    }
+}
+
+impl Kernel for GroupNorm {
+    const NAME: &'static str = "group-norm";
+
+    fn shape(&self, dims: &[&[usize]]) -> Result<Vec<usize>> {
+        let channels = match self.groups {
+            None => dims[0].last(),
+            Some(groups) => dims[0].get(1).filter(|channels| groups > 0 && *channels % groups == 0),
+        };
+        if channels.is_none() || Some(dims[1]) != channels.map(std::slice::from_ref) || dims[1] != dims[2] {
+            candle_core::bail!(
+                "normalisation of {:?} in groups {:?}: weight {:?} or bias {:?} does not fit",
+                dims[0],
+                self.groups,
+                dims[1],
+                dims[2]
+            );
+        }
+        Ok(dims[0].to_vec())
+    }
+
+    fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
+        let (x, weight, bias) = (inputs[0].data, inputs[1].data, inputs[2].data);
+        let Spans { channels, positions, groups } = self.spans(inputs[0].dims);
+        let size = channels * positions;
+        let batch = ROWS.div_ceil(positions);
+        output.par_chunks_mut(size * batch).zip(x.par_chunks(size * batch)).enumerate().for_each(|(task, (out, x))| {
+            for (i, (out, x)) in out.chunks_mut(size).zip(x.chunks(size)).enumerate() {
+                let first = (task * batch + i) % groups * channels;
+                let (mean, scale) = self.moments(x);
+                for (c, (out, x)) in out.chunks_mut(positions).zip(x.chunks(positions)).enumerate() {
+                    let (w, b) = (weight[first + c] * scale, bias[first + c]);
+                    out.iter_mut().zip(x).for_each(|(o, x)| *o = (*x - mean) * w + b);
+                }
+            }
+        });
+    }
+
+    fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
+        let (x, weight) = (inputs[0].data, inputs[1].data);
+        let Spans { channels, positions, groups } = self.spans(inputs[0].dims);
+        let (size, total) = (channels * positions, channels * groups);
+        let batch = ROWS.div_ceil(positions);
+        let mut dx = vec![R::zero(); x.len()];
+        let partial: Vec<Vec<R>> =
+            (dx.par_chunks_mut(size * batch), x.par_chunks(size * batch), grad.par_chunks(size * batch))
+                .into_par_iter()
+                .enumerate()
+                .map(|(task, (dx, x, grad))| {
+                    let mut sums = vec![R::zero(); 2 * total];
+                    let (d_weight, d_bias) = sums.split_at_mut(total);
+                    for (i, ((dx, x), g)) in dx.chunks_mut(size).zip(x.chunks(size)).zip(grad.chunks(size)).enumerate() {
+                        let first = (task * batch + i) % groups * channels;
+                        let window = first..first + channels;
+                        self.span_backward(
+                            (x, g, dx),
+                            positions,
+                            &weight[window.clone()],
+                            (&mut d_weight[window.clone()], &mut d_bias[window]),
+                        );
+                    }
+                    sums
+                })
+                .collect();
+        let mut d_weight = column_sums(&partial, 2 * total);
+        let d_bias = d_weight.split_off(total);
+        vec![Some(dx), Some(d_weight), Some(d_bias)]
+    }
+
+    fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let (x, weight, bias) = (inputs[0], inputs[1], inputs[2]);
+        let normalise = |x: &Tensor| -> Result<Tensor> {
+            let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+            let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
+            centred.broadcast_div(&deviation)
+        };
+        match self.groups {
+            None => normalise(x)?.broadcast_mul(weight)?.broadcast_add(bias),
+            Some(groups) => {
+                let y = normalise(&x.reshape((x.dim(0)?, groups, ()))?)?.reshape(x.shape())?;
+                let mut channel = vec![1; x.rank()];
+                channel[1] = weight.elem_count();
+                y.broadcast_mul(&weight.reshape(channel.as_slice())?)?.broadcast_add(&bias.reshape(channel)?)
+            }
+        }
+    }
+}
+
+impl GroupNorm {
+    fn span_backward<R: Real>(
+        &self,
+        (x, grad, dx): (&[R], &[R], &mut [R]),
+        positions: usize,
+        weight: &[R],
+        (d_weight, d_bias): (&mut [R], &mut [R]),
+    ) {
+        let (mean, scale) = self.moments(x);
+        let (mut sum, mut dot) = (R::zero(), R::zero());
+        for (c, (x, g)) in x.chunks(positions).zip(grad.chunks(positions)).enumerate() {
+            let channel_sum: R = g.iter().copied().sum();
+            let channel_dot: R = x.iter().zip(g).map(|(x, g)| (*x - mean) * scale * *g).sum();
+            d_bias[c] += channel_sum;
+            d_weight[c] += channel_dot;
+            sum += channel_sum * weight[c];
+            dot += channel_dot * weight[c];
+        }
+        let n = R::of(x.len() as f64);
+        let (mean_grad, mean_dot) = (sum / n, dot / n);
+        for (i, ((dx, x), g)) in dx.iter_mut().zip(x).zip(grad).enumerate() {
+            *dx = scale * (*g * weight[i / positions] - mean_grad - (*x - mean) * scale * mean_dot);
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::gradcheck::{sample_tensor, tests::check};
+
+    #[test]
+    fn gradients() {
+        let t = |shape: &[usize], salt| sample_tensor(shape, salt).unwrap();
+        check(RmsNorm { eps: 1e-5 }, &[t(&[2, 3, 6], 1), t(&[6], 2)]);
+        check(GroupNorm { groups: None, eps: 1e-5 }, &[t(&[2, 3, 6], 1), t(&[6], 2), t(&[6], 3)]);
+        check(GroupNorm { groups: Some(2), eps: 1e-5 }, &[t(&[2, 6, 2, 3], 1), t(&[6], 2), t(&[6], 3)]);
+        check(GroupNorm { groups: Some(3), eps: 1e-2 }, &[t(&[70, 6, 1, 1], 1), t(&[6], 2), t(&[6], 3)]);
+    }
+
+    #[test]
+    fn misfits_are_refused() {
+        let t = |shape: &[usize]| sample_tensor(shape, 1).unwrap();
+        assert!(rms_norm(&t(&[2, 6]), &t(&[5]), 1e-5).is_err());
+        assert!(layer_norm(&t(&[2, 6]), &t(&[6]), &t(&[5]), 1e-5).is_err());
+        assert!(group_norm(&t(&[2, 6, 4]), &t(&[6]), &t(&[6]), 4, 1e-5).is_err());
+    }
+}

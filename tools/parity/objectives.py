@@ -1,0 +1,334 @@
+"""Objective values and gradients, from TRL's own loss code, on given log-probabilities.
+
+Writes objectives/<id>.<case>.safetensors (inputs and outputs, f64) and objectives/cases.json
+(the options of each case, under TRL's names and under this project's).
+
+How TRL is called: `DPOTrainer._compute_loss` and `KTOTrainer._compute_loss` are run unbound on a
+stand-in trainer whose model returns the wanted log-probabilities, one row at a time (TRL returns
+the batch mean only); `CPOTrainer.cpo_loss` is a plain function of two tensors. Where TRL has no
+code for a case (label smoothing with the sigmoid loss), the paper's formula is written here and
+the case says `"source": "formula"`.
+
+A new TRL loss is one row of CASES.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from common import target_folder, torch, write_json, write_made_by, write_tensors
+
+import torch.nn.functional as F
+from trl import DPOTrainer, KTOTrainer
+from trl.experimental.cpo import CPOTrainer
+
+PAIR_INPUTS = [
+    "policy_chosen_logps",
+    "policy_rejected_logps",
+    "reference_chosen_logps",
+    "reference_rejected_logps",
+    "chosen_lengths",
+    "rejected_lengths",
+]
+UNPAIRED_INPUTS = ["policy_logps", "reference_logps", "labels", "kl"]
+
+
+# --- inputs -------------------------------------------------------------------------------------
+
+
+def pair_inputs() -> dict:
+    """24 ordinary pairs, then pairs whose margin is 0, ±1, ±40 and ±200 nats (exactly)."""
+    generator = torch.Generator().manual_seed(7)
+
+    def draw(count, low, high):
+        return low + (high - low) * torch.rand(count, generator=generator, dtype=torch.float64)
+
+    margins = torch.tensor([0.0, 1.0, -1.0, 40.0, -40.0, 200.0, -200.0], dtype=torch.float64)
+    count, extreme = 24, len(margins)
+    total = count + extreme
+    reference_chosen, reference_rejected = draw(total, -120, -5), draw(total, -120, -5)
+    # Multiples of 1/8 keep the exact margins exact through the subtractions.
+    reference_chosen[count:] = (reference_chosen[count:] * 8).round() / 8
+    reference_rejected[count:] = (reference_rejected[count:] * 8).round() / 8
+    policy_chosen = reference_chosen + draw(total, -8, 8)
+    policy_rejected = reference_rejected + draw(total, -8, 8)
+    policy_chosen[count:] = reference_chosen[count:] + margins / 2
+    policy_rejected[count:] = reference_rejected[count:] - margins / 2
+    return {
+        "policy_chosen_logps": policy_chosen,
+        "policy_rejected_logps": policy_rejected,
+        "reference_chosen_logps": reference_chosen,
+        "reference_rejected_logps": reference_rejected,
+        "chosen_lengths": torch.randint(1, 40, (total,), generator=generator).double(),
+        "rejected_lengths": torch.randint(1, 40, (total,), generator=generator).double(),
+    }
+
+
+def unpaired_inputs(kl: float) -> dict:
+    """Rows of both labels; log-ratios 0, ±1, ±40 and ±200 under each label come last."""
+    generator = torch.Generator().manual_seed(8)
+    ratios = torch.tensor([0.0, 1.0, -1.0, 40.0, -40.0, 200.0, -200.0], dtype=torch.float64)
+    ordinary = 16 * torch.rand(18, generator=generator, dtype=torch.float64) - 8
+    logratios = torch.cat([ordinary, ratios, ratios])
+    labels = torch.cat([(torch.rand(18, generator=generator) < 0.5).double(), torch.ones(7), torch.zeros(7)])
+    reference = -5 - 115 * torch.rand(len(logratios), generator=generator, dtype=torch.float64)
+    reference = (reference * 8).round() / 8
+    return {
+        "policy_logps": reference + logratios,
+        "reference_logps": reference,
+        "labels": labels.double(),
+        "kl": torch.tensor(kl, dtype=torch.float64),
+    }
+
+
+# --- TRL's code, called in isolation --------------------------------------------------------------
+
+
+class OneProcess:
+    """The parts of an Accelerator that the loss functions touch."""
+
+    device = torch.device("cpu")
+
+    def gather(self, tensor):
+        return tensor
+
+    gather_for_metrics = gather
+
+
+class StandInModel(torch.nn.Module):
+    """Returns per-token log-probabilities whose rows sum to the given sequence log-probabilities."""
+
+    is_gradient_checkpointing = False
+
+    def __init__(self, logps):
+        super().__init__()
+        self.logps = logps
+
+    def forward(self, input_ids, labels, **_ignored):
+        rows, tokens = input_ids.shape[0], input_ids.shape[1] - 1
+        first = torch.zeros(rows, tokens, dtype=self.logps.dtype)
+        first[:, 0] = 1.0
+        zeros = torch.zeros(rows, tokens, dtype=self.logps.dtype)
+        return SimpleNamespace(
+            log_probs=self.logps[:, None] * first,
+            entropy=zeros,
+            mean_logits=zeros,
+            is_top1=zeros.bool(),
+        )
+
+
+def stand_in_trainer(policy, reference, **options):
+    return SimpleNamespace(
+        model=policy,
+        ref_model=reference,
+        accelerator=OneProcess(),
+        args=SimpleNamespace(gradient_checkpointing_kwargs=None, discopop_tau=options.pop("discopop_tau", 0.05)),
+        aux_loss_enabled=False,
+        precompute_ref_logps=False,
+        _metrics={"train": defaultdict(list)},
+        _total_train_tokens=0,
+        _tp_size=1,
+        **options,
+    )
+
+
+def completion_batch(lengths) -> dict:
+    """One prompt token and `length` completion tokens a row, right padded; the ids do not matter."""
+    width = 1 + int(max(lengths))
+    positions = torch.arange(width)[None]
+    lengths = torch.as_tensor(lengths).long()[:, None]
+    return {
+        "input_ids": torch.ones(len(lengths), width, dtype=torch.long),
+        "attention_mask": (positions < 1 + lengths).long(),
+        "completion_mask": ((positions >= 1) & (positions < 1 + lengths)).long(),
+    }
+
+
+def trl_dpo(inputs: dict, trl: dict):
+    losses, rewards = [], []
+    for pair in range(len(inputs["policy_chosen_logps"])):
+        policy, reference = (
+            StandInModel(torch.stack([inputs[f"{who}_chosen_logps"][pair], inputs[f"{who}_rejected_logps"][pair]]))
+            for who in ("policy", "reference")
+        )
+        trainer = stand_in_trainer(
+            policy,
+            reference,
+            loss_types=[trl["loss_type"]],
+            loss_weights=[1.0],
+            beta=trl["beta"],
+            label_smoothing=trl.get("label_smoothing", 0.0),
+            ld_alpha=None,
+            f_divergence_type="reverse_kl",
+            use_weighting=False,
+        )
+        batch = completion_batch([inputs["chosen_lengths"][pair], inputs["rejected_lengths"][pair]])
+        losses.append(KeepGradient.run(DPOTrainer._compute_loss, trainer, policy, batch))
+        metrics = trainer._metrics["train"]
+        rewards.append([metrics["rewards/chosen"][0], metrics["rewards/rejected"][0]])
+    chosen, rejected = torch.tensor(rewards, dtype=torch.float64).T
+    return torch.stack(losses), chosen, rejected
+
+
+class KeepGradient:
+    """Runs a `_compute_loss`, letting the *reference* keep its gradient too.
+
+    TRL evaluates the reference under `no_grad`; a gradient with respect to the reference
+    log-probabilities is wanted here (it is an input like any other), so `no_grad` is made a no-op.
+    """
+
+    @staticmethod
+    def run(compute_loss, trainer, model, batch):
+        no_grad, torch.no_grad = torch.no_grad, torch.enable_grad
+        try:
+            return compute_loss(trainer, model, batch, False)
+        finally:
+            torch.no_grad = no_grad
+
+
+def trl_cpo(inputs: dict, trl: dict):
+    trainer = SimpleNamespace(
+        accelerator=OneProcess(),
+        beta=trl["beta"],
+        label_smoothing=trl.get("label_smoothing", 0.0),
+        loss_type=trl["loss_type"],
+        simpo_gamma=trl["simpo_gamma"],
+        alpha=0.0,
+    )
+    # CPOTrainer averages over tokens before `cpo_loss` for the simpo and ipo losses.
+    chosen = inputs["policy_chosen_logps"] / inputs["chosen_lengths"]
+    rejected = inputs["policy_rejected_logps"] / inputs["rejected_lengths"]
+    return CPOTrainer.cpo_loss(trainer, chosen, rejected)
+
+
+def trl_kto(inputs: dict, trl: dict):
+    losses, rewards = [], []
+    for row, desirable in enumerate(inputs["labels"].tolist()):
+        policy, reference = (StandInModel(inputs[f"{who}_logps"][row : row + 1]) for who in ("policy", "reference"))
+        # The KL estimate is the mean policy log-ratio of mismatched rows: hand it over as that.
+        kl_logps = {id(policy): inputs["kl"].detach().reshape(1), id(reference): torch.zeros(1, dtype=torch.float64)}
+        trainer = stand_in_trainer(
+            policy,
+            reference,
+            calculate_KL=True,
+            _compute_kl_logps=lambda model, _batch, kl_logps=kl_logps: kl_logps[id(model)],
+            loss_type=trl["loss_type"],
+            beta=trl["beta"],
+            desirable_weight=trl["desirable_weight"],
+            undesirable_weight=trl["undesirable_weight"],
+        )
+        batch = completion_batch([4]) | {"label": torch.tensor([bool(desirable)])}
+        losses.append(KeepGradient.run(KTOTrainer._compute_loss, trainer, policy, batch))
+        metrics = trainer._metrics["train"]
+        rewards.append((metrics["rewards/chosen"] or metrics["rewards/rejected"])[0])
+    return torch.stack(losses), torch.tensor(rewards, dtype=torch.float64), None
+
+
+def conservative_dpo(inputs: dict, trl: dict):
+    """cDPO (Mitchell 2023): −(1−ε) log σ(βh) − ε log σ(−βh). TRL ignores `label_smoothing` here."""
+    chosen = inputs["policy_chosen_logps"] - inputs["reference_chosen_logps"]
+    rejected = inputs["policy_rejected_logps"] - inputs["reference_rejected_logps"]
+    z, smoothing = trl["beta"] * (chosen - rejected), trl["label_smoothing"]
+    losses = -(1 - smoothing) * F.logsigmoid(z) - smoothing * F.logsigmoid(-z)
+    return losses, (trl["beta"] * chosen).detach(), (trl["beta"] * rejected).detach()
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Case:
+    """`options` are this project's names, `trl` is what TRL was given, `run` returns (losses, rewards, rewards)."""
+
+    objective: str
+    name: str
+    options: dict
+    run: callable
+    trl: dict
+    source: str
+    kl: float | None = None
+    inputs: list = field(default_factory=lambda: PAIR_INPUTS)
+
+
+def dpo(name, beta):
+    return Case("dpo", name, {"beta": beta}, trl_dpo, {"loss_type": "sigmoid", "beta": beta}, "trl.DPOTrainer")
+
+
+def cdpo(name, beta, label_smoothing):
+    options = {"beta": beta, "label_smoothing": label_smoothing}
+    return Case("dpo", name, options, conservative_dpo, options, "formula")
+
+
+def ipo(name, tau):
+    return Case("ipo", name, {"tau": tau}, trl_dpo, {"loss_type": "ipo", "beta": tau}, "trl.DPOTrainer")
+
+
+def simpo(name, beta, target_margin):
+    trl = {"loss_type": "simpo", "beta": beta, "simpo_gamma": target_margin, "cpo_alpha": 0.0}
+    options = {"beta": beta, "target_margin": target_margin}
+    return Case("simpo", name, options, trl_cpo, trl, "trl.experimental.CPOTrainer")
+
+
+def kto(name, beta, kl, desirable_weight=1.0, undesirable_weight=1.0):
+    weights = {"desirable_weight": desirable_weight, "undesirable_weight": undesirable_weight}
+    trl = {"loss_type": "kto", "beta": beta} | weights
+    return Case("kto", name, {"beta": beta} | weights, trl_kto, trl, "trl.KTOTrainer", kl, UNPAIRED_INPUTS)
+
+
+CASES = [
+    dpo("beta01", 0.1),
+    dpo("beta05", 0.5),
+    cdpo("smoothed", 0.1, 0.1),
+    ipo("tau01", 0.1),
+    ipo("tau05", 0.5),
+    simpo("beta2", 2.0, 1.0),
+    simpo("beta25_margin0", 2.5, 0.0),
+    kto("beta01", 0.1, 0.0),
+    kto("beta05_kl", 0.5, 1.75),
+    kto("weighted", 0.1, 0.5, 1.33, 0.75),
+]
+
+
+def evaluate(case: Case) -> dict:
+    inputs = pair_inputs() if case.kl is None else unpaired_inputs(case.kl)
+    for tensor in inputs.values():
+        tensor.requires_grad_(True)
+    losses, first_rewards, second_rewards = case.run(inputs, case.trl)
+    losses.sum().backward()
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in inputs.items()}
+    gradients = {f"grad.{name}": zeros[name] if t.grad is None else t.grad for name, t in inputs.items()}
+    # Lengths, labels and the KL estimate are data, not variables: no gradient is claimed for them.
+    for name in ("chosen_lengths", "rejected_lengths", "labels", "kl"):
+        gradients.pop(f"grad.{name}", None)
+    if case.kl is None:
+        rewards = {"chosen_rewards": first_rewards, "rejected_rewards": second_rewards}
+    else:
+        rewards = {"rewards": first_rewards}
+    return inputs | {"per_pair_loss": losses} | rewards | gradients
+
+
+def main() -> None:
+    folder = target_folder("objectives", __doc__)
+    index = []
+    for case in CASES:
+        tensors = evaluate(case)
+        assert all(tensor.dtype == torch.float64 and tensor.isfinite().all() for tensor in tensors.values()), case
+        file = f"{case.objective}.{case.name}.safetensors"
+        write_tensors(folder / file, tensors)
+        index.append({
+            "file": file, "objective": case.objective, "options": case.options, "source": case.source, "trl": case.trl,
+            "inputs": case.inputs, "outputs": [name for name in tensors if name not in case.inputs],
+        })  # fmt: skip
+    write_json(folder / "cases.json", index)
+    write_made_by(folder, "objectives.py", ["torch", "trl"], {
+        "gradients": "grad.<input> is the gradient of the sum of per_pair_loss",
+        "kto": "rows are completions: policy_logps, reference_logps, labels (1 desirable, 0 undesirable), kl (scalar, "
+        "detached, >= 0); per_pair_loss and rewards are per row",
+        "reference gradients": "TRL evaluates the reference under no_grad; here it was an input like the others",
+    })  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""One and five DPO steps of plain PyTorch on the tiny models of text/, full and LoRA.
+
+Run text.py first. Writes text_steps/:
+  prefs.jsonl              20 rows; step n trains on rows 4n .. 4n + 3, in file order
+  batches.safetensors      step<n>.{input_ids, attention_mask, completion_mask}, as TRL pads them
+  full.json, full_tied.json, lora.json
+                           per step loss, grad_norm (before clipping), and the hyperparameters
+  <run>.steps.safetensors  step<n>.{policy_logps, reference_logps}, (2B,), before that step's update
+  full.step<1|5>.safetensors, full_tied.step<1|5>.safetensors
+                           weights after one and after five updates, named as in the checkpoint
+  lora/start, lora/step1, lora/step5   PEFT adapter folders
+
+Loss: mean over pairs of −log σ(β·margin). AdamW as in torch (weight decay on every parameter).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import random
+from pathlib import Path
+
+from common import target_folder, torch, write_json, write_jsonl, write_made_by, write_tensors
+
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from text import WORDS, per_token_logps, trl_batch
+
+# Both train on the same token ids. (Qwen2 would make a poor fixture: a key bias hardly moves the softmax, so
+# its gradient is rounding noise, which Adam's first steps then blow up to the learning rate.)
+FULL_MODELS = {"full": "llama", "full_tied": "llama_tied"}
+LORA_MODEL = "llama"
+PAIRS, STEPS = 4, 5
+SETTINGS = {
+    "beta": 0.1, "lr": 5e-4, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01, "max_grad_norm": 1.0,
+    "pairs_per_step": PAIRS, "steps": STEPS,
+}  # fmt: skip
+# alpha / r = 2, so that a forgotten scale shows.
+LORA = {
+    "r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "task_type": "CAUSAL_LM",
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}  # fmt: skip
+
+
+def preference_rows() -> list:
+    draw = random.Random(4)
+
+    def words(low, high):
+        return " ".join(draw.choices(WORDS, k=draw.randint(low, high)))
+
+    return [
+        {"prompt": words(3, 6).capitalize() + ":", "chosen": " " + words(1, 7), "rejected": " " + words(1, 7) + "."}
+        for _ in range(PAIRS * STEPS)
+    ]
+
+
+def train(policy, reference, without_adapter, batches: list, keep_after: dict) -> tuple[list, dict]:
+    """Runs the steps; `keep_after[n]` is called after n updates. Returns the metrics and the log-probs."""
+    trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trainable, lr=SETTINGS["lr"], betas=tuple(SETTINGS["betas"]), eps=SETTINGS["eps"],
+        weight_decay=SETTINGS["weight_decay"], foreach=False,
+    )  # fmt: skip
+    metrics, logps = [], {}
+    for step, batch in enumerate(batches):
+        policy_logps = per_token_logps(policy, batch).sum(1)
+        with torch.no_grad(), without_adapter():
+            reference_logps = per_token_logps(reference, batch).sum(1)
+        chosen, rejected = (policy_logps - reference_logps).chunk(2)
+        loss = -F.logsigmoid(SETTINGS["beta"] * (chosen - rejected)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(trainable, SETTINGS["max_grad_norm"], foreach=False)
+        optimizer.step()
+        metrics.append({"step": step, "loss": loss.item(), "grad_norm": grad_norm.item()})
+        logps |= {f"step{step}.policy_logps": policy_logps.detach(), f"step{step}.reference_logps": reference_logps}
+        keep_after.get(step + 1, lambda: None)()
+    return metrics, logps
+
+
+def load(model_folder: Path, dtype=torch.float32):
+    return AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype, attn_implementation="eager")
+
+
+def full_steps(model_folder: Path, batches: list, dtype=torch.float32):
+    policy = load(model_folder, dtype).train()
+    reference = copy.deepcopy(policy).eval().requires_grad_(False)
+    kept = {}
+
+    def keep(count):
+        kept[count] = {name: parameter.detach().clone() for name, parameter in policy.named_parameters()}
+
+    saves = {n: (lambda n=n: keep(n)) for n in (1, STEPS)}
+    metrics, logps = train(policy, reference, contextlib.nullcontext, batches, saves)
+    return metrics, logps, kept
+
+
+def distance(weights: dict, exact: dict) -> dict:
+    """Largest difference of a weight, after each kept number of updates."""
+    return {
+        f"step{n}": max((weights[n][name].double() - exact[n][name]).abs().max().item() for name in exact[n])
+        for n in exact
+    }
+
+
+def save_adapter(policy, folder: Path) -> None:
+    policy.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    # peft writes a set in no fixed order, and the base model's path on this machine.
+    config |= {"base_model_name_or_path": LORA_MODEL, "target_modules": sorted(config["target_modules"])}
+    write_json(path, config)
+
+
+def lora_steps(model_folder: Path, batches: list, folder: Path):
+    torch.manual_seed(21)
+    policy = get_peft_model(load(model_folder), LoraConfig(**LORA)).train()
+    save_adapter(policy, folder / "start")
+    saves = {n: (lambda n=n: save_adapter(policy, folder / f"step{n}")) for n in (1, STEPS)}
+    return train(policy, policy, policy.disable_adapter, batches, saves)
+
+
+def main() -> None:
+    folder = target_folder("text_steps", __doc__)
+    models = folder.parent / "text"
+    tokenizer = AutoTokenizer.from_pretrained(models / LORA_MODEL)
+    rows = preference_rows()
+    write_jsonl(folder / "prefs.jsonl", rows)
+    batches = [trl_batch(rows[PAIRS * step : PAIRS * (step + 1)], tokenizer) for step in range(STEPS)]
+    write_tensors(
+        folder / "batches.safetensors",
+        {f"step{step}.{name}": tensor for step, batch in enumerate(batches) for name, tensor in batch.items()},
+    )
+
+    for run, model in FULL_MODELS.items():
+        metrics, logps, weights = full_steps(models / model, batches)
+        _, _, exact = full_steps(models / model, batches, torch.float64)
+        report = {"model": model, "settings": SETTINGS, "steps": metrics}
+        write_json(folder / f"{run}.json", report | {"float32_against_float64": distance(weights, exact)})
+        write_tensors(folder / f"{run}.steps.safetensors", logps)
+        for count, tensors in weights.items():
+            write_tensors(folder / f"{run}.step{count}.safetensors", tensors)
+
+    metrics, logps = lora_steps(models / LORA_MODEL, batches, folder / "lora")
+    write_json(folder / "lora.json", {"model": LORA_MODEL, "settings": SETTINGS, "lora": LORA, "steps": metrics})
+    write_tensors(folder / "lora.steps.safetensors", logps)
+    write_made_by(folder, "text_steps.py", ["torch", "transformers", "peft", "trl"], {
+        "models": "text/llama for full and lora, text/llama_tied for full_tied",
+        "optimizer": "torch.optim.AdamW; clip_grad_norm_ before each update; no learning-rate schedule",
+        "float32_against_float64": "largest difference of a weight between this run and the same run in float64",
+    })  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
