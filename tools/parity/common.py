@@ -51,7 +51,7 @@ def target_folder(name: str, description: str) -> Path:
 def write_tensors(path: Path, tensors: dict) -> None:
     """One safetensors file; integers stay integers, floats keep the dtype they were computed in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
+    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path, {"format": "pt"})
 
 
 def read_tensors(path: Path) -> dict:

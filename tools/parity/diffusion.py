@@ -9,7 +9,7 @@ scheduler) and expected/ beside it:
   expected.json             prompts, guidance scale, and how far float32 rounding moves each number
 
 sd1 is built like Stable Diffusion 1.5: ε-prediction, convolutions as attention projections, one number of
-heads, attention from the first level on, quick_gelu. sd2 like 2.1: v-prediction, linear projections, heads
+heads, attention from the first level on, quick_gelu, and that repository's older tensor names. sd2 like 2.1: v-prediction, linear projections, heads
 per level, gelu, "!" as padding; and, beyond 2.1, no attention at the first level of the UNet nor in the VAE.
 """
 
@@ -19,7 +19,7 @@ import copy
 import json
 import random
 
-from common import shuffle_parameters, target_folder, torch, write_json, write_made_by, write_tensors
+from common import read_tensors, shuffle_parameters, target_folder, torch, write_json, write_made_by, write_tensors
 
 import diffusers
 from diffusers import (
@@ -140,10 +140,25 @@ def build_pipeline(folder, name: str, seed: int):
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder)
+    if name == "sd1":
+        use_older_names(folder)
     # What was written is what is measured.
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def use_older_names(folder) -> None:
+    """Renames tensors to what the Stable Diffusion 1.5 repository holds: CLIP's prefix, the VAE's old attention."""
+    text_encoder = folder / "text_encoder" / "model.safetensors"
+    write_tensors(text_encoder, {f"text_model.{name}": tensor for name, tensor in read_tensors(text_encoder).items()})
+    older = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    renamed, vae = {}, folder / "vae" / "diffusion_pytorch_model.safetensors"
+    for name, tensor in read_tensors(vae).items():
+        for new, old in older.items():
+            name = name.replace(new, old)
+        renamed[name] = tensor
+    write_tensors(vae, renamed)
 
 
 def in_float64(model):

@@ -30,9 +30,8 @@ BETAS = {
 SPACINGS = ("leading", "trailing", "linspace")
 PREDICTIONS = ("epsilon", "v_prediction")
 STEPS_OFFSET = 1
-GENERATOR = torch.Generator().manual_seed(61)
 START = torch.tensor([0.0, 1.0, -0.5, 2.25, -3.0])
-NOISE = torch.randn(25, len(START), generator=GENERATOR)
+NOISE = torch.randn(25, len(START), generator=torch.Generator().manual_seed(61))
 
 
 @dataclass(frozen=True)
@@ -86,19 +85,19 @@ def cases() -> list[Case]:
 
 def step_options(case: Case, index: int) -> dict:
     if case.sampler == "ddim":
-        return {"eta": case.eta, "variance_noise": NOISE[index] if case.eta > 0 else None}
+        return {"eta": case.eta, "variance_noise": NOISE[index][None] if case.eta > 0 else None}
     return {}
 
 
 def run(case: Case) -> dict:
     scheduler = build(case)
     scheduler.set_timesteps(case.steps)
-    state = START * scheduler.init_noise_sigma
+    state = START[None] * scheduler.init_noise_sigma  # DDPM looks at the second dimension
     trajectory = [state]
     original = scheduling_ddpm.randn_tensor
     try:
         for index, t in enumerate(scheduler.timesteps):
-            scheduling_ddpm.randn_tensor = lambda *_args, index=index, **_options: NOISE[index]
+            scheduling_ddpm.randn_tensor = lambda *_args, index=index, **_options: NOISE[index][None]
             model_input = scheduler.scale_model_input(state, t)
             output = torch.tanh(0.3 * model_input + t / 1000)
             state = scheduler.step(output, t, state, **step_options(case, index)).prev_sample
@@ -108,7 +107,7 @@ def run(case: Case) -> dict:
     values = {
         "timesteps": scheduler.timesteps,
         "init_noise_sigma": torch.as_tensor(scheduler.init_noise_sigma, dtype=torch.float32),
-        "trajectory": torch.stack(trajectory).float(),
+        "trajectory": torch.cat(trajectory).float(),
     }
     if case.sampler in ("euler", "dpmpp"):
         values["sigmas"] = scheduler.sigmas.float()

@@ -158,7 +158,10 @@ fn categories(name: &'static str, rows: &[CategoryScore]) -> Html {
     let label = format!("{}: gain by category in points, with 95 % intervals", heading(name));
     html.put("<div><h3>Gain by category</h3>\n", &[]);
     html.append(&gain_bars(rows, &label));
-    html.put("<p class=\"quiet\">Points, with 95\u{a0}% intervals; a pale bar's interval includes zero.</p>", &[]);
+    html.put(
+        "<p class=\"quiet\">Points, with 95\u{a0}% intervals; a pale bar's interval includes zero.</p>",
+        &[],
+    );
     html.put("<details><summary>As a table</summary><table><thead><tr><th scope=\"col\">Category</th>", &[]);
     html.put("<th scope=\"col\">n</th><th scope=\"col\">Base</th><th scope=\"col\">Aligned</th>", &[]);
     html.put("<th scope=\"col\">Gain</th></tr></thead><tbody>", &[]);

@@ -1,1 +1,17 @@
-//! votive-objective
+//! Preference objectives: pure values that declare what they need and map log-ratios to one loss per pair.
+//!
+//! An objective does not know whether its numbers came from tokens or from denoising errors. It reads `(B,)` tensors,
+//! returns `(B,)` tensors, and leaves every reduction to its caller. A method is one file and one row of
+//! [`METHODS`]; nothing outside this crate names one.
+//!
+//! Invariant: no model, no file, no random number, no choice of device.
+
+mod contract;
+mod error;
+pub mod pair;
+mod registry;
+pub mod unpaired;
+
+pub use contract::{Completion, Needs, PairInputs, PairLoss, PairObjective, UnpairedInputs, UnpairedLoss, UnpairedObjective};
+pub use error::{ObjectiveError, Result};
+pub use registry::{Domain, METHODS, MethodSpec, Objective, OptionDoc, find};

@@ -14,6 +14,7 @@
 mod error;
 pub mod image;
 mod split;
+pub mod text;
 
 pub use error::PlaygroundError;
 pub use split::Split;

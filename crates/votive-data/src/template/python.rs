@@ -1,7 +1,5 @@
 //! The Python that chat templates take for granted: `tojson` as `json.dumps`, string methods, printed constants.
 
-use std::fmt::Write as _;
-
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 use serde_json::Value as Json;

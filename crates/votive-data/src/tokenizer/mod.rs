@@ -7,6 +7,7 @@
 mod folder;
 mod special;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use tokenizers::{AddedToken, Tokenizer};
@@ -47,10 +48,11 @@ impl TextTokenizer {
         let mut special = SpecialTokens::read(folder, &settings)?;
         let stop_ids = folder::token_ids(&generation, "eos_token_id");
         let model_stop_ids = folder::token_ids(&model, "eos_token_id");
-        special.fill_from_ids("eos_token", &model_stop_ids, &tokenizer);
-        special.fill_from_ids("bos_token", &folder::token_ids(&model, "bos_token_id"), &tokenizer);
-        let tokens = special.all().map(|token| AddedToken::from(token.to_owned(), true));
-        tokenizer.add_special_tokens(tokens).map_err(|error| failed(folder, error))?;
+        if special.is_empty() {
+            special.name_by_id("eos_token", &model_stop_ids, &tokenizer);
+            special.name_by_id("bos_token", &folder::token_ids(&model, "bos_token_id"), &tokenizer);
+        }
+        add_missing(&mut tokenizer, &special).map_err(|error| failed(folder, error))?;
         let stop_ids = if stop_ids.is_empty() { model_stop_ids } else { stop_ids };
         let mut loaded = Self {
             folder: folder.to_owned(),
@@ -238,6 +240,14 @@ fn load_backend(folder: &Path) -> Result<Tokenizer> {
         .map_err(|error| DataError::Settings { file, message: format!("not a tokenizer: {error}") })?;
     tokenizer.with_truncation(None).map_err(|error| failed(folder, error))?.with_padding(None);
     Ok(tokenizer)
+}
+
+/// Makes the special tokens known as such. Those that the tokenizer lists already keep their own rules, for example
+/// whether they swallow the space beside them.
+fn add_missing(tokenizer: &mut Tokenizer, special: &SpecialTokens) -> tokenizers::Result<usize> {
+    let known: BTreeSet<_> = tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+    let missing = special.all().filter(|token| !known.contains(*token));
+    tokenizer.add_special_tokens(missing.map(|token| AddedToken::from(token.to_owned(), true)))
 }
 
 fn failed(folder: &Path, error: tokenizers::Error) -> DataError {

@@ -28,11 +28,15 @@ impl SpecialTokens {
         Ok(Self(NAMES.iter().filter_map(|name| Some(((*name).to_owned(), token(name)?.into()))).collect()))
     }
 
-    /// Names a token by the first of `ids`, where the settings leave it open.
-    pub(super) fn fill_from_ids(&mut self, name: &str, ids: &[u32], tokenizer: &Tokenizer) {
-        if let (None, Some(token)) = (self.get(name), ids.first().and_then(|id| tokenizer.id_to_token(*id))) {
+    /// Names a token by the first of `ids`, for folders that hold no names at all.
+    pub(super) fn name_by_id(&mut self, name: &str, ids: &[u32], tokenizer: &Tokenizer) {
+        if let Some(token) = ids.first().and_then(|id| tokenizer.id_to_token(*id)) {
             self.0.insert(name.to_owned(), token.into());
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The token called `name`, such as `eos_token`.

@@ -21,7 +21,7 @@ macro_rules! words {
                 match self { $(Self::$item => $word),+ }
             }
 
-            fn from_word(word: &str) -> Option<Self> {
+            pub(crate) fn from_word(word: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|value| value.word() == word)
             }
         }
@@ -190,8 +190,15 @@ pub struct Object {
 }
 
 impl Object {
-    fn phrase(self) -> String {
+    /// "red circle".
+    pub(crate) fn phrase(self) -> String {
         format!("{} {}", self.colour.word(), self.shape.word())
+    }
+
+    /// The object that [`Self::phrase`] names.
+    pub(crate) fn from_phrase(phrase: &str) -> Option<Self> {
+        let (colour, shape) = phrase.split_once(' ')?;
+        Some(Self { colour: Colour::from_word(colour)?, shape: Shape::from_word(shape)? })
     }
 
     fn all() -> impl Iterator<Item = Self> {
@@ -355,5 +362,5 @@ fn parse_content(words: &[&str]) -> Option<Content> {
 }
 
 fn parse_object(colour: &str, shape: &str) -> Option<Object> {
-    Some(Object { colour: Colour::from_word(colour)?, shape: Shape::from_word(shape)? })
+    Object::from_phrase(&format!("{colour} {shape}"))
 }

@@ -1,0 +1,3 @@
+//! Losses on single completions with a label, one file per method.
+
+pub mod kto;

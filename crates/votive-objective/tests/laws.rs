@@ -1,0 +1,203 @@
+//! Laws that every method obeys, checked for each row of the registry.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use candle_core::{DType, Device, Tensor, Var};
+use votive_objective::{METHODS, MethodSpec, Needs, Objective, ObjectiveError, PairInputs, UnpairedInputs};
+
+fn objective(spec: &MethodSpec) -> Objective {
+    (spec.build)((spec.defaults)()).unwrap()
+}
+
+fn tensor(values: &[f64]) -> Tensor {
+    Tensor::new(values, &Device::Cpu).unwrap()
+}
+
+/// Log-probabilities of chosen and rejected under policy and reference, and both lengths.
+const CHOSEN: [f64; 4] = [-12.0, -8.5, -30.0, -4.0];
+const REJECTED: [f64; 4] = [-10.0, -9.0, -22.0, -16.0];
+const REFERENCE_CHOSEN: [f64; 4] = [-12.5, -8.5, -28.0, -9.0];
+const REFERENCE_REJECTED: [f64; 4] = [-10.0, -8.0, -25.0, -9.5];
+const LENGTHS: [f64; 4] = [4.0, 5.0, 12.0, 7.0];
+const OTHER_LENGTHS: [f64; 4] = [6.0, 3.0, 9.0, 7.0];
+
+#[derive(Clone)]
+struct Case {
+    columns: [Vec<f64>; 6],
+    withheld: Option<Needs>,
+    dtype: DType,
+}
+
+impl Case {
+    fn new() -> Self {
+        let columns = [CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, LENGTHS, OTHER_LENGTHS].map(Vec::from);
+        Self { columns, withheld: None, dtype: DType::F64 }
+    }
+
+    fn column(&self, index: usize) -> Tensor {
+        tensor(&self.columns[index]).to_dtype(self.dtype).unwrap()
+    }
+
+    /// Per-row losses and their gradients with respect to the policy's log-probabilities (chosen, then rejected).
+    fn run(&self, objective: &Objective) -> Result<(Vec<f64>, Vec<f64>), ObjectiveError> {
+        let has = |need| self.withheld != Some(need);
+        let chosen = Var::from_tensor(&self.column(0)).unwrap();
+        let rejected = Var::from_tensor(&self.column(1)).unwrap();
+        let vec = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let (policy_c, policy_r) = (chosen.as_tensor().clone(), rejected.as_tensor().clone());
+        let loss = match objective {
+            Objective::Pair(objective) => {
+                let mut inputs = PairInputs::new(policy_c, policy_r);
+                if has(Needs::REFERENCE) {
+                    inputs = inputs.with_reference(self.column(2), self.column(3));
+                }
+                if has(Needs::LENGTHS) {
+                    inputs = inputs.with_lengths(self.column(4), self.column(5));
+                }
+                objective.evaluate(&inputs)?.per_pair
+            }
+            Objective::Unpaired(objective) => {
+                let join = |a: &Tensor, b: &Tensor| Tensor::cat(&[a, b], 0).unwrap();
+                let n = self.columns[0].len();
+                let ones = Tensor::ones(n, self.dtype, &Device::Cpu).unwrap();
+                let labels = join(&ones, &ones.zeros_like().unwrap());
+                let mut inputs = UnpairedInputs::new(join(&policy_c, &policy_r), labels);
+                if has(Needs::REFERENCE) {
+                    inputs = inputs.with_reference(join(&self.column(2), &self.column(3)));
+                }
+                if has(Needs::LENGTHS) {
+                    inputs = inputs.with_lengths(join(&self.column(4), &self.column(5)));
+                }
+                if has(Needs::KL) {
+                    inputs = inputs.with_kl(Tensor::new(0.3f64, &Device::Cpu).unwrap().to_dtype(self.dtype).unwrap());
+                }
+                let loss = objective.evaluate(&inputs)?.per_example;
+                (loss.narrow(0, 0, n)? + loss.narrow(0, n, n)?)?
+            }
+        };
+        let grads = loss.sum_all()?.backward()?;
+        let mut slopes = vec(grads.get(&chosen).unwrap());
+        slopes.extend(vec(grads.get(&rejected).unwrap()));
+        Ok((vec(&loss), slopes))
+    }
+}
+
+fn close(a: &[f64], b: &[f64], tolerance: f64) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance * a.abs().max(1.0))
+}
+
+#[test]
+fn the_registry_is_sorted_and_its_rows_agree_with_their_objectives() {
+    assert!(METHODS.windows(2).all(|pair| pair[0].id < pair[1].id));
+    for spec in METHODS {
+        assert_eq!(objective(spec).needs(), spec.needs, "{}", spec.id);
+        let defaults = (spec.defaults)();
+        let names: Vec<&str> = defaults.as_object().unwrap().keys().map(String::as_str).collect();
+        let documented: Vec<&str> = spec.options.iter().map(|option| option.name).collect();
+        assert_eq!(names, documented, "{}", spec.id);
+    }
+}
+
+#[test]
+fn unknown_options_are_refused() {
+    for spec in METHODS {
+        let mut options = (spec.defaults)();
+        options["betta"] = 1.0.into();
+        let message = (spec.build)(options).unwrap_err().to_string();
+        assert!(message.contains("betta") && message.contains(spec.id), "{message}");
+    }
+}
+
+#[test]
+fn what_is_declared_is_what_is_read() {
+    for spec in METHODS {
+        let objective = objective(spec);
+        let full = Case::new().run(&objective).unwrap();
+        for need in [Needs::REFERENCE, Needs::LENGTHS, Needs::KL] {
+            let found = Case { withheld: Some(need), ..Case::new() }.run(&objective);
+            match (spec.needs.contains(need), found) {
+                (true, Err(ObjectiveError::Missing(_))) => {}
+                (false, Ok(found)) => assert_eq!(found, full, "{}", spec.id),
+                (declared, other) => panic!("{}: {need:?} declared: {declared}, withheld: {other:?}", spec.id),
+            }
+        }
+    }
+}
+
+#[test]
+fn reordering_the_batch_reorders_the_losses() {
+    for spec in METHODS {
+        let objective = objective(spec);
+        let (losses, _) = Case::new().run(&objective).unwrap();
+        let mut turned = Case::new();
+        turned.columns.iter_mut().for_each(|column| column.rotate_left(1));
+        let (mut found, _) = turned.run(&objective).unwrap();
+        found.rotate_right(1);
+        assert!(close(&found, &losses, 1e-14), "{}", spec.id);
+    }
+}
+
+#[test]
+fn shifting_policy_and_reference_together_changes_nothing_where_there_is_a_reference() {
+    for spec in METHODS.iter().filter(|spec| spec.needs.contains(Needs::REFERENCE)) {
+        let objective = objective(spec);
+        let mut shifted = Case::new();
+        for index in [0, 1, 2, 3] {
+            shifted.columns[index].iter_mut().for_each(|x| *x += 2.25);
+        }
+        let (a, b) = (Case::new().run(&objective).unwrap(), shifted.run(&objective).unwrap());
+        assert!(close(&a.0, &b.0, 1e-12) && close(&a.1, &b.1, 1e-12), "{}", spec.id);
+    }
+}
+
+#[test]
+fn the_gradient_raises_the_chosen_and_lowers_the_rejected_at_the_start() {
+    for spec in METHODS {
+        let mut start = Case::new();
+        start.columns[2] = start.columns[0].clone();
+        start.columns[3] = start.columns[1].clone();
+        let (_, slopes) = start.run(&objective(spec)).unwrap();
+        let (chosen, rejected) = slopes.split_at(CHOSEN.len());
+        assert!(chosen.iter().all(|slope| *slope < 0.0), "{}: {chosen:?}", spec.id);
+        assert!(rejected.iter().all(|slope| *slope > 0.0), "{}: {rejected:?}", spec.id);
+    }
+}
+
+#[test]
+fn gradients_are_those_of_finite_differences() {
+    for spec in METHODS {
+        let objective = objective(spec);
+        let (_, slopes) = Case::new().run(&objective).unwrap();
+        for (position, slope) in slopes.iter().enumerate() {
+            let loss = |delta: f64| {
+                let mut case = Case::new();
+                case.columns[position / CHOSEN.len()][position % CHOSEN.len()] += delta;
+                case.run(&objective).unwrap().0.iter().sum::<f64>()
+            };
+            let expected = (loss(1e-5) - loss(-1e-5)) / 2e-5;
+            assert!((slope - expected).abs() < 1e-7 * expected.abs().max(1.0), "{}: {slope} {expected}", spec.id);
+        }
+    }
+}
+
+#[test]
+fn losses_and_gradients_stay_finite_far_out_and_agree_in_f32() {
+    for spec in METHODS {
+        let objective = objective(spec);
+        for margin in [0.0, 1.0, -1.0, 1e4, -1e4] {
+            let mut case = Case::new();
+            case.columns[0].iter_mut().for_each(|x| *x += margin);
+            let (losses, slopes) = case.run(&objective).unwrap();
+            assert!(losses.iter().chain(&slopes).all(|x| x.is_finite()), "{} at {margin}", spec.id);
+            case.dtype = DType::F32;
+            let (small, _) = case.run(&objective).unwrap();
+            assert!(close(&losses, &small, 1e-5), "{} at {margin}: {losses:?} {small:?}", spec.id);
+        }
+    }
+}
+
+#[test]
+fn shapes_that_would_broadcast_are_refused() {
+    let Objective::Pair(dpo) = objective(METHODS[0]) else { panic!("dpo is a pair objective") };
+    let inputs = PairInputs::new(tensor(&CHOSEN), tensor(&[0.0])).with_reference(tensor(&CHOSEN), tensor(&CHOSEN));
+    assert!(matches!(dpo.evaluate(&inputs), Err(ObjectiveError::Shape { .. })));
+}
