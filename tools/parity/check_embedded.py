@@ -2,11 +2,13 @@
 
     votive generate --model models/tiny-lm --prompt "…" --max-new-tokens 24 --temperature 0 --json > generated.json
     votive score --model models/tiny-lm --data pairs.jsonl --out scores.jsonl
-    python tools/parity/check_embedded.py text --prompt "…" --generated generated.json --data pairs.jsonl --scores scores.jsonl
+    python tools/parity/check_embedded.py text --prompt "…" --generated generated.json \\
+        --data pairs.jsonl --scores scores.jsonl
 
     votive sample --model models/tiny-sd --prompt "…" --sampler ddim --steps 20 --cfg 5 --seed 1 --out out \\
         --save-latents latents.safetensors
-    python tools/parity/check_embedded.py image --prompt "…" --sampler ddim --steps 20 --cfg 5 --latents latents.safetensors
+    python tools/parity/check_embedded.py image --prompt "…" --sampler ddim --steps 20 --cfg 5 \\
+        --latents latents.safetensors
 
 Without --generated, --scores or --latents it only loads, runs and prints. Everything is computed in
 float32. The last line of stdout is one JSON object; the exit code is 1 where a comparison failed.
@@ -61,7 +63,8 @@ def compare_scores(ours: list, theirs: list, tolerance: float) -> dict:
             tokens = expected[f"{side}_tokens"]
             same_counts &= tokens == found[f"{side}_tokens"]
             worst = max(worst, abs(expected[f"{side}_logps"] - found[f"{side}_logps"]) / tokens)
-    return {"rows": len(ours), "same_token_counts": same_counts, "logps_per_token": worst, "ok": same_counts and worst <= tolerance}
+    ok = same_counts and worst <= tolerance
+    return {"rows": len(ours), "same_token_counts": same_counts, "logps_per_token": worst, "ok": ok}
 
 
 def generated_ids(path: Path) -> list:
@@ -83,13 +86,13 @@ def check_text(args) -> tuple[dict, bool]:
     generated = [greedy(model, tokenizer, prompt, args.max_new_tokens) for prompt in args.prompt]
     result, ok = {"generated": generated}, True
     if args.generated:
-        theirs = generated_ids(args.generated)
         # The end token itself may be listed or not.
         end = {tokenizer.eos_token_id}
         strip = lambda ids: [token for token in ids if token not in end]  # noqa: E731
+        theirs = generated_ids(args.generated)
         same = [strip(row["token_ids"]) == strip(ids) for row, ids in zip(generated, theirs)]
         result["same_token_ids"] = same
-        ok &= len(same) == len(generated) and all(same)
+        ok &= len(theirs) == len(generated) and all(same)
     if args.data:
         result["scores"] = score_rows(model, tokenizer, read_rows(args.data))
     if args.scores:
@@ -117,8 +120,9 @@ def check_image(args) -> tuple[dict, bool]:
     options = dict(num_inference_steps=args.steps, guidance_scale=args.cfg, latents=start.float())
     final = pipeline(args.prompt, output_type="latent", **options).images
     images = pipeline.vae.decode(final / pipeline.vae.config.scaling_factor).sample
-    result, ok = {"final_latents_mean": final.mean((1, 2, 3)).tolist(), "final_latents_std": final.std((1, 2, 3)).tolist()}, True
-    result["image_mean"] = images.mean((1, 2, 3)).tolist()
+    axes = (1, 2, 3)
+    result, ok = {"final_latents_mean": final.mean(axes).tolist(), "final_latents_std": final.std(axes).tolist()}, True
+    result["image_mean"] = images.mean(axes).tolist()
     if "final_latents" in given:
         difference = ((given["final_latents"] - final).abs().max() / final.abs().max()).item()
         result["final_latents_relative_difference"] = difference

@@ -83,7 +83,9 @@ PIPELINES = {
 def train_clip_tokenizer(folder, pad_token: str, merge_budget: int = 60):
     """CLIP's byte-pair encoding (every byte alone and as a word's end) on made captions."""
     draw = random.Random(2)
-    words = "a red green blue yellow circle square triangle above below left of right two three on white black and".split()
+    words = (
+        "a red green blue yellow circle square triangle above below left of right two three on white black and"
+    ).split()
     captions = [" ".join(draw.choices(words, k=9)) for _ in range(300)]
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()

@@ -74,43 +74,37 @@ WORDS = (
 ).split()
 
 SHAPE = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
-PADDED = SHAPE | {"vocab_size": VOCABULARY + 8}
 LLAMA3_ROPE = dict(
     rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
     original_max_position_embeddings=64,
 )  # fmt: skip
 
 
-def rope(theta: float) -> dict:
+def plain_rope(theta: float) -> dict:
     return {"rope_type": "default", "rope_theta": theta}
 
 
-# name: (config, model class, adds a beginning-of-sequence token)
+# name: (config class, model class, adds a beginning-of-sequence token, what its config sets)
 MODELS = {
-    # Grouped queries, Llama 3 frequency scaling (with these lengths each of its three bands is met).
-    "llama": (
-        lambda ids: LlamaConfig(num_key_value_heads=2, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=False, **SHAPE, **ids),
-        LlamaForCausalLM, True,
-    ),
-    "llama_tied": (
-        lambda ids: LlamaConfig(num_key_value_heads=4, rope_parameters=rope(10000.0), tie_word_embeddings=True, **SHAPE, **ids),
-        LlamaForCausalLM, False,
-    ),
+    # Grouped queries, Llama 3 frequency scaling (at these lengths each of its three bands is met).
+    "llama": (LlamaConfig, LlamaForCausalLM, True, SHAPE | dict(
+        num_key_value_heads=2, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=False,
+    )),
+    "llama_tied": (LlamaConfig, LlamaForCausalLM, False, SHAPE | dict(
+        num_key_value_heads=4, rope_parameters=plain_rope(1e4), tie_word_embeddings=True,
+    )),
     # A window shorter than the rows.
-    "mistral": (
-        lambda ids: MistralConfig(num_key_value_heads=2, sliding_window=8, head_dim=8, rope_parameters=rope(10000.0), **SHAPE, **ids),
-        MistralForCausalLM, True,
-    ),
+    "mistral": (MistralConfig, MistralForCausalLM, True, SHAPE | dict(
+        num_key_value_heads=2, rope_parameters=plain_rope(1e4), head_dim=8, sliding_window=8,
+    )),
     # Biases on q, k, v; more rows in the embedding than tokens, as in Qwen's repositories.
-    "qwen2": (
-        lambda ids: Qwen2Config(num_key_value_heads=2, rope_parameters=rope(1000000.0), tie_word_embeddings=True, **PADDED, **ids),
-        Qwen2ForCausalLM, False,
-    ),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, False, SHAPE | dict(
+        vocab_size=VOCABULARY + 8, num_key_value_heads=2, rope_parameters=plain_rope(1e6), tie_word_embeddings=True,
+    )),
     # Norms on q and k; heads wider than hidden size / heads.
-    "qwen3": (
-        lambda ids: Qwen3Config(num_key_value_heads=2, head_dim=16, rope_parameters=rope(1000000.0), tie_word_embeddings=False, **SHAPE, **ids),
-        Qwen3ForCausalLM, False,
-    ),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, False, SHAPE | dict(
+        num_key_value_heads=2, rope_parameters=plain_rope(1e6), head_dim=16, tie_word_embeddings=False,
+    )),
 }  # fmt: skip
 
 
@@ -155,13 +149,13 @@ def use_legacy_rope_keys(folder) -> None:
 
 
 def save_model(folder, name: str, seed: int):
-    configure, architecture, bos = MODELS[name]
+    configure, architecture, bos, shape = MODELS[name]
     tokenizer = train_tokenizer(bos)
     special_ids = dict(
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
     )
     torch.manual_seed(seed)
-    model = architecture(configure(special_ids | {"max_position_embeddings": 256}))
+    model = architecture(configure(max_position_embeddings=256, **special_ids, **shape))
     shuffle_parameters(model, seed, spread=0.2)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

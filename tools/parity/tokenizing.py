@@ -1,16 +1,28 @@
 """What transformers makes of captions and conversations: CLIP ids, rendered chat templates.
 
 Writes tokenizing/:
-  clip.json        captions and their ids under the tokenizers of diffusion/sd1 and diffusion/sd2, padded to 77
+  clip/<end|bang>/ a CLIP tokenizer in both layouts, padding with the end token and with "!" (as Stable Diffusion 2)
+  clip.json        captions and their ids under both, padded to 77
   templates.json   chat templates in the idioms of published ones, each with conversations and its rendering
 """
 
 from __future__ import annotations
 
-from common import FIXTURES, target_folder, write_json, write_made_by
+import json
 
+from common import target_folder, write_json, write_made_by
+
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
+
+# Written by hand: training breaks ties differently every time.
+MERGES = [
+    "r e", "re d</w>", "s m", "a l", "sm al", "smal l</w>", "c i", "ci r", "c l", "cl e</w>", "cir cle</w>", "e n</w>", "g re",
+    "gre en</w>", "i t</w>", "d o", "do g</w>", "' s</w>", "' r", "'r e</w>", "o n</w>", "c a", "f Ã", "fÃ ©</w>", "! !</w>",
+    "1 2", "æ Ĺ", "t h", "th e", "< |", "| ></w>",
+]  # fmt: skip
+PADDING = {"end": "<|endoftext|>", "bang": "!"}
 
 CAPTIONS = [
     "a small red circle",
@@ -159,7 +171,7 @@ TEMPLATES = {
   {% endif %}
   {% if message.role == 'assistant' %}
     {% generation %}
-{{ turn(message.role, message.content) }}
+{{ turn(message.role, message.content or '') }}
     {% endgeneration %}
   {% else %}
 {{ turn(message['role'], text=message.content | upper) }} {{ loop.first }} {{ message.missing }} {{ none }} {{ 7 // 2 }} {{ 7 / 2 }}
@@ -181,6 +193,18 @@ CONVERSATIONS = {
 }
 
 
+def clip_tokenizer(folder, pad_token: str) -> CLIPTokenizer:
+    """CLIP's byte-pair encoding with few merges, saved as transformers 5 does and as CLIP repositories are."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = alphabet + [char + "</w>" for char in alphabet] + [merge.replace(" ", "") for merge in MERGES]
+    vocab = {token: index for index, token in enumerate(tokens + ["<|startoftext|>", "<|endoftext|>"])}
+    merges = [tuple(merge.split()) for merge in MERGES]
+    CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77, pad_token=pad_token).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False) + "\n")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(merge + "\n" for merge in MERGES))
+    return CLIPTokenizer.from_pretrained(folder)
+
+
 def render(template: str, name: str, add_generation_prompt: bool) -> dict:
     messages, tools, variables = CONVERSATIONS[name]
     # `apply_chat_template` drops fields that are null before it renders.
@@ -198,10 +222,10 @@ def render(template: str, name: str, add_generation_prompt: bool) -> dict:
 def main() -> None:
     folder = target_folder("tokenizing", __doc__)
     clip = {}
-    for model in ["sd1", "sd2"]:
-        tokenizer = CLIPTokenizer.from_pretrained(FIXTURES / "diffusion" / model / "tokenizer")
+    for name, pad_token in PADDING.items():
+        tokenizer = clip_tokenizer(folder / "clip" / name, pad_token)
         ids = [tokenizer(text, padding="max_length", max_length=77, truncation=True).input_ids for text in CAPTIONS]
-        clip[model] = [{"caption": text, "ids": row} for text, row in zip(CAPTIONS, ids)]
+        clip[name] = [{"caption": text, "ids": row} for text, row in zip(CAPTIONS, ids)]
     write_json(folder / "clip.json", clip)
     templates = []
     for name, source in TEMPLATES.items():

@@ -55,11 +55,14 @@ impl ClipTokenizer {
         } else {
             from_vocabulary(folder)?
         };
-        let failed =
-            |error: tokenizers::Error| DataError::Tokenizer { folder: folder.to_owned(), message: error.to_string() };
+        let failed = |error: tokenizers::Error| DataError::Tokenizer {
+            folder: folder.to_owned(),
+            message: error.to_string(),
+        };
         tokenizer.with_truncation(None).map_err(failed)?.with_padding(None);
         let settings = read_settings(&folder.join("tokenizer_config.json"))?;
         let special = SpecialTokens::read(folder, &settings)?;
+        special.register(&mut tokenizer).map_err(failed)?;
         let id = |name: &'static str, default: &str| {
             let lacking = || DataError::NoSpecialToken { folder: folder.to_owned(), token: name };
             tokenizer.token_to_id(special.get(name).unwrap_or(default)).ok_or_else(lacking)
@@ -135,7 +138,8 @@ fn from_vocabulary(folder: &Path) -> Result<Tokenizer> {
     }
     let vocab = read_settings(&vocab_file)?;
     let merges = fs::read_to_string(&merges_file).map_err(DataError::read(&merges_file))?;
-    let merges: Vec<_> = merges.lines().filter(|line| !line.is_empty() && !line.starts_with("#version")).collect();
+    let merges: Vec<_> =
+        merges.lines().filter(|line| !line.is_empty() && !line.starts_with("#version")).collect();
     let json = pipeline(&vocab, &merges).to_string();
     parse(&vocab_file, json.as_bytes())
 }
@@ -168,6 +172,8 @@ fn pipeline(vocab: &Map<String, Value>, merges: &[&str]) -> Value {
 }
 
 fn parse(file: &Path, json: &[u8]) -> Result<Tokenizer> {
-    Tokenizer::from_bytes(json)
-        .map_err(|error| DataError::Settings { file: file.to_owned(), message: format!("not a tokenizer: {error}") })
+    Tokenizer::from_bytes(json).map_err(|error| DataError::Settings {
+        file: file.to_owned(),
+        message: format!("not a tokenizer: {error}"),
+    })
 }

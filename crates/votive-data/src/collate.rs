@@ -43,7 +43,11 @@ pub fn collate_unpaired(examples: &[&TokenizedUnpaired], pad_id: u32) -> TextBat
 /// Pads every prompt with the completion of the example before it, the last one's for the first: the mismatched pairs
 /// from which KTO estimates the divergence (arXiv:2402.01306, section 4.1). They are cut to `max_length` tokens.
 #[must_use]
-pub fn collate_mismatched(examples: &[&TokenizedUnpaired], max_length: Option<usize>, pad_id: u32) -> TextBatch {
+pub fn collate_mismatched(
+    examples: &[&TokenizedUnpaired],
+    max_length: Option<usize>,
+    pad_id: u32,
+) -> TextBatch {
     let before = examples.iter().cycle().skip(examples.len().saturating_sub(1));
     let sequence = |(one, other): (&&TokenizedUnpaired, &&TokenizedUnpaired)| {
         let room = max_length.map_or(usize::MAX, |length| length.saturating_sub(one.prompt_ids.len()));
@@ -56,7 +60,8 @@ pub fn collate_mismatched(examples: &[&TokenizedUnpaired], max_length: Option<us
 
 /// Lays (prompt, completion) sequences side by side, padded on the right to the longest.
 fn pad(sequences: &[(&[u32], &[u32])], rows: Vec<usize>, pad_id: u32) -> TextBatch {
-    let lengths: Vec<_> = sequences.iter().map(|(prompt, completion)| prompt.len() + completion.len()).collect();
+    let lengths: Vec<_> =
+        sequences.iter().map(|(prompt, completion)| prompt.len() + completion.len()).collect();
     let width = lengths.iter().copied().max().unwrap_or(0);
     let cells = sequences.len() * width;
     let (mut input_ids, mut attention_mask) = (vec![pad_id; cells], vec![0; cells]);
@@ -68,7 +73,15 @@ fn pad(sequences: &[(&[u32], &[u32])], rows: Vec<usize>, pad_id: u32) -> TextBat
         attention_mask[start..end].fill(1);
         completion_mask[boundary..end].fill(1);
     }
-    TextBatch { input_ids, attention_mask, completion_mask, n_sequences: sequences.len(), width, lengths, rows }
+    TextBatch {
+        input_ids,
+        attention_mask,
+        completion_mask,
+        n_sequences: sequences.len(),
+        width,
+        lengths,
+        rows,
+    }
 }
 
 #[cfg(test)]

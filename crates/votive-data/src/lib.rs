@@ -10,6 +10,7 @@
 //!
 //! Invariant: this crate knows no objective, no model and no device; it maps files to ids, masks and pixels.
 
+mod admission;
 mod clip;
 mod collate;
 mod error;
@@ -27,8 +28,12 @@ pub use clip::{ClipPrompt, ClipTokenizer};
 pub use collate::{TextBatch, collate_mismatched, collate_pairs, collate_unpaired};
 pub use error::{DataError, Place, Result};
 pub use order::{DataOrder, Traversal};
-pub use pixels::{Augmentation, ImageLimits, ImageLoader, PairPixels, ResizeFilter, decode_image, to_latent_input};
-pub use read::{Records, TextRecords, read_image_pairs, read_pairs, read_text, read_unpaired, screen_image_pairs};
+pub use pixels::{
+    Augmentation, ImageLimits, ImageLoader, PairPixels, ResizeFilter, decode_image, to_latent_input,
+};
+pub use read::{
+    Records, TextRecords, read_image_pairs, read_pairs, read_text, read_unpaired, screen_image_pairs,
+};
 pub use record::{ChatOptions, Completion, ImagePair, Message, PairText, PreferencePair, UnpairedExample};
 pub use report::{DataReport, FaultyRows, LengthSummary, LongRows, RowList, RowPolicy, RowProblem};
 pub use template::{ChatTemplate, UtcTime};

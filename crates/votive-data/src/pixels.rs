@@ -129,16 +129,17 @@ impl ImageLoader {
 /// If the file cannot be opened or is no PNG, JPEG or WebP image; if its header states more than the limits allow. The
 /// message names the image and `place`, the row that refers to it.
 pub fn decode_image(image: &Path, limits: &ImageLimits, place: &Place) -> Result<RgbImage> {
-    let unreadable = |message: String| DataError::Image { place: place.clone(), image: image.to_owned(), message };
+    let unreadable =
+        |message: String| DataError::Image { place: place.clone(), image: image.to_owned(), message };
     let reader = || open(image).map_err(|source| unreadable(source.to_string()));
     let (width, height) = reader()?.into_dimensions().map_err(|error| unreadable(describe(&error)))?;
     if width.max(height) > limits.max_side {
         let (place, image, max_side) = (place.clone(), image.to_owned(), limits.max_side);
         return Err(DataError::ImageTooLarge { place, image, width, height, max_side });
     }
-    let mut bounded = reader()?;
-    bounded.limits(limits.to_image_limits());
-    decode(bounded).map(DynamicImage::into_rgb8).map_err(|error| unreadable(describe(&error)))
+    let decoded =
+        reader().and_then(|reader| decode(reader, limits).map_err(|error| unreadable(describe(&error))));
+    decoded.map(DynamicImage::into_rgb8)
 }
 
 impl ImageLimits {
@@ -153,13 +154,21 @@ impl ImageLimits {
 
 fn open(image: &Path) -> std::io::Result<ImageReader<BufReader<File>>> {
     let mut reader = ImageReader::open(image)?;
-    // Only the header is asked for before the size is known; the limits come with the second reader.
+    // The size in the header is checked first, with a message of its own.
     reader.no_limits();
     reader.with_guessed_format()
 }
 
-fn decode(reader: ImageReader<BufReader<File>>) -> image::ImageResult<DynamicImage> {
+fn decode(
+    mut reader: ImageReader<BufReader<File>>,
+    limits: &ImageLimits,
+) -> image::ImageResult<DynamicImage> {
+    let mut limits = limits.to_image_limits();
+    reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
+    // The pixels count too, not only what the decoder needs to make them.
+    limits.reserve(decoder.total_bytes())?;
+    decoder.set_limits(limits)?;
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
@@ -181,6 +190,7 @@ fn describe(error: &ImageError) -> String {
 /// 0 → −1, 255 → 1.
 #[must_use]
 pub fn to_latent_input(image: &RgbImage) -> Vec<f32> {
-    let channel = |channel: usize| image.pixels().map(move |pixel| (f32::from(pixel[channel]) / 255.0 - 0.5) / 0.5);
+    let channel =
+        |channel: usize| image.pixels().map(move |pixel| (f32::from(pixel[channel]) / 255.0 - 0.5) / 0.5);
     (0..3).flat_map(channel).collect()
 }

@@ -101,7 +101,8 @@ impl PreferencePair {
         chosen: impl Into<String>,
         rejected: impl Into<String>,
     ) -> Self {
-        let text = PairText::Plain { prompt: prompt.into(), chosen: chosen.into(), rejected: rejected.into() };
+        let text =
+            PairText::Plain { prompt: prompt.into(), chosen: chosen.into(), rejected: rejected.into() };
         Self { row, text }
     }
 }

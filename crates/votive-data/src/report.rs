@@ -186,12 +186,7 @@ pub struct DataReport {
 
 impl DataReport {
     pub(crate) fn new(file: &Path, rows_read: usize, ignored_columns: &BTreeMap<String, usize>) -> Self {
-        Self {
-            file: file.to_owned(),
-            rows_read,
-            ignored_columns: ignored_columns.clone(),
-            ..Self::default()
-        }
+        Self { file: file.to_owned(), rows_read, ignored_columns: ignored_columns.clone(), ..Self::default() }
     }
 
     /// Rows left out, for any reason.
@@ -209,7 +204,8 @@ impl DataReport {
         if self.rows_kept > 0 {
             return Ok(());
         }
-        let reasons: Vec<_> = self.dropped.iter().map(|(problem, rows)| format!("{problem}: {rows}")).collect();
+        let reasons: Vec<_> =
+            self.dropped.iter().map(|(problem, rows)| format!("{problem}: {rows}")).collect();
         Err(DataError::NoRows {
             file: self.file.clone(),
             read: self.rows_read,
@@ -230,7 +226,10 @@ impl fmt::Display for DataReport {
         }
         if self.boundary_repairs.count > 0 {
             let (rows, tokens) = (&self.boundary_repairs, self.boundary_tokens);
-            write!(f, "\n  prompt is no token prefix of prompt and completion: {rows}, {tokens} tokens left out")?;
+            write!(
+                f,
+                "\n  prompt is no token prefix of prompt and completion: {rows}, {tokens} tokens left out"
+            )?;
         }
         if self.doubled_bos.count > 0 {
             write!(f, "\n  beginning-of-text token twice: {}", self.doubled_bos)?;
@@ -239,11 +238,13 @@ impl fmt::Display for DataReport {
             write!(f, "\n  completion without a stop token: {}", self.without_stop_token)?;
         }
         if !self.ignored_columns.is_empty() {
-            let names: Vec<_> = self.ignored_columns.iter().map(|(name, n)| format!("{name} ({n})")).collect();
+            let names: Vec<_> =
+                self.ignored_columns.iter().map(|(name, n)| format!("{name} ({n})")).collect();
             write!(f, "\n  columns not read: {}", names.join(", "))?;
         }
         if self.lengths.sequences > 0 {
-            let LengthSummary { sequences, prompt_tokens, completion_tokens, longest, longest_row } = self.lengths;
+            let LengthSummary { sequences, prompt_tokens, completion_tokens, longest, longest_row } =
+                self.lengths;
             write!(
                 f,
                 "\n  {sequences} sequences: {prompt_tokens} prompt tokens, {completion_tokens} completion tokens, \
@@ -260,7 +261,8 @@ mod tests {
     use super::*;
 
     fn report() -> DataReport {
-        let mut report = DataReport::new(Path::new("pairs.jsonl"), 9, &BTreeMap::from([("score".to_owned(), 9)]));
+        let mut report =
+            DataReport::new(Path::new("pairs.jsonl"), 9, &BTreeMap::from([("score".to_owned(), 9)]));
         (1..=7).for_each(|row| report.drop_row(RowProblem::EmptyCompletion, row));
         report.truncated.push(8);
         report.truncated_tokens = 12;

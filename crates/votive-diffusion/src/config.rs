@@ -276,4 +276,18 @@ mod tests {
         let config = SchedulerConfig::stable_diffusion();
         assert_eq!(parse(&config.to_json()).unwrap().fields, config.fields);
     }
+
+    #[test]
+    fn a_model_folder_is_read_as_the_pipeline_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = SchedulerConfig::from_model_folder(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("scheduler_config.json"), "{error}");
+
+        std::fs::create_dir(folder.path().join("scheduler")).unwrap();
+        let old = r#"{"_class_name": "PNDMScheduler", "skip_prk_steps": true}"#;
+        std::fs::write(folder.path().join("scheduler/scheduler_config.json"), old).unwrap();
+        let config = SchedulerConfig::from_model_folder(folder.path()).unwrap();
+        assert_eq!(config.count("steps_offset", 0).unwrap(), 1);
+        assert!(!config.flag("clip_sample", true).unwrap());
+    }
 }

@@ -1,7 +1,7 @@
 //! Classifier-free guidance, with one network or two.
 //!
 //! Source: Ho & Salimans 2022, arXiv:2207.12598, Eq. 6 in diffusers' form `ε = ε_u + w (ε_c − ε_u)`. With a second
-//! network for ε_u this is the sampler of Diffusion-NPO (Wang et al. 2025): the negative network was trained to
+//! network for ε_u this is the sampler of Diffusion-NPO (ICLR 2025): the negative network was trained to
 //! prefer what people reject. Departure from its published code: the negative network sees the same scaled latents
 //! as the other one, as samplers of the Euler kind need.
 
@@ -58,9 +58,9 @@ impl<'a> Guidance<'a> {
                 reason: format!("{scale} is not a finite number"),
             });
         }
-        let prompt_embeds_of_all = like_rows(negative_prompt_embeds, prompt_embeds)?;
+        let negative_prompt_embeds = like_rows(negative_prompt_embeds, prompt_embeds)?;
         let negative =
-            (scale > 1.0).then_some(Negative { scale, prompt_embeds: prompt_embeds_of_all, network: None });
+            (scale > 1.0).then_some(Negative { scale, prompt_embeds: negative_prompt_embeds, network: None });
         Ok(Self { network, prompt_embeds: prompt_embeds.clone(), negative })
     }
 
@@ -72,8 +72,8 @@ impl<'a> Guidance<'a> {
         match &mut self.negative {
             Some(negative) => negative.network = Some(network),
             None => {
-                let reason = "a negative model has no effect without guidance; use --cfg above 1".to_owned();
-                return Err(DiffusionError::Setting { setting: "negative-model", reason });
+                let reason = "no effect without guidance; use a guidance scale above 1".to_owned();
+                return Err(DiffusionError::Setting { setting: "negative network", reason });
             }
         }
         Ok(self)
@@ -177,6 +177,14 @@ mod tests {
         check(&Guidance::new(&network, &embeds(2, 3.0), &embeds(1, 1.0), 2.0).unwrap(), 5.0);
         check(&Guidance::new(&network, &embeds(2, 3.0), &embeds(1, 1.0), 1.0).unwrap(), 3.0);
         assert_eq!(*rows.borrow(), [(4, 4, 4), (2, 2, 2)]);
+    }
+
+    #[test]
+    fn a_prediction_does_not_keep_the_graph_of_a_trainable_network() {
+        let weight = candle_core::Var::from_tensor(&latents()).unwrap();
+        let network = |x: &Tensor, _: &[f64], _: &Tensor| Ok((x * weight.as_tensor())?);
+        let pred = Guidance::unguided(&network, &embeds(2, 3.0)).predict(&latents(), 500.0).unwrap();
+        assert!(pred.backward().unwrap().get(&weight).is_none());
     }
 
     #[test]

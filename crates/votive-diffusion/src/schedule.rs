@@ -2,7 +2,7 @@
 //!
 //! Source: Ho et al. 2020, arXiv:2006.11239, Eq. 4, `z_t = √ᾱ_t z₀ + √(1−ᾱ_t) ε`; velocity: Salimans & Ho 2022,
 //! arXiv:2202.00512; zero terminal SNR: Lin et al. 2023, arXiv:2305.08891, algorithm 1; min-SNR weights: Hang et al.
-//! 2023, arXiv:2303.09556, Eq. 8 to 10. Checked against: diffusers 0.42.1, whose f32 ᾱ the table holds.
+//! 2023, arXiv:2303.09556. Checked against: diffusers 0.42.1, whose f32 ᾱ the table holds.
 
 use candle_core::Tensor;
 

@@ -77,6 +77,19 @@ pub enum ModelError {
     /// An adapter cannot be put on this model.
     #[error("adapter: {0}")]
     Adapter(String),
+    /// What a network is given does not have the shape that it needs.
+    #[error("{what}: expected {expected}, found {found}")]
+    Shape {
+        /// The argument.
+        what: String,
+        /// What the network needs.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A model is asked for something that it cannot do with these tokens.
+    #[error("{0}")]
+    Tokens(String),
     /// A tensor operation failed.
     #[error("in {place}: {source}")]
     Tensor {

@@ -5,13 +5,22 @@
 //!
 //! Invariant: no data set, no objective, no optimizer.
 
+mod causal_lm;
 pub mod config;
+mod denoiser;
 mod error;
 pub mod files;
+mod generate;
+pub mod llama;
 mod lora;
 mod nn;
 mod params;
+pub mod stable_diffusion;
 
+pub use causal_lm::{CausalLm, TokenBatch, load_causal_lm, save_causal_lm};
+pub use denoiser::Denoiser;
 pub use error::{ModelError, Result};
+pub use generate::{GenerateOptions, Generated, generate};
+pub use llama::{KvCache, Llama, LlamaConfig};
 pub use lora::{Lora, LoraConfig, LoraFormat};
 pub use params::{Init, Params, Scope};

@@ -31,7 +31,9 @@ pub enum PlaygroundError {
         expected: usize,
     },
     /// The prompt is not an instruction of the text world.
-    #[error("`{prompt}` is not an instruction of the text world; `text::prompts` lists instructions that are")]
+    #[error(
+        "`{prompt}` is not an instruction of the text world; `text::prompts` lists instructions that are"
+    )]
     UnknownPrompt {
         /// The prompt as given.
         prompt: String,

@@ -13,6 +13,9 @@ pub trait Real: WithDType + Float + NumAssign + std::iter::Sum {
     /// The error function.
     fn erf(self) -> Self;
 
+    /// eˣ, in f32 by a polynomial that compilers turn into vector instructions; relative error below 2·10⁻⁷.
+    fn fast_exp(self) -> Self;
+
     /// The largest of `values`, −∞ if there are none.
     fn largest(values: &[Self]) -> Self {
         values.iter().fold(Self::neg_infinity(), |most, value| if *value > most { *value } else { most })
@@ -28,11 +31,37 @@ impl Real for f32 {
     fn erf(self) -> Self {
         libm::erff(self)
     }
+
+    fn fast_exp(self) -> Self {
+        // eˣ = 2ⁿ·eʳ with n = round(x/ln 2) and |r| ≤ ln 2/2. Adding 1.5·2²³ rounds, without a call that baseline
+        // x86-64 lacks an instruction for; ln 2 comes in two parts so that n·ln 2 loses nothing.
+        const ROUND: f32 = 12_582_912.0;
+        const LN2_HIGH: f32 = 0.693_359_4;
+        const LN2_LOW: f32 = -2.121_944_4e-4;
+        let x = self;
+        let n = x * std::f32::consts::LOG2_E + ROUND;
+        let scale = f32::from_bits((n.to_bits() << 23).wrapping_add(0x3f80_0000));
+        let n = n - ROUND;
+        let r = x - n * LN2_HIGH - n * LN2_LOW;
+        let p = 1.987_569_2e-4 * r + 1.398_2e-3;
+        let p = p * r + 8.333_452e-3;
+        let p = p * r + 4.166_579_6e-2;
+        let p = p * r + 0.166_666_66;
+        let p = p * r + 0.5;
+        let value = (p * (r * r) + r + 1.0) * scale;
+        // Near the ends of f32 the scale is not a normal number: 0 below, infinite above. NaN stays NaN.
+        let value = if x < -87.3 { 0.0 } else { value };
+        if x > 88.3 { f32::INFINITY } else { value }
+    }
 }
 
 impl Real for f64 {
     fn erf(self) -> Self {
         libm::erf(self)
+    }
+
+    fn fast_exp(self) -> Self {
+        self.exp()
     }
 }
 
@@ -302,5 +331,27 @@ pub(crate) fn matmul<R: Real>(
             false,
             parallelism,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fast_exponential_is_as_good_as_f32_can_be() {
+        let mut worst = 0.0f64;
+        for i in -870_000..=880_000 {
+            let x = i as f32 * 1e-4;
+            let exact = f64::from(x).exp();
+            worst = worst.max((f64::from(x.fast_exp()) - exact).abs() / exact);
+        }
+        assert!(worst < 2e-7, "{worst}");
+        assert_eq!(0f32.fast_exp(), 1.0);
+        assert_eq!((-200f32).fast_exp(), 0.0);
+        assert_eq!(f32::NEG_INFINITY.fast_exp(), 0.0);
+        assert_eq!(100f32.fast_exp(), f32::INFINITY);
+        assert_eq!(f32::INFINITY.fast_exp(), f32::INFINITY);
+        assert!(f32::NAN.fast_exp().is_nan());
     }
 }

@@ -29,12 +29,18 @@ pub fn read_image_pairs(path: &Path) -> Result<Records<ImagePair>> {
     }
     if !path.join("chosen").is_dir() || !path.join("rejected").is_dir() {
         let found = "a folder without `chosen` and `rejected`".to_owned();
-        return Err(DataError::UnsupportedFormat { path: path.to_owned(), what: WHAT, found, supported: FOLDERS });
+        return Err(DataError::UnsupportedFormat {
+            path: path.to_owned(),
+            what: WHAT,
+            found,
+            supported: FOLDERS,
+        });
     }
     let names = image_names(&path.join("chosen"))?;
     let rejected = image_names(&path.join("rejected"))?;
     if let Some(name) = names.symmetric_difference(&rejected).next() {
-        let (with, without) = if names.contains(name) { ("chosen", "rejected") } else { ("rejected", "chosen") };
+        let (with, without) =
+            if names.contains(name) { ("chosen", "rejected") } else { ("rejected", "chosen") };
         let message =
             format!("`{with}/{name}` has no partner `{without}/{name}`; images of a pair have the same name");
         return Err(DataError::Settings { file: path.to_owned(), message });
@@ -77,7 +83,10 @@ fn folder_pair(folder: &Path, row: usize, name: &str) -> Result<ImagePair> {
 /// # Errors
 /// If an image file cannot be opened, naming the row and field; if the images of a pair are the same and the policy is
 /// to stop; if no pair is left.
-pub fn screen_image_pairs(records: Records<ImagePair>, faulty_rows: FaultyRows) -> Result<(Vec<ImagePair>, DataReport)> {
+pub fn screen_image_pairs(
+    records: Records<ImagePair>,
+    faulty_rows: FaultyRows,
+) -> Result<(Vec<ImagePair>, DataReport)> {
     let Records { file, rows, ignored_columns } = records;
     let mut report = DataReport::new(&file, rows.len(), &ignored_columns);
     let mut kept = Vec::with_capacity(rows.len());
@@ -88,7 +97,12 @@ pub fn screen_image_pairs(records: Records<ImagePair>, faulty_rows: FaultyRows) 
             report.drop_row(RowProblem::ChosenEqualsRejected, pair.row);
         } else {
             let detail = format!(" ({} and {})", pair.chosen.display(), pair.rejected.display());
-            return Err(DataError::Row { file, row: pair.row, problem: RowProblem::ChosenEqualsRejected, detail });
+            return Err(DataError::Row {
+                file,
+                row: pair.row,
+                problem: RowProblem::ChosenEqualsRejected,
+                detail,
+            });
         }
     }
     report.rows_kept = kept.len();
@@ -108,6 +122,7 @@ fn same_bytes(file: &Path, pair: &ImagePair) -> Result<bool> {
     if size("chosen", &pair.chosen)? != size("rejected", &pair.rejected)? {
         return Ok(false);
     }
-    let bytes = |field: &str, image: &PathBuf| fs::read(image).map_err(|source| unreadable(field, image, source));
+    let bytes =
+        |field: &str, image: &PathBuf| fs::read(image).map_err(|source| unreadable(field, image, source));
     Ok(pair.chosen == pair.rejected || bytes("chosen", &pair.chosen)? == bytes("rejected", &pair.rejected)?)
 }

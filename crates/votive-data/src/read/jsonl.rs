@@ -25,7 +25,8 @@ pub(super) fn read(file: &Path) -> Result<Vec<Row>> {
 
 /// The object in a line, or nothing if the line is blank.
 fn parse(file: &Path, row: usize, line: &[u8]) -> Result<Option<Map<String, Value>>> {
-    let wrong = |column: usize, message: String| DataError::Json { file: file.to_owned(), row, column, message };
+    let wrong =
+        |column: usize, message: String| DataError::Json { file: file.to_owned(), row, column, message };
     let text = std::str::from_utf8(line)
         .map_err(|error| wrong(error.valid_up_to() + 1, "the line is not valid UTF-8".to_owned()))?;
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_end();

@@ -54,7 +54,11 @@ fn extension(file: &Path) -> Option<String> {
 }
 
 /// Gives every row its meaning and counts the columns that are left over.
-fn interpret<T>(file: &Path, rows: Vec<Row>, mut meaning: impl FnMut(&mut Row) -> Result<T>) -> Result<Records<T>> {
+fn interpret<T>(
+    file: &Path,
+    rows: Vec<Row>,
+    mut meaning: impl FnMut(&mut Row) -> Result<T>,
+) -> Result<Records<T>> {
     let mut records = Records::new(file, Vec::with_capacity(rows.len()));
     for mut row in rows {
         records.rows.push(meaning(&mut row)?);

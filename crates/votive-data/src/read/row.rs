@@ -73,9 +73,11 @@ impl Row {
                     expected: "a message is an object with `role` and `content`",
                 }),
             },
-            other => {
-                Err(self.wrong(&format!("{column}[{idx}]"), "a message (an object with `role` and `content`)", &other))
-            }
+            other => Err(self.wrong(
+                &format!("{column}[{idx}]"),
+                "a message (an object with `role` and `content`)",
+                &other,
+            )),
         };
         turns.into_iter().enumerate().map(message).collect()
     }

@@ -15,9 +15,9 @@ use crate::error::Result;
 use crate::record::{Completion, Message, PairText, PreferencePair, UnpairedExample};
 
 const WHAT: &str = "preference data";
-const PAIR_COLUMNS: &str =
-    "a pair has the columns `prompt`, `chosen` and `rejected`, or `chosen` and `rejected` that share their prompt";
-const UNPAIRED_COLUMNS: &str = "an unpaired example has the columns `prompt`, `completion` and `label` (true or false)";
+const PAIR_COLUMNS: &str = "a pair has the columns `prompt`, `chosen` and `rejected`, or `chosen` and `rejected` that share their prompt";
+const UNPAIRED_COLUMNS: &str =
+    "an unpaired example has the columns `prompt`, `completion` and `label` (true or false)";
 
 /// Text records of either kind.
 #[derive(Clone, Debug, PartialEq)]

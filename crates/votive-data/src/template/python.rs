@@ -18,8 +18,12 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
 /// Two methods that the compatibility layer lacks, then the layer.
 fn call_method(state: &State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     match (value.as_str(), method, args.first().and_then(Value::as_str)) {
-        (Some(text), "removeprefix", Some(prefix)) => Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text))),
-        (Some(text), "removesuffix", Some(suffix)) => Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text))),
+        (Some(text), "removeprefix", Some(prefix)) => {
+            Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text)))
+        }
+        (Some(text), "removesuffix", Some(suffix)) => {
+            Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)))
+        }
         _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
     }
 }

@@ -31,7 +31,10 @@ fn check_error(source: &str, line: usize, expected: &str) {
 
 #[test]
 fn chatml() {
-    check(CHATML, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes?<|im_end|>\n<|im_start|>assistant\n");
+    check(
+        CHATML,
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes?<|im_end|>\n<|im_start|>assistant\n",
+    );
 }
 
 #[test]
@@ -46,20 +49,27 @@ fn variables_methods_and_python_constants() {
 #[test]
 fn to_json_writes_what_python_does() {
     check("{{ {'b': [1, 2.5, none], 'a': 'é<'} | tojson }}", r#"{"b": [1, 2.5, null], "a": "é<"}"#);
-    check("{{ {'b': 1, 'a': 'é'} | tojson(sort_keys=true, ensure_ascii=true) }}", r#"{"a": "\u00e9", "b": 1}"#);
+    check(
+        "{{ {'b': 1, 'a': 'é'} | tojson(sort_keys=true, ensure_ascii=true) }}",
+        r#"{"a": "\u00e9", "b": 1}"#,
+    );
     check("{{ {'a': [1, {}]} | tojson(indent=2) }}", "{\n  \"a\": [\n    1,\n    {}\n  ]\n}");
 }
 
 #[test]
 fn blocks_are_trimmed_and_generation_marks_render_their_body() {
-    check("{% for m in messages %}\n  {% generation %}\n{{ m.role }}\n  {%- endgeneration -%}\n{% endfor %}\nend", "userassistantend");
+    check(
+        "{% for m in messages %}\n  {% generation %}\n{{ m.role }}\n  {%- endgeneration -%}\n{% endfor %}\nend",
+        "userassistantend",
+    );
 }
 
 #[test]
 fn time_is_read_only_if_given() {
     let source = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}fixed{% endif %}";
     check(source, "fixed");
-    let template = ChatTemplate::compile(source, Path::new("t")).unwrap().with_time(UtcTime::from_unix_seconds(0));
+    let template =
+        ChatTemplate::compile(source, Path::new("t")).unwrap().with_time(UtcTime::from_unix_seconds(0));
     assert_eq!(template.render(&[], false, &ChatOptions::default(), &Map::new()).unwrap(), "01 Jan 1970");
     check_error("\n{{ strftime_now('%Y') }}", 2, "the template reads the time, and none was given");
 }

@@ -7,7 +7,17 @@ pub struct UtcTime {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -43,7 +53,8 @@ impl UtcTime {
     }
 
     fn directive(self, directive: char, pattern: &str) -> Result<String, String> {
-        let (days, of_day) = (self.seconds.div_euclid(SECONDS_PER_DAY), self.seconds.rem_euclid(SECONDS_PER_DAY));
+        let (days, of_day) =
+            (self.seconds.div_euclid(SECONDS_PER_DAY), self.seconds.rem_euclid(SECONDS_PER_DAY));
         let (year, month, day) = civil_date(days);
         let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
         let month_name = MONTHS[(month - 1) as usize];
@@ -66,7 +77,9 @@ impl UtcTime {
             'F' => format!("{year}-{month:02}-{day:02}"),
             'T' => format!("{hour:02}:{minute:02}:{second:02}"),
             '%' => "%".to_owned(),
-            other => return Err(format!("strftime_now({pattern:?}): the directive %{other} is not supported")),
+            other => {
+                return Err(format!("strftime_now({pattern:?}): the directive %{other} is not supported"));
+            }
         })
     }
 }

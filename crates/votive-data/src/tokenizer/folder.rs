@@ -15,14 +15,19 @@ pub(crate) fn read_settings(file: &Path) -> Result<Map<String, Value>> {
         return Ok(Map::new());
     }
     let text = fs::read_to_string(file).map_err(DataError::read(file))?;
-    serde_json::from_str(&text)
-        .map_err(|error| DataError::Settings { file: file.to_owned(), message: format!("not a JSON object: {error}") })
+    serde_json::from_str(&text).map_err(|error| DataError::Settings {
+        file: file.to_owned(),
+        message: format!("not a JSON object: {error}"),
+    })
 }
 
 /// A length in tokens. Folders without a limit state 10³⁰, which is none.
 pub(crate) fn as_length(value: Option<&Value>) -> Option<usize> {
     const LARGEST: u64 = 1 << 32;
-    value?.as_u64().filter(|length| (1..LARGEST).contains(length)).and_then(|length| usize::try_from(length).ok())
+    value?
+        .as_u64()
+        .filter(|length| (1..LARGEST).contains(length))
+        .and_then(|length| usize::try_from(length).ok())
 }
 
 /// Token ids under `name`: a number or a list of numbers.
@@ -82,8 +87,9 @@ fn file_sources(folder: &Path) -> Result<Sources> {
         for entry in fs::read_dir(&more).map_err(DataError::read(&more))? {
             let file = entry.map_err(DataError::read(&more))?.path();
             let is_template = file.extension().is_some_and(|extension| extension == "jinja");
-            if let (true, Some(name)) = (is_template, file.file_stem().and_then(|stem| stem.to_str())) {
-                add(&name.to_owned(), file)?;
+            let name = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+            if let (true, Some(name)) = (is_template, name) {
+                add(&name, file)?;
             }
         }
     }

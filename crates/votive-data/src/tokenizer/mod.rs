@@ -7,10 +7,9 @@
 mod folder;
 mod special;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::Tokenizer;
 
 use crate::error::{DataError, Result};
 use crate::record::{ChatOptions, Message};
@@ -52,7 +51,7 @@ impl TextTokenizer {
             special.name_by_id("eos_token", &model_stop_ids, &tokenizer);
             special.name_by_id("bos_token", &folder::token_ids(&model, "bos_token_id"), &tokenizer);
         }
-        add_missing(&mut tokenizer, &special).map_err(|error| failed(folder, error))?;
+        special.register(&mut tokenizer).map_err(|error| failed(folder, error))?;
         let stop_ids = if stop_ids.is_empty() { model_stop_ids } else { stop_ids };
         let mut loaded = Self {
             folder: folder.to_owned(),
@@ -81,7 +80,8 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer fails.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = self.tokenizer.encode_fast(text, add_special_tokens).map_err(|error| self.failed(error))?;
+        let encoding =
+            self.tokenizer.encode_fast(text, add_special_tokens).map_err(|error| self.failed(error))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -240,14 +240,6 @@ fn load_backend(folder: &Path) -> Result<Tokenizer> {
         .map_err(|error| DataError::Settings { file, message: format!("not a tokenizer: {error}") })?;
     tokenizer.with_truncation(None).map_err(|error| failed(folder, error))?.with_padding(None);
     Ok(tokenizer)
-}
-
-/// Makes the special tokens known as such. Those that the tokenizer lists already keep their own rules, for example
-/// whether they swallow the space beside them.
-fn add_missing(tokenizer: &mut Tokenizer, special: &SpecialTokens) -> tokenizers::Result<usize> {
-    let known: BTreeSet<_> = tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
-    let missing = special.all().filter(|token| !known.contains(*token));
-    tokenizer.add_special_tokens(missing.map(|token| AddedToken::from(token.to_owned(), true)))
 }
 
 fn failed(folder: &Path, error: tokenizers::Error) -> DataError {

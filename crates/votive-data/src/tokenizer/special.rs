@@ -1,9 +1,10 @@
 //! The special tokens of a hub folder, by the names that transformers gives them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
 use super::folder::read_settings;
 use crate::error::Result;
@@ -45,9 +46,14 @@ impl SpecialTokens {
         self.0.get(name).and_then(Value::as_str)
     }
 
-    /// All tokens that have a name.
-    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
-        self.0.values().filter_map(Value::as_str)
+    /// Makes a tokenizer treat the tokens as special: it never splits them, and takes them out of any text, even a
+    /// padding token such as `!`. Those that it lists already keep their own rules, for example whether they swallow
+    /// the space beside them.
+    pub(crate) fn register(&self, tokenizer: &mut Tokenizer) -> tokenizers::Result<usize> {
+        let listed: BTreeSet<_> =
+            tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+        let missing = self.0.values().filter_map(Value::as_str).filter(|token| !listed.contains(*token));
+        tokenizer.add_special_tokens(missing.map(|token| AddedToken::from(token.to_owned(), true)))
     }
 
     /// The tokens as variables of a chat template.

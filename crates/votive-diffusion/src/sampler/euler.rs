@@ -1,7 +1,7 @@
 //! Euler's method on the probability-flow equation, in noise per signal.
 //!
-//! Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1 without churn: latents are `x = z₀ + σ ε` with
-//! `σ = √((1−ᾱ)/ᾱ)`, the network sees `x/√(σ²+1)`, and `x' = x + (σ' − σ) (x − ẑ₀)/σ`.
+//! Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1 without its second-order correction: latents are
+//! `x = z₀ + σ ε` with `σ = √((1−ᾱ)/ᾱ)`, the network sees `x/√(σ²+1)`, and `x' = x + (σ' − σ) (x − ẑ₀)/σ`.
 //! Checked against: diffusers 0.42.1, `EulerDiscreteScheduler`.
 
 use candle_core::Tensor;

@@ -38,10 +38,11 @@ pub fn initial_latents(seeds: &[u64], (c, h, w): (usize, usize, usize), device: 
 }
 
 fn normal(seeds: &[u64], step: u64, dims: &[usize], device: &Device) -> Result<Tensor> {
-    if dims.first() != Some(&seeds.len()) {
-        return Err(DiffusionError::shape("seeds, one per image", dims.first(), seeds.len()));
+    let images = dims.first().copied().unwrap_or(0);
+    if images != seeds.len() {
+        return Err(DiffusionError::shape("seeds, one per image", images, seeds.len()));
     }
-    let per_image = dims[1..].iter().product();
+    let per_image = dims.iter().skip(1).product();
     let values: Vec<f32> = seeds
         .iter()
         .flat_map(|seed| Draws::new(*seed, Stream::Sampling, step, 0).normals(per_image))

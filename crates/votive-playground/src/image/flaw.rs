@@ -87,7 +87,9 @@ fn confused(scene: Scene, rates: &FlawRates, draws: &mut Draws) -> Option<Scene>
         Content::Count { number: Number::Three, object } if draws.chance(rates.three_as_two) => {
             Content::Count { number: Number::Two, object }
         }
-        Content::Relation { first, relation: Relation::Below, second } if draws.chance(rates.below_as_above) => {
+        Content::Relation { first, relation: Relation::Below, second }
+            if draws.chance(rates.below_as_above) =>
+        {
             Content::Relation { first, relation: Relation::Above, second }
         }
         content if draws.chance(rates.purple_as_blue) => blue_for_purple(content)?,
@@ -144,7 +146,7 @@ fn fade(picture: &Picture, keep: f64) -> Picture {
 }
 
 /// Gaussian blur with standard deviation `sigma` in pixels; the border is repeated outwards.
-pub(crate) fn blur(picture: &Picture, sigma: f64) -> Picture {
+fn blur(picture: &Picture, sigma: f64) -> Picture {
     let reach = (3.0 * sigma).ceil() as isize;
     let weights: Vec<f64> = (-reach..=reach).map(|d| (-0.5 * (d as f64 / sigma).powi(2)).exp()).collect();
     let total: f64 = weights.iter().sum();
@@ -168,21 +170,24 @@ pub(crate) fn blur(picture: &Picture, sigma: f64) -> Picture {
     Picture { rgb: values.into_iter().map(to_byte).collect(), ..*picture }
 }
 
-/// Adds four to six soft-edged stains, darker on light ground and lighter on dark ground.
+/// Adds four to six round stains, darker on light ground and lighter on dark ground; where two meet, the stronger one
+/// shows.
 fn blotch(picture: &Picture, draws: &mut Draws) -> Picture {
-    let mut values: Vec<f64> = picture.rgb.iter().map(|value| f64::from(*value)).collect();
-    let light = values[..3].iter().sum::<f64>() > 384.0;
+    let light = picture.rgb[..3].iter().map(|value| u32::from(*value)).sum::<u32>() > 3 * 128;
+    let mut depth = vec![0.0f64; SIDE * SIDE];
     for _ in 0..4 + draws.below(3) {
-        let side = SIDE as f64;
-        let (x, y, radius) = (draws.between(0.0, side), draws.between(0.0, side), draws.between(2.5, 4.5));
-        let strength = draws.between(18.0, 30.0) * if light { -1.0 } else { 1.0 };
-        for (index, value) in values.iter_mut().enumerate() {
-            let (column, row) = ((index / 3 % SIDE) as f64 + 0.5, (index / 3 / SIDE) as f64 + 0.5);
-            let distance = (column - x).hypot(row - y);
-            *value += strength * (radius + 0.5 - distance).clamp(0.0, 1.0);
+        let mut place = || draws.between(0.0, SIDE as f64);
+        let (x, y) = (place(), place());
+        let (radius, strength) = (draws.between(2.5, 4.5), draws.between(17.0, 26.0));
+        for (index, depth) in depth.iter_mut().enumerate() {
+            let distance = ((index % SIDE) as f64 + 0.5 - x).hypot((index / SIDE) as f64 + 0.5 - y);
+            *depth = depth.max(strength * (radius + 0.5 - distance).clamp(0.0, 1.0));
         }
     }
-    Picture { rgb: values.into_iter().map(to_byte).collect(), ..*picture }
+    let sign = if light { -1.0 } else { 1.0 };
+    let rgb = picture.rgb.iter().enumerate();
+    let rgb = rgb.map(|(index, value)| to_byte(f64::from(*value) + sign * depth[index / 3]));
+    Picture { rgb: rgb.collect(), ..*picture }
 }
 
 fn to_byte(value: f64) -> u8 {

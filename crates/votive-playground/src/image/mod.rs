@@ -1,18 +1,20 @@
 //! The image world: captions, their pictures, planted flaws and the exact checker.
 
+mod check;
 mod flaw;
 mod render;
 mod scene;
+mod see;
 
 use votive_tensor::random::{Draws, Stream};
 
 use crate::Split;
 
+pub use check::{Verdict, check, see};
 pub use flaw::{FlawRates, uglify, wrong};
 pub use render::{Picture, SIDE};
-pub use scene::{
-    Background, Category, Colour, Content, Number, Object, Relation, Scene, Shape, Size,
-};
+pub use scene::{Background, Category, Colour, Content, Number, Object, Relation, Scene, Shape, Size};
+pub use see::{Seen, SeenObject};
 
 /// What a picture is drawn for; each has draws of its own.
 #[derive(Clone, Copy)]
@@ -62,8 +64,8 @@ pub fn training_example(seed: u64, index: u64) -> (String, Picture) {
     training_example_with(seed, index, &FlawRates::default())
 }
 
-/// A caption and its picture with planted flaws at the given rates; `index` below 2³². The captions, and the pictures
-/// that have no flaw at either of two rates, are the same for both.
+/// A caption and its picture with planted flaws at the given rates; `index` below 2³². The rates do not change the
+/// captions.
 #[must_use]
 pub fn training_example_with(seed: u64, index: u64, rates: &FlawRates) -> (String, Picture) {
     let mut world = draws(seed, Stream::World, Purpose::Training, index);

@@ -62,6 +62,21 @@ impl Shape {
         }
     }
 
+    /// Area of the shape with radius 1.
+    pub(crate) fn area(self) -> f64 {
+        let (half_width, half_height) = self.half_extent();
+        match self {
+            Self::Circle => std::f64::consts::PI,
+            Self::Square => 4.0 * half_width * half_height,
+            Self::Triangle => 2.0 * half_width * half_height,
+        }
+    }
+
+    /// How far the centre of mass of the shape with radius 1 is below the centre of its bounding box.
+    pub(crate) fn centroid_below_centre(self) -> f64 {
+        if self == Self::Triangle { self.half_extent().1 / 3.0 } else { 0.0 }
+    }
+
     /// Whether the point is inside the shape with radius 1 whose bounding box is centred on the origin (y down).
     pub(crate) fn contains(self, x: f64, y: f64) -> bool {
         let (half_width, half_height) = self.half_extent();
@@ -125,7 +140,12 @@ fn paint(background: Background, objects: &[Placed]) -> Picture {
         for column in 0..SIDE {
             let mut pixel = background.rgb().map(f64::from);
             for placed in objects {
-                let share = coverage(placed.object.shape, placed.radius, column as f64 - placed.x, row as f64 - placed.y);
+                let share = coverage(
+                    placed.object.shape,
+                    placed.radius,
+                    column as f64 - placed.x,
+                    row as f64 - placed.y,
+                );
                 let colour = placed.object.colour.rgb().map(f64::from);
                 for (value, target) in pixel.iter_mut().zip(colour) {
                     *value += share * (target - *value);

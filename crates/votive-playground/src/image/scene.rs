@@ -21,7 +21,9 @@ macro_rules! words {
                 match self { $(Self::$item => $word),+ }
             }
 
-            pub(crate) fn from_word(word: &str) -> Option<Self> {
+            /// The value that a caption's word names.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|value| value.word() == word)
             }
         }
@@ -253,7 +255,9 @@ impl Scene {
     pub fn draw(draws: &mut Draws) -> Self {
         let content = match Category::ALL[draws.weighted(&CATEGORY_SHARES)] {
             Category::Single => Content::Single { size: *draws.pick(Size::ALL), object: draw_object(draws) },
-            Category::Count => Content::Count { number: *draws.pick(Number::ALL), object: draw_object(draws) },
+            Category::Count => {
+                Content::Count { number: *draws.pick(Number::ALL), object: draw_object(draws) }
+            }
             Category::Relation => {
                 let first = draw_object(draws);
                 let others: Vec<Object> = Object::all().filter(|object| *object != first).collect();
@@ -308,7 +312,8 @@ impl Scene {
     pub(crate) fn key(&self) -> String {
         match self.content {
             Content::Relation { first, relation: relation @ (Relation::Right | Relation::Below), second } => {
-                let content = Content::Relation { first: second, relation: relation.inverse(), second: first };
+                let content =
+                    Content::Relation { first: second, relation: relation.inverse(), second: first };
                 Self { content, ..*self }.caption()
             }
             _ => self.caption(),
@@ -321,17 +326,18 @@ fn draw_object(draws: &mut Draws) -> Object {
 }
 
 fn all_contents() -> impl Iterator<Item = Content> {
-    let singles = Size::ALL
-        .iter()
-        .flat_map(|&size| Object::all().map(move |object| Content::Single { size, object }));
+    let singles =
+        Size::ALL.iter().flat_map(|&size| Object::all().map(move |object| Content::Single { size, object }));
     let counts = Number::ALL
         .iter()
         .flat_map(|&number| Object::all().map(move |object| Content::Count { number, object }));
     let relations = Relation::ALL.iter().flat_map(|&relation| {
         Object::all().flat_map(move |first| {
-            Object::all()
-                .filter(move |second| *second != first)
-                .map(move |second| Content::Relation { first, relation, second })
+            Object::all().filter(move |second| *second != first).map(move |second| Content::Relation {
+                first,
+                relation,
+                second,
+            })
         })
     });
     singles.chain(counts).chain(relations)

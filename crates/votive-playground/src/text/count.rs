@@ -17,18 +17,18 @@ const MOST: usize = 5;
 /// Count the objects that have a colour or a shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Count {
-    trait_: Trait,
+    counted: Counted,
     objects: Vec<Object>,
 }
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trait {
+enum Counted {
     Colour(Colour),
     Shape(Shape),
 }
 
-impl Trait {
+impl Counted {
     fn singular(self) -> String {
         match self {
             Self::Colour(colour) => format!("{} shape", colour.word()),
@@ -57,14 +57,14 @@ impl Trait {
 
 impl Count {
     fn count(&self) -> usize {
-        self.objects.iter().filter(|object| self.trait_.of(object)).count()
+        self.objects.iter().filter(|object| self.counted.of(object)).count()
     }
 
     fn sentence(&self, count: usize) -> String {
         let word = NUMBERS[count];
         match count {
-            1 => fill(ONE, &[word, &self.trait_.singular()]),
-            _ => fill(MANY, &[word, &self.trait_.plural()]),
+            1 => fill(ONE, &[word, &self.counted.singular()]),
+            _ => fill(MANY, &[word, &self.counted.plural()]),
         }
     }
 }
@@ -76,7 +76,7 @@ impl Instruction for Count {
             |draws: &mut Draws| Object { colour: *draws.pick(Colour::ALL), shape: *draws.pick(Shape::ALL) };
         let model = object(draws);
         let by_colour = draws.chance(0.5);
-        let trait_ = if by_colour { Trait::Colour(model.colour) } else { Trait::Shape(model.shape) };
+        let counted = if by_colour { Counted::Colour(model.colour) } else { Counted::Shape(model.shape) };
         let mut objects: Vec<Object> = (1..3 + draws.below(MOST - 2))
             .map(|_| {
                 let other = object(draws);
@@ -89,18 +89,18 @@ impl Instruction for Count {
             .collect();
         objects.push(model);
         draws.shuffle(&mut objects);
-        Self { trait_, objects }
+        Self { counted, objects }
     }
 
     fn prompt(&self) -> String {
         let objects: Vec<String> = self.objects.iter().map(|object| object.phrase()).collect();
-        fill(PATTERN, &[&self.trait_.plural(), &objects.join(", ")])
+        fill(PATTERN, &[&self.counted.plural(), &objects.join(", ")])
     }
 
     fn parse(prompt: &str) -> Option<Self> {
         let [name, objects] = slots(PATTERN, prompt)?;
         let objects: Vec<Object> = objects.split(", ").map(Object::from_phrase).collect::<Option<_>>()?;
-        (objects.len() <= MOST).then_some(Self { trait_: Trait::from_plural(name)?, objects })
+        (objects.len() <= MOST).then_some(Self { counted: Counted::from_plural(name)?, objects })
     }
 
     fn right_answer(&self, _draws: &mut Draws) -> String {
@@ -120,7 +120,7 @@ impl Instruction for Count {
         vec![
             ("sentence", count.is_some()),
             ("number", count == Some(self.count())),
-            ("subject", name == Some(self.trait_.plural()) || name == Some(self.trait_.singular())),
+            ("subject", name == Some(self.counted.plural()) || name == Some(self.counted.singular())),
         ]
     }
 }

@@ -4,7 +4,7 @@ use votive_tensor::random::Draws;
 
 use super::pattern::{fill, known, slots};
 use super::task::Instruction;
-use super::vocabulary::{CATEGORIES, NUMBERS, another, number, sample, one_of};
+use super::vocabulary::{CATEGORIES, NUMBERS, another, number, one_of, sample};
 
 const VERBS: &[&str] = &["Name", "List", "Pick", "Suggest"];
 const PLAIN: &str = "{} {} {}.";
@@ -68,7 +68,8 @@ impl List {
         let mut items = self.items(self.count, draws);
         let names: Vec<&'static str> = CATEGORIES.iter().map(|(name, _)| *name).collect();
         let other = another(&names, CATEGORIES[self.category].0, draws);
-        let strangers = CATEGORIES.iter().find(|(name, _)| *name == other).map_or(self.members(), |entry| entry.1);
+        let strangers =
+            CATEGORIES.iter().find(|(name, _)| *name == other).map_or(self.members(), |entry| entry.1);
         let place = draws.below(items.len());
         items[place] = one_of(strangers, draws);
         items

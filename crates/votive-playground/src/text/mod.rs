@@ -5,15 +5,16 @@
 //! that greedy decoding shows it too. Too long and too short are planted equally often, so length tells nothing.
 
 mod count;
+mod lexicon;
 mod list;
 mod order;
 mod pattern;
 mod polite;
 mod rhyme;
-mod scene;
 mod short;
 mod story;
 mod task;
+mod turn;
 mod vocabulary;
 
 use std::collections::BTreeSet;

@@ -5,7 +5,7 @@ use votive_tensor::random::Draws;
 use super::list::{enumerated, enumeration};
 use super::pattern::{fill, known, slots};
 use super::task::Instruction;
-use super::vocabulary::{ANIMALS, DAYS, NUMBERS, another, sample, one_of};
+use super::vocabulary::{ANIMALS, DAYS, NUMBERS, one_of, sample};
 
 const VERBS: &[&str] = &["Put", "Sort", "Arrange"];
 const PATTERN: &str = "{} these {}: {}.";
@@ -58,10 +58,14 @@ impl Instruction for Order {
         let [verb, order, items] = slots(PATTERN, prompt)?;
         let order = ORDERS.iter().position(|(name, ..)| *name == order)?;
         let scale = Self::scale(order);
-        let items: Vec<&'static str> = items.split(", ").map(|item| known(&scale, item)).collect::<Option<_>>()?;
+        let items: Vec<&'static str> =
+            items.split(", ").map(|item| known(&scale, item)).collect::<Option<_>>()?;
         let distinct = items.iter().enumerate().all(|(index, item)| !items[..index].contains(item));
-        (distinct && (3..=4).contains(&items.len()))
-            .then_some(Self { verb: known(VERBS, verb)?, order, items })
+        (distinct && (3..=4).contains(&items.len())).then_some(Self {
+            verb: known(VERBS, verb)?,
+            order,
+            items,
+        })
     }
 
     fn right_answer(&self, _draws: &mut Draws) -> String {
@@ -82,7 +86,7 @@ impl Instruction for Order {
             _ => {
                 let others: Vec<&'static str> =
                     Self::scale(self.order).into_iter().filter(|word| !items.contains(word)).collect();
-                items.push(another(&others, "", draws));
+                items.push(one_of(&others, draws));
             }
         }
         enumeration(&items)

@@ -2,31 +2,41 @@
 
 use votive_tensor::random::Draws;
 
+use super::lexicon::all_known;
 use super::pattern::{fill, known, only, slots, words};
 use super::task::Instruction;
 use super::vocabulary::{THINGS, another, one_of};
 
-const PERSONS: &[&str] = &["neighbour", "friend", "teacher", "guest", "cousin", "stranger", "sailor", "farmer"];
+const PERSONS: &[&str] =
+    &["neighbour", "friend", "teacher", "guest", "cousin", "stranger", "sailor", "farmer"];
 const VERBS: &[&str] = &["borrow", "see", "clean", "paint", "move", "keep", "open", "touch"];
 const DECISIONS: &[&str] = &["yes", "no"];
 const PLAIN: &str = "A {} asks: may I {} your {}? Politely say {}.";
 const THANKS: &str = "A {} asks: may I {} your {}? Politely say {}. End with thank you.";
 
 const POLITE_YES: &[&str] = &[
-    "Yes, of course, please {} the {}.", "Yes, gladly, please {} my {} today.", "Certainly, please do {} the {}.",
+    "Yes, of course, please {} the {}.",
+    "Yes, gladly, please {} my {} today.",
+    "Certainly, please do {} the {}.",
     "Yes, with pleasure, you may {} my {}.",
 ];
 const POLITE_NO: &[&str] = &[
-    "I am sorry, but you cannot {} the {}.", "I am afraid you cannot {} my {} today.",
-    "No, sorry, please do not {} my {}.", "Sorry, I am afraid you cannot {} the {}.",
+    "I am sorry, but you cannot {} the {}.",
+    "I am afraid you cannot {} my {} today.",
+    "No, sorry, please do not {} my {}.",
+    "Sorry, I am afraid you cannot {} the {}.",
 ];
 const RUDE_YES: &[&str] = &[
-    "Yes, just {} the {} and go away.", "Fine, {} my stupid {} and leave.", "Yes, {} my {}, you awful pest.",
+    "Yes, just {} the {} and go away.",
+    "Fine, {} my stupid {} and leave.",
+    "Yes, {} my {}, you awful pest.",
     "Fine, stop whining and {} the {}.",
 ];
 const RUDE_NO: &[&str] = &[
-    "No, go away, you cannot {} the {}.", "No, you pest, never {} my stupid {}.",
-    "Never, stop whining, you cannot {} my {}.", "No, you awful fool, do not {} the {}.",
+    "No, go away, you cannot {} the {}.",
+    "No, you pest, never {} my stupid {}.",
+    "Never, stop whining, you cannot {} my {}.",
+    "No, you awful fool, do not {} the {}.",
 ];
 const POLITE_WORDS: &[&str] = &["please", "gladly", "pleasure", "sorry", "afraid"];
 const RUDE_WORDS: &[&str] = &["away", "stupid", "leave", "awful", "pest", "whining", "fool"];
@@ -34,6 +44,10 @@ const YES_WORDS: &[&str] = &["yes", "certainly", "fine"];
 const NO_WORDS: &[&str] = &["no", "cannot", "never", "not"];
 const THANK_YOU: &str = " Thank you.";
 const GOODBYE: &str = " Good bye.";
+
+/// Everything that answers are made of, besides the word lists.
+pub(super) const TEXTS: &[&[&str]] =
+    &[VERBS, POLITE_YES, POLITE_NO, RUDE_YES, RUDE_NO, &[THANK_YOU, GOODBYE]];
 
 /// Grant or refuse a request politely.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +108,8 @@ impl Instruction for Polite {
     }
 
     fn flawed_answer(&self, draws: &mut Draws) -> String {
-        let (mut polite, mut decision, mut thing, mut ending) = (true, self.decision, self.thing, self.ending());
+        let (mut polite, mut decision, mut thing, mut ending) =
+            (true, self.decision, self.thing, self.ending());
         match draws.weighted(&[12.0, 1.0, 0.5, if self.thanks { 2.0 } else { 0.0 }]) {
             0 => polite = false,
             1 => decision = another(DECISIONS, decision, draws),
@@ -110,6 +125,7 @@ impl Instruction for Polite {
         let (wanted, unwanted) =
             if self.decision == "yes" { (YES_WORDS, NO_WORDS) } else { (NO_WORDS, YES_WORDS) };
         let mut constraints = vec![
+            ("known words", all_known(&spoken)),
             ("polite", any(POLITE_WORDS) && !any(RUDE_WORDS)),
             ("decision", any(wanted) && !any(unwanted)),
             ("thing", only(THINGS, self.thing, &spoken)),

@@ -2,23 +2,30 @@
 
 use votive_tensor::random::Draws;
 
+use super::lexicon::all_known;
 use super::pattern::{fill, known, only, slots, with_article, without_article, words};
 use super::task::Instruction;
-use super::vocabulary::{ANIMALS, PLACES, RHYMES, THINGS, TONES, another, has_tone, tone_word, one_of};
+use super::vocabulary::{ANIMALS, PLACES, RHYMES, THINGS, TONES, another, has_tone, one_of, tone_word};
 
 const VERBS: &[&str] = &["Write", "Compose", "Make"];
 const PATTERN: &str = "{} two rhyming lines about {} at the {}. Sound {}.";
 
 /// First lines: adjective, topic, place, last word.
 const FIRST: &[&str] = &[
-    "The {} {} at the {} was near the {}", "We saw the {} {} at the {} and the {}",
+    "The {} {} at the {} was near the {}",
+    "We saw the {} {} at the {} and the {}",
     "The {} {} left the {} to find the {}",
 ];
 /// Second lines: last word.
-const SECOND: &[&str] =
-    &["and all of us went back to see the {}", "and no one ever spoke about the {}", "and far away we heard about the {}"];
+const SECOND: &[&str] = &[
+    "and all of us went back to see the {}",
+    "and no one ever spoke about the {}",
+    "and far away we heard about the {}",
+];
 /// Lines that are one too many: last word.
 const THIRD: &[&str] = &["and then we all went home without the {}", "and in the end we never saw the {}"];
+/// Everything that answers are made of, besides the word lists.
+pub(super) const TEXTS: &[&[&str]] = &[FIRST, SECOND, THIRD];
 const BREAK: &str = " / ";
 
 /// Write two lines that rhyme.
@@ -98,8 +105,11 @@ impl Instruction for Rhyme {
         let (mut noun, mut tone, mut count) = (self.noun, self.tone, 2);
         match draws.weighted(&[6.0, 2.0, 3.0, 0.5]) {
             0 => {
-                let strangers: Vec<&'static str> =
-                    RHYMES.iter().filter(|class| !class.contains(&endings[0])).flat_map(|class| class.iter().copied()).collect();
+                let strangers: Vec<&'static str> = RHYMES
+                    .iter()
+                    .filter(|class| !class.contains(&endings[0]))
+                    .flat_map(|class| class.iter().copied())
+                    .collect();
                 endings[1] = one_of(&strangers, draws);
             }
             1 => count = if draws.chance(0.5) { 1 } else { 3 },
@@ -117,6 +127,7 @@ impl Instruction for Rhyme {
         let different = endings.iter().enumerate().all(|(index, end)| !endings[..index].contains(end));
         vec![
             ("lines", endings.len() == 2 && answer.trim().ends_with('.')),
+            ("known words", all_known(&spoken)),
             ("rhyme", endings.len() > 1 && different && RHYMES.iter().any(rhymes)),
             ("topic", only(self.nouns(), self.noun, &spoken)),
             ("place", only(PLACES, self.place, &spoken)),

@@ -2,6 +2,7 @@
 
 use votive_tensor::random::Draws;
 
+use super::lexicon::all_known;
 use super::pattern::{capitalized, fill, known, only, slots, with_article, without_article, words};
 use super::task::Instruction;
 use super::vocabulary::{ANIMALS, NUMBERS, PLACES, THINGS, another, number, one_of};
@@ -10,11 +11,33 @@ const VERBS: &[&str] = &["Describe", "Introduce", "Present", "Mention", "Picture
 const PLAIN: &str = "{} {} in {} to {} words.";
 const PLACED: &str = "{} {} at the {} in {} to {} words.";
 
-/// Words that may be added to "The fox waits", in their order in the sentence; each group gives one word.
-const BEFORE: &[&[&str]] = &[&["small", "big", "tiny"], &["young", "old", "new"], &["brown", "white", "golden"]];
-const AFTER: &[&[&str]] = &[&["proudly", "slowly", "patiently"], &["alone", "outside"], &["today", "again", "now"]];
+/// Words that may be added to "The fox waits", in their order in the sentence; each group gives one word at most.
+const OPTIONAL: &[&[&str]] = &[
+    &["small", "big", "tiny"],
+    &["young", "old", "new"],
+    &["brown", "white", "golden"],
+    &["proudly", "slowly", "patiently"],
+    &["alone", "outside"],
+    &["today", "again", "now"],
+];
+/// How many of the groups stand before the noun.
+const ADJECTIVES: usize = 3;
 const STATES: &[&str] = &["waits", "stands", "rests", "stays"];
+/// Two more words about what it does.
 const MORE: &[&str] = &["and sleeps", "and dreams"];
+
+/// Everything that answers are made of, besides the word lists.
+pub(super) const TEXTS: &[&[&str]] = &[
+    OPTIONAL[0],
+    OPTIONAL[1],
+    OPTIONAL[2],
+    OPTIONAL[3],
+    OPTIONAL[4],
+    OPTIONAL[5],
+    STATES,
+    MORE,
+    &["the", "at"],
+];
 
 /// Describe an animal or a thing within a number of words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,29 +73,28 @@ impl Short {
         })
     }
 
-    /// A sentence of `count` words, at least two.
+    /// A sentence of `count` words: from 2 to 11, or from 6 to 14 with a place.
     fn sentence(noun: &str, place: Option<&str>, count: usize, draws: &mut Draws) -> String {
         let state = one_of(STATES, draws);
         let least = if place.is_some() { 6 } else { 3 };
         if count < least {
             return format!("{} {state}.", capitalized(noun));
         }
-        let groups = BEFORE.len() + AFTER.len();
-        let extra = count - least;
-        let with_more = extra > groups || (extra >= 2 && draws.chance(0.3));
-        let mut chosen: Vec<bool> =
-            (0..groups).map(|group| group < extra - if with_more { MORE[0].split(' ').count() } else { 0 }).collect();
-        draws.shuffle(&mut chosen);
+        let spare = count - least;
+        let more = spare > OPTIONAL.len() || (spare >= 2 && draws.chance(0.3));
+        let mut used = [false; OPTIONAL.len()];
+        used[..if more { spare - 2 } else { spare }].fill(true);
+        draws.shuffle(&mut used);
         let mut parts = vec!["The"];
-        let mut add = |group: usize, list: &[&'static str], parts: &mut Vec<&str>| {
-            if chosen[group] {
-                parts.push(one_of(list, draws));
+        for (index, group) in OPTIONAL.iter().enumerate() {
+            if index == ADJECTIVES {
+                parts.extend([noun, state]);
             }
-        };
-        BEFORE.iter().enumerate().for_each(|(index, list)| add(index, list, &mut parts));
-        parts.extend([noun, state]);
-        AFTER.iter().enumerate().for_each(|(index, list)| add(BEFORE.len() + index, list, &mut parts));
-        if with_more {
+            if used[index] {
+                parts.push(one_of(group, draws));
+            }
+        }
+        if more {
             parts.push(one_of(MORE, draws));
         }
         let ending = place.map(|place| format!(" at the {place}")).unwrap_or_default();
@@ -135,6 +157,7 @@ impl Instruction for Short {
         let mut constraints = vec![
             ("length", (self.fewest..=self.most()).contains(&spoken.len())),
             ("sentence", answer.trim().ends_with('.') && answer.matches('.').count() == 1),
+            ("known words", all_known(&spoken)),
             ("subject", only(nouns, self.noun, &spoken)),
         ];
         if let Some(place) = self.place {

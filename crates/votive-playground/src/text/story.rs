@@ -2,10 +2,12 @@
 
 use votive_tensor::random::Draws;
 
+use super::lexicon::all_known;
 use super::pattern::{capitalized, fill, known, only, slots, with_article, without_article, words};
 use super::task::Instruction;
 use super::vocabulary::{
-    ANIMALS, NUMBERS, PLACES, PLAIN, THINGS, TONES, another, has_tone, number, tone_word, one_of};
+    ANIMALS, NUMBERS, PLACES, PLAIN, THINGS, TONES, another, has_tone, number, one_of, tone_word,
+};
 
 const VERBS: &[&str] = &["Write", "Tell", "Invent"];
 const START: &str = "{} a {}-sentence story about {}.";
@@ -13,7 +15,8 @@ const WORD: &str = " Use the word {}.";
 const TONE: &str = " Sound {}.";
 
 /// First sentences: who and where.
-const OPENINGS: &[&str] = &["Once {} lived at the {}.", "There was {} at the {}.", "One day {} came to the {}."];
+const OPENINGS: &[&str] =
+    &["Once {} lived at the {}.", "There was {} at the {}.", "One day {} came to the {}."];
 /// The only sentence of a story that is too short: who, what and where.
 const WHOLE: &[&str] = &["Once {} found {} at the {}.", "One day {} lost {} at the {}."];
 /// Sentences about a thing.
@@ -21,9 +24,16 @@ const DEEDS: &[&str] =
     &["It found {} there.", "It carried {} home.", "It dreamed of {}.", "It painted {} again."];
 /// Sentences that fit anywhere after the first.
 const FILLERS: &[&str] = &[
-    "Then it walked home.", "It waited for the rain.", "It slept until noon.", "It never came back.",
-    "In the end it rested.", "Nobody saw it.",
+    "Then it walked home.",
+    "It waited for the rain.",
+    "It slept until noon.",
+    "It never came back.",
+    "In the end it rested.",
+    "Nobody saw it.",
 ];
+
+/// Everything that answers are made of, besides the word lists.
+pub(super) const TEXTS: &[&[&str]] = &[OPENINGS, WHOLE, DEEDS, FILLERS, &["a", "an"]];
 
 /// Tell a story of two or three sentences.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +47,13 @@ pub(super) struct Story {
 
 impl Story {
     /// A story with the given traits; without a tone it has none.
-    fn tell(sentences: usize, animal: &str, thing: Option<&str>, tone: Option<&str>, draws: &mut Draws) -> String {
+    fn tell(
+        sentences: usize,
+        animal: &str,
+        thing: Option<&str>,
+        tone: Option<&str>,
+        draws: &mut Draws,
+    ) -> String {
         let adjective = match tone {
             Some(tone) => tone_word(tone, draws),
             None => one_of(PLAIN, draws),
@@ -65,7 +81,8 @@ impl Story {
 
 impl Instruction for Story {
     fn draw(draws: &mut Draws) -> Self {
-        let (with_word, with_tone) = [(true, true), (true, false), (false, true)][draws.weighted(&[5.0, 3.0, 1.0])];
+        let (with_word, with_tone) =
+            [(true, true), (true, false), (false, true)][draws.weighted(&[5.0, 3.0, 1.0])];
         Self {
             verb: one_of(VERBS, draws),
             sentences: 2 + draws.below(2),
@@ -114,7 +131,8 @@ impl Instruction for Story {
     fn flawed_answer(&self, draws: &mut Draws) -> String {
         let weight = |applies: bool, weight: f64| if applies { weight } else { 0.0 };
         let kinds = [3.0, weight(self.tone.is_some(), 5.0), weight(self.word.is_some(), 3.0), 0.5];
-        let (mut sentences, mut animal, mut word, mut tone) = (self.sentences, self.animal, self.word, self.tone);
+        let (mut sentences, mut animal, mut word, mut tone) =
+            (self.sentences, self.animal, self.word, self.tone);
         match draws.weighted(&kinds) {
             0 if draws.chance(0.5) => sentences += 1,
             0 => sentences -= 1,
@@ -130,6 +148,7 @@ impl Instruction for Story {
         let ended = answer.trim().ends_with('.');
         let mut constraints = vec![
             ("sentences", ended && answer.matches('.').count() == self.sentences),
+            ("known words", all_known(&spoken)),
             ("subject", only(ANIMALS, self.animal, &spoken)),
         ];
         if let Some(word) = self.word {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use votive_tensor::random::Draws;
 
 use super::{
-    count::Count, list::List, order::Order, polite::Polite, rhyme::Rhyme, scene::Turn, short::Short, story::Story,
+    count::Count, list::List, order::Order, polite::Polite, rhyme::Rhyme, short::Short, story::Story,
+    turn::Turn,
 };
 
 /// What every family of instructions can do.

@@ -43,15 +43,30 @@ pub(super) const TONE_WORDS: &[&[&str]] = &[
 pub(super) const CATEGORIES: &[(&str, &[&str])] = &[
     ("animals", ANIMALS),
     ("fruits", &["apple", "banana", "cherry", "grape", "lemon", "mango", "orange", "peach", "pear", "plum"]),
-    ("vegetables", &["bean", "cabbage", "carrot", "celery", "leek", "onion", "pea", "potato", "radish", "tomato"]),
+    (
+        "vegetables",
+        &["bean", "cabbage", "carrot", "celery", "leek", "onion", "pea", "potato", "radish", "tomato"],
+    ),
     ("colours", &["black", "blue", "brown", "gray", "green", "pink", "purple", "red", "white", "yellow"]),
     ("clothes", &["belt", "boot", "cap", "coat", "dress", "glove", "hat", "scarf", "shirt", "sock"]),
     ("tools", &["axe", "chisel", "drill", "file", "hammer", "pliers", "rake", "saw", "shovel", "wrench"]),
     ("drinks", &["cider", "cocoa", "coffee", "juice", "lemonade", "milk", "soda", "tea", "water", "wine"]),
-    ("sports", &["archery", "boxing", "cricket", "football", "golf", "hockey", "rowing", "rugby", "skiing", "tennis"]),
+    (
+        "sports",
+        &[
+            "archery", "boxing", "cricket", "football", "golf", "hockey", "rowing", "rugby", "skiing",
+            "tennis",
+        ],
+    ),
     ("trees", &["ash", "beech", "birch", "cedar", "elm", "fir", "maple", "oak", "pine", "willow"]),
-    ("instruments", &["banjo", "cello", "flute", "guitar", "harp", "oboe", "organ", "piano", "trumpet", "tuba"]),
-    ("rooms", &["attic", "bathroom", "bedroom", "cellar", "garage", "hall", "kitchen", "office", "pantry", "study"]),
+    (
+        "instruments",
+        &["banjo", "cello", "flute", "guitar", "harp", "oboe", "organ", "piano", "trumpet", "tuba"],
+    ),
+    (
+        "rooms",
+        &["attic", "bathroom", "bedroom", "cellar", "garage", "hall", "kitchen", "office", "pantry", "study"],
+    ),
     ("metals", &["brass", "bronze", "copper", "gold", "iron", "lead", "nickel", "silver", "steel", "tin"]),
 ];
 
@@ -99,7 +114,8 @@ pub(super) fn tone_word(tone: &str, draws: &mut Draws) -> &'static str {
 
 /// Whether the words carry the tone and no other.
 pub(super) fn has_tone(tone: &str, words: &[String]) -> bool {
-    TONES.iter().zip(TONE_WORDS).all(|(name, list)| {
-        words.iter().any(|word| list.contains(&word.as_str())) == (*name == tone)
-    })
+    TONES
+        .iter()
+        .zip(TONE_WORDS)
+        .all(|(name, list)| words.iter().any(|word| list.contains(&word.as_str())) == (*name == tone))
 }

@@ -21,7 +21,7 @@ impl Activation {
     /// Value and derivative at `x`.
     fn at<R: Real>(self, x: R) -> (R, R) {
         let one = R::one();
-        let sigmoid = |x: R| one / (one + (-x).exp());
+        let sigmoid = |x: R| one / (one + (-x).fast_exp());
         match self {
             Self::Silu => {
                 let s = sigmoid(x);
@@ -34,7 +34,7 @@ impl Activation {
             }
             Self::GeluErf => {
                 let cdf = R::of(0.5) * (one + (x * R::of(std::f64::consts::FRAC_1_SQRT_2)).erf());
-                let density = R::of(0.398_942_280_401_432_7) * (R::of(-0.5) * x * x).exp();
+                let density = R::of(0.398_942_280_401_432_7) * (R::of(-0.5) * x * x).fast_exp();
                 (x * cdf, cdf + x * density)
             }
             Self::GeluTanh => {

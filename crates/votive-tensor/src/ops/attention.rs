@@ -129,7 +129,7 @@ impl Attention {
             let most = R::largest(&scores[seen.clone()]);
             let mut sum = R::zero();
             for score in &mut scores[seen.clone()] {
-                *score = (*score - most).exp();
+                *score = (*score - most).fast_exp();
                 sum += *score;
             }
             let inverse = sum.recip();

@@ -70,7 +70,7 @@ impl Kernel for LogProb {
             Self::logits(inputs, rows, logits);
             out.par_iter_mut().zip(logits.par_chunks(vocabulary)).zip(targets).for_each(|((out, row), target)| {
                 let most = R::largest(row);
-                let sum: R = row.iter().map(|x| (*x - most).exp()).sum();
+                let sum: R = row.iter().map(|x| (*x - most).fast_exp()).sum();
                 *out = row[*target as usize] - most - sum.ln();
             });
         }
@@ -89,7 +89,7 @@ impl Kernel for LogProb {
             logits.par_chunks_mut(vocabulary).enumerate().for_each(|(i, row)| {
                 let (target, g) = (self.targets[at + i] as usize, grad[at + i]);
                 let log_sum = row[target] - output[at + i];
-                row.iter_mut().for_each(|x| *x = -g * (*x - log_sum).exp());
+                row.iter_mut().for_each(|x| *x = -g * (*x - log_sum).fast_exp());
                 row[target] += g;
             });
             let d_logits = Matrix::dense(n, vocabulary);

@@ -9,7 +9,8 @@ use super::task::Instruction;
 use super::vocabulary::{another, one_of};
 use crate::image::{Colour, Object, Relation, Shape};
 
-const STARTS: &[&str] = &["Say it the other way round", "Turn this sentence around", "Start with the other shape"];
+const STARTS: &[&str] =
+    &["Say it the other way round", "Turn this sentence around", "Start with the other shape"];
 const PATTERN: &str = "{}: {}";
 const SENTENCE: &str = "he {} is {} the {}.";
 

@@ -1,0 +1,72 @@
+//! What is written is read back; what fails leaves nothing behind.
+
+use serde_json::json;
+use votive_data::{
+    DataError, ImagePair, PreferencePair, read_image_pairs, read_pairs, write_image_pairs, write_jsonl,
+    write_text_pairs,
+};
+
+use crate::{Folder, check_message};
+
+#[test]
+fn text_pairs_survive_a_round_trip() {
+    let folder = Folder::new();
+    let turns = |role: &str, content: &str| json!([{"role": role, "content": content}]);
+    let source = folder.write(
+        "source.jsonl",
+        [
+            json!({"prompt": "a \u{2028} \"b\"\n", "chosen": "é", "rejected": "c"}),
+            json!({"chosen": "a b", "rejected": "a c"}),
+            json!({"prompt": turns("user", "Hi"), "chosen": turns("assistant", "a"), "rejected": turns("assistant", "b"),
+                   "tools": [{"name": "f"}], "chat_template_kwargs": {"x": 1}}),
+        ]
+        .map(|row| row.to_string() + "\n")
+        .concat(),
+    );
+    let pairs: Vec<PreferencePair> = read_pairs(&source).unwrap().rows;
+    let file = folder.path().join("copy.jsonl");
+    write_text_pairs(&file, &pairs).unwrap();
+    assert_eq!(read_pairs(&file).unwrap().rows, pairs);
+}
+
+#[test]
+fn image_pairs_are_written_relative_to_their_file() {
+    let folder = Folder::new();
+    let image = |name: &str| folder.path().join("images").join(name);
+    let pairs = [ImagePair {
+        row: 1,
+        prompt: "a cat".to_owned(),
+        chosen: image("1.png"),
+        rejected: "/elsewhere/2.png".into(),
+    }];
+    let file = folder.path().join("pairs.jsonl");
+    write_image_pairs(&file, &pairs).unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(
+        text,
+        "{\"prompt\":\"a cat\",\"chosen\":\"images/1.png\",\"rejected\":\"/elsewhere/2.png\"}\n"
+    );
+    assert_eq!(read_image_pairs(&file).unwrap().rows, pairs);
+}
+
+/// A row that cannot be written.
+struct Broken;
+
+impl serde::Serialize for Broken {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("the disk is full"))
+    }
+}
+
+#[test]
+fn a_failure_leaves_the_earlier_file_and_nothing_else() {
+    let folder = Folder::new();
+    let file = folder.write("pairs.jsonl", "earlier\n");
+    let error = write_jsonl(&file, [Broken]).unwrap_err();
+    assert!(matches!(error, DataError::Write { .. }));
+    check_message(error, &["pairs.jsonl", "the disk is full", "unchanged"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "earlier\n");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let nowhere = folder.path().join("no/such/folder.jsonl");
+    check_message(write_jsonl(&nowhere, [1]).unwrap_err(), &["folder.jsonl", "cannot be written"]);
+}

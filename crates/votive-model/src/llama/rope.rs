@@ -1,0 +1,183 @@
+//! Rotary frequencies, and the ways in which checkpoints stretch them to longer contexts.
+//!
+//! Source: Su et al., arXiv:2104.09864; linear scaling: Chen et al., arXiv:2306.15595; `llama3`: the reference code
+//! of Llama 3.1, as in transformers' `_compute_llama3_parameters`.
+
+use crate::config::ConfigFile;
+use crate::error::Result;
+use candle_core::{Device, Tensor};
+use serde_json::{Map, Value, json};
+use std::f32::consts::TAU;
+
+/// The base of the frequencies when a configuration does not say: transformers' `default_theta`.
+const DEFAULT_THETA: f64 = 10_000.0;
+
+/// How positions become angles.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies, θ.
+    pub theta: f64,
+    /// How the frequencies are lowered for longer contexts.
+    pub scaling: RopeScaling,
+}
+
+/// How frequencies are lowered, so that a model serves contexts longer than those of its pretraining.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    Default,
+    /// All by the same factor.
+    Linear {
+        /// What frequencies are divided by.
+        factor: f64,
+    },
+    /// Slow ones by the factor, fast ones not, those between gradually.
+    Llama3 {
+        /// What slow frequencies are divided by.
+        factor: f64,
+        /// Turns within the original context below which a frequency is slow.
+        low_freq_factor: f64,
+        /// Turns within the original context above which a frequency is fast.
+        high_freq_factor: f64,
+        /// The context of the pretraining, in tokens.
+        original_max_position_embeddings: usize,
+    },
+}
+
+impl Default for Rope {
+    fn default() -> Self {
+        Self { theta: DEFAULT_THETA, scaling: RopeScaling::Default }
+    }
+}
+
+impl Rope {
+    /// Reads `rope_theta` with `rope_scaling` (transformers 4) or `rope_parameters` (transformers 5).
+    pub(super) fn read(config: &ConfigFile, max_positions: usize) -> Result<Self> {
+        let whole = [json!(1), json!(1.0)];
+        config.only("partial_rotary_factor", &whole)?;
+        let top_theta = config.maybe_f64("rope_theta")?;
+        for field in ["rope_scaling", "rope_parameters"] {
+            if config.get(field).is_some_and(|value| !value.is_object()) {
+                return Err(config.unsupported(field, "an object with a `rope_type`"));
+            }
+        }
+        // With both, transformers takes the older one.
+        let Some(scaling) = ["rope_scaling", "rope_parameters"].iter().find_map(|field| config.object(field))
+        else {
+            return Ok(Self { theta: top_theta.unwrap_or(DEFAULT_THETA), ..Self::default() });
+        };
+        scaling.only("partial_rotary_factor", &whole)?;
+        // Other angles for some of the layers.
+        scaling.only("full_attention", &[])?;
+        scaling.only("sliding_attention", &[])?;
+        let theta = scaling.maybe_f64("rope_theta")?.or(top_theta).unwrap_or(DEFAULT_THETA);
+        let kind_field = if scaling.get("rope_type").is_some() { "rope_type" } else { "type" };
+        let kind = scaling.maybe_str(kind_field)?.unwrap_or_else(|| "default".to_owned());
+        let number = |field: &str| match scaling.maybe_f64(field)? {
+            Some(value) if value > 0.0 => Ok(value),
+            _ => Err(scaling.unsupported(field, &format!("rope type `{kind}` needs a number above 0"))),
+        };
+        let scaling = match kind.as_str() {
+            "default" => RopeScaling::Default,
+            "linear" => RopeScaling::Linear { factor: number("factor")? },
+            "llama3" => RopeScaling::Llama3 {
+                factor: number("factor")?,
+                low_freq_factor: number("low_freq_factor")?,
+                high_freq_factor: number("high_freq_factor")?,
+                original_max_position_embeddings: config
+                    .maybe_usize("original_max_position_embeddings")?
+                    .or(scaling.maybe_usize("original_max_position_embeddings")?)
+                    .unwrap_or(max_positions),
+            },
+            _ => return Err(scaling.unsupported(kind_field, "supported: default, linear, llama3")),
+        };
+        Ok(Self { theta, scaling })
+    }
+
+    /// Writes the fields that [`Rope::read`] and both generations of transformers read.
+    pub(super) fn write(&self, config: &mut Map<String, Value>) {
+        config.insert("rope_theta".into(), json!(self.theta));
+        let scaling = match self.scaling {
+            RopeScaling::Default => Value::Null,
+            RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
+                json!({
+                    "rope_type": "llama3",
+                    "factor": factor,
+                    "low_freq_factor": low_freq_factor,
+                    "high_freq_factor": high_freq_factor,
+                    "original_max_position_embeddings": original_max_position_embeddings,
+                })
+            }
+        };
+        config.insert("rope_scaling".into(), scaling);
+    }
+
+    /// Radians per token of each of the `head_dim / 2` pairs.
+    ///
+    /// In f32 and in transformers' order of operations: checkpoints were trained with those roundings.
+    #[must_use]
+    pub fn frequencies(&self, head_dim: usize) -> Vec<f32> {
+        (0..head_dim / 2)
+            .map(|pair| {
+                let exponent = (2 * pair) as f32 / head_dim as f32;
+                self.scaling.apply((self.theta as f32).powf(exponent).recip())
+            })
+            .collect()
+    }
+}
+
+impl RopeScaling {
+    fn apply(self, frequency: f32) -> f32 {
+        match self {
+            Self::Default => frequency,
+            Self::Linear { factor } => frequency / factor as f32,
+            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                let (low, high) = (low_freq_factor as f32, high_freq_factor as f32);
+                let turns = original_max_position_embeddings as f32 * frequency / TAU;
+                let slow = frequency / factor as f32;
+                if turns < low {
+                    slow
+                } else if turns > high {
+                    frequency
+                } else {
+                    let smooth = (turns - low) / (high - low);
+                    (1.0 - smooth) * slow + smooth * frequency
+                }
+            }
+        }
+    }
+}
+
+/// Cosine and sine of every angle, `(B or 1, T, head_dim / 2)`.
+#[derive(Clone, Debug)]
+pub(super) struct Angles {
+    pub(super) cos: Tensor,
+    pub(super) sin: Tensor,
+}
+
+impl Angles {
+    /// The angles of `width` tokens from index `start` on, in rows whose first token stands at the given indices.
+    pub(super) fn new(
+        frequencies: &[f32],
+        start: usize,
+        width: usize,
+        first: &[usize],
+        device: &Device,
+    ) -> candle_core::Result<Self> {
+        let positions =
+            first.iter().flat_map(|first| (start..start + width).map(|i| i.saturating_sub(*first)));
+        let angles: Vec<f32> =
+            positions.flat_map(|position| frequencies.iter().map(move |f| position as f32 * f)).collect();
+        let shape = (first.len(), width, frequencies.len());
+        let table = |function: fn(f32) -> f32| {
+            Tensor::from_vec(angles.iter().map(|angle| function(*angle)).collect::<Vec<_>>(), shape, device)
+        };
+        Ok(Self { cos: table(f32::cos)?, sin: table(f32::sin)? })
+    }
+}

@@ -1,0 +1,125 @@
+//! Configuration of [`super::ClipTextModel`]: the fields of transformers' `CLIPTextConfig`.
+
+use crate::config::ConfigFile;
+use crate::error::Result;
+use serde_json::{Value, json};
+use votive_tensor::Activation;
+
+/// Shape of a text encoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClipTextConfig {
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the result.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward nets.
+    pub intermediate_size: usize,
+    /// Transformer layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// The longest prompt, in tokens.
+    pub max_position_embeddings: usize,
+    /// Activation of the feed-forward nets.
+    pub hidden_act: Activation,
+    /// ε of the layer normalisations.
+    pub layer_norm_eps: f64,
+    /// Token that a prompt starts with.
+    pub bos_token_id: u32,
+    /// Token that a prompt ends with.
+    pub eos_token_id: u32,
+    /// Token that fills prompts up; the tokenizer has the last word on it.
+    pub pad_token_id: u32,
+}
+
+impl Default for ClipTextConfig {
+    /// The text encoder of Stable Diffusion 1.
+    fn default() -> Self {
+        Self {
+            vocab_size: 49408,
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            max_position_embeddings: 77,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+            bos_token_id: 49406,
+            eos_token_id: 49407,
+            pad_token_id: 1,
+        }
+    }
+}
+
+/// transformers' names of activations.
+const ACTIVATIONS: [(&str, Activation); 5] = [
+    ("quick_gelu", Activation::QuickGelu),
+    ("gelu", Activation::GeluErf),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_new", Activation::GeluTanh),
+    ("silu", Activation::Silu),
+];
+
+impl ClipTextConfig {
+    /// Reads a `config.json`. Absent fields have transformers' defaults. Dropout and the fields of the initialisation and
+    /// of the projection, which `CLIPTextModel` doesn't have, change nothing here.
+    ///
+    /// # Errors
+    /// If a field has the wrong type, or a value that is not supported.
+    pub fn from_file(file: &ConfigFile) -> Result<Self> {
+        file.only("model_type", &[json!("clip_text_model")])?;
+        let or = |field: &str, default: usize| -> Result<usize> { Ok(file.maybe_usize(field)?.unwrap_or(default)) };
+        // Lists of end tokens and ids beyond u32 say nothing to the network.
+        let id = |field: &str, default: u32| {
+            file.get(field).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()).unwrap_or(default)
+        };
+        let act = file.maybe_str("hidden_act")?.unwrap_or_else(|| "quick_gelu".to_owned());
+        let Some((_, hidden_act)) = ACTIVATIONS.into_iter().find(|(name, _)| *name == act) else {
+            let names = ACTIVATIONS.map(|(name, _)| name).join(", ");
+            return Err(file.unsupported("hidden_act", &format!("supported: {names}")));
+        };
+        let config = Self {
+            vocab_size: or("vocab_size", 49408)?,
+            hidden_size: or("hidden_size", 512)?,
+            intermediate_size: or("intermediate_size", 2048)?,
+            num_hidden_layers: or("num_hidden_layers", 12)?,
+            num_attention_heads: or("num_attention_heads", 8)?,
+            max_position_embeddings: or("max_position_embeddings", 77)?,
+            hidden_act,
+            layer_norm_eps: file.maybe_f64("layer_norm_eps")?.unwrap_or(1e-5),
+            bos_token_id: id("bos_token_id", 49406),
+            eos_token_id: id("eos_token_id", 49407),
+            pad_token_id: id("pad_token_id", 1),
+        };
+        if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 {
+            return Err(file.unsupported("num_attention_heads", "a divisor of hidden_size"));
+        }
+        Ok(config)
+    }
+
+    /// The `config.json` of this configuration.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let act = ACTIVATIONS.iter().find(|(_, known)| *known == self.hidden_act).map(|(name, _)| *name);
+        json!({
+            "architectures": ["CLIPTextModel"],
+            "attention_dropout": 0.0,
+            "bos_token_id": self.bos_token_id,
+            "dtype": "float32",
+            "eos_token_id": self.eos_token_id,
+            "hidden_act": act,
+            "hidden_size": self.hidden_size,
+            "initializer_factor": 1.0,
+            "initializer_range": 0.02,
+            "intermediate_size": self.intermediate_size,
+            "layer_norm_eps": self.layer_norm_eps,
+            "max_position_embeddings": self.max_position_embeddings,
+            "model_type": "clip_text_model",
+            "num_attention_heads": self.num_attention_heads,
+            "num_hidden_layers": self.num_hidden_layers,
+            "pad_token_id": self.pad_token_id,
+            "projection_dim": self.hidden_size,
+            "vocab_size": self.vocab_size,
+        })
+    }
+}

@@ -1,0 +1,5 @@
+//! What the worlds promise, tested from outside.
+#![allow(clippy::unwrap_used)]
+
+mod image;
+mod text;

@@ -1,0 +1,362 @@
+//! Reading a recipe: TOML with places, overrides, and all mistakes at once.
+//!
+//! A [`Resolver`] is asked for one key after another, each with its type, default and meaning. From the same calls
+//! come the plan, the resolved recipe that a run saves, the configuration reference, and the refusal of keys that
+//! nobody asked for.
+
+use crate::error::{Result, TrainError};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use toml_edit::{Document, Item, TableLike, Value};
+
+/// One key of the configuration reference, and of a resolved recipe.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Dotted path, e.g. `optimizer.lr`.
+    pub key: String,
+    /// What kind of value it takes.
+    pub kind: String,
+    /// What it means.
+    pub doc: &'static str,
+    /// The value in TOML; none if the key is absent and has no default.
+    pub value: Option<String>,
+    /// Whether the recipe gave the value.
+    pub given: bool,
+}
+
+struct Given {
+    value: Value,
+    place: String,
+    used: bool,
+}
+
+/// Answers questions for keys from a recipe, its overrides and defaults.
+pub struct Resolver {
+    path: PathBuf,
+    given: BTreeMap<String, Given>,
+    settings: Vec<Setting>,
+    mistakes: Vec<String>,
+}
+
+impl Resolver {
+    /// Reads a recipe file and lays `--set key=value` overrides over it.
+    ///
+    /// # Errors
+    /// If the file is missing or is not TOML, or an override has no `=`.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| TrainError::File { path: path.into(), source })?;
+        Self::parse(path, &text, overrides)
+    }
+
+    /// The same, of a text that is at hand.
+    ///
+    /// # Errors
+    /// If the text is not TOML, or an override has no `=`.
+    pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Self> {
+        let refuse = |mistakes| TrainError::Recipe { path: path.into(), mistakes };
+        let document = Document::parse(text).map_err(|error| {
+            let at = error.span().map_or_else(String::new, |span| format!("{}: ", place(text, &span)));
+            refuse(vec![format!("  {at}{}", error.message().trim())])
+        })?;
+        let mut given = BTreeMap::new();
+        flatten(document.as_table(), "", text, &mut given);
+        let mut resolver = Self { path: path.into(), given, settings: Vec::new(), mistakes: Vec::new() };
+        for entry in overrides {
+            let Some((key, value)) = entry.split_once('=') else {
+                return Err(refuse(vec![format!("  --set {entry}: expected key=value")]));
+            };
+            resolver.set(key.trim(), value.trim(), &format!("--set {entry}"));
+        }
+        Ok(resolver)
+    }
+
+    fn set(&mut self, key: &str, value: &str, place: &str) {
+        // Whatever is not a TOML value is meant as a string, so that paths need no quotes.
+        let value = value.parse::<Value>().unwrap_or_else(|_| Value::from(value));
+        if let Some(method) = objective_of(key) {
+            // Another objective on the command line replaces the recipe's, options and all.
+            let keep = format!("objective.{method}");
+            self.given.retain(|k, _| !k.starts_with("objective.") || *k == keep || k.starts_with(&format!("{keep}.")));
+        }
+        self.given.insert(key.to_owned(), Given { value, place: place.to_owned(), used: false });
+    }
+
+    /// The names right below `prefix` that the recipe gives, e.g. the objective's id below `objective`.
+    #[must_use]
+    pub fn names_below(&self, prefix: &str) -> Vec<String> {
+        let prefix = format!("{prefix}.");
+        let mut names: Vec<String> = Vec::new();
+        for key in self.given.keys() {
+            if let Some(name) = key.strip_prefix(&prefix).and_then(|rest| rest.split('.').next())
+                && !names.iter().any(|known| known == name)
+            {
+                names.push(name.to_owned());
+            }
+        }
+        names
+    }
+
+    /// Notes a mistake at `key`, with its place if the recipe has it.
+    pub fn mistake(&mut self, key: &str, what: &str) {
+        let place = self.given.get(key).map_or_else(|| "recipe".to_owned(), |given| given.place.clone());
+        self.mistakes.push(format!("  {place}: {key}: {what}"));
+    }
+
+    /// Asks for a key of any type: `read` turns the value into a `T` or says nothing if it cannot.
+    fn ask<T: Clone>(
+        &mut self,
+        key: &str,
+        kind: &str,
+        default: Option<T>,
+        doc: &'static str,
+        read: impl Fn(&Value) -> Option<T>,
+        show: impl Fn(&T) -> Value,
+    ) -> Option<T> {
+        let mut value = default;
+        let mut is_given = false;
+        if let Some(given) = self.given.get_mut(key) {
+            given.used = true;
+            is_given = true;
+            match read(&given.value) {
+                Some(read) => value = Some(read),
+                None => {
+                    let (place, found) = (given.place.clone(), given.value.to_string());
+                    self.mistakes.push(format!("  {place}: {key}: expected {kind}, found {}", found.trim()));
+                }
+            }
+        }
+        let shown = value.as_ref().map(|value| show(value).to_string());
+        self.settings.push(Setting { key: key.into(), kind: kind.into(), doc, value: shown, given: is_given });
+        value
+    }
+
+    /// Says that `key` has no default and is missing.
+    pub fn require<T>(&mut self, key: &str, value: Option<T>) -> Option<T> {
+        if value.is_none() && !self.given.contains_key(key) {
+            self.mistakes.push(format!("  recipe: {key} is missing"));
+        }
+        value
+    }
+
+    /// A string.
+    pub fn string(&mut self, key: &str, default: Option<&str>, doc: &'static str) -> Option<String> {
+        let default = default.map(str::to_owned);
+        self.ask(key, "a string", default, doc, |v| v.as_str().map(str::to_owned), |v| Value::from(v.as_str()))
+    }
+
+    /// One of a few words.
+    pub fn choice(&mut self, key: &str, choices: &[&str], default: &str, doc: &'static str) -> String {
+        let kind = choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(" | ");
+        let read = |v: &Value| v.as_str().filter(|s| choices.contains(s)).map(str::to_owned);
+        let show = |v: &String| Value::from(v.as_str());
+        self.ask(key, &kind, Some(default.to_owned()), doc, read, show).unwrap_or_else(|| default.to_owned())
+    }
+
+    /// A list of strings.
+    pub fn strings(&mut self, key: &str, default: Option<Vec<String>>, doc: &'static str) -> Option<Vec<String>> {
+        let read = |v: &Value| v.as_array()?.iter().map(|s| s.as_str().map(str::to_owned)).collect();
+        self.ask(key, "a list of strings", default, doc, read, |v| v.iter().collect())
+    }
+
+    /// A number of at least `least`.
+    pub fn float(&mut self, key: &str, least: f64, default: Option<f64>, doc: &'static str) -> Option<f64> {
+        let kind = if least == f64::NEG_INFINITY { "a number".to_owned() } else { format!("a number ≥ {least}") };
+        let read = move |v: &Value| number(v).filter(|x| x.is_finite() && *x >= least);
+        self.ask(key, &kind, default, doc, read, |v| Value::from(*v))
+    }
+
+    /// Two numbers in [0, 1).
+    pub fn betas(&mut self, key: &str, default: [f64; 2], doc: &'static str) -> [f64; 2] {
+        let read = |v: &Value| {
+            let list: Vec<f64> = v.as_array()?.iter().map(number).collect::<Option<_>>()?;
+            <[f64; 2]>::try_from(list).ok().filter(|pair| pair.iter().all(|b| (0.0..1.0).contains(b)))
+        };
+        let show = |v: &[f64; 2]| v.iter().copied().collect();
+        self.ask(key, "two numbers in [0, 1)", Some(default), doc, read, show).unwrap_or(default)
+    }
+
+    /// A whole number of at least `least`.
+    pub fn whole(&mut self, key: &str, least: u64, default: Option<u64>, doc: &'static str) -> Option<u64> {
+        let read = move |v: &Value| v.as_integer().and_then(|n| u64::try_from(n).ok()).filter(|n| *n >= least);
+        let show = |v: &u64| Value::from(i64::try_from(*v).unwrap_or(i64::MAX));
+        self.ask(key, &format!("a whole number ≥ {least}"), default, doc, read, show)
+    }
+
+    /// A value of any JSON-like kind, as serde_json sees it: an option of a method.
+    pub fn json(&mut self, key: &str, default: serde_json::Value, doc: &'static str) -> serde_json::Value {
+        let kind = match default {
+            serde_json::Value::Number(_) => "a number",
+            serde_json::Value::Bool(_) => "true or false",
+            serde_json::Value::String(_) => "a string",
+            _ => "a value",
+        };
+        let same_kind = |json: &serde_json::Value| std::mem::discriminant(json) == std::mem::discriminant(&default);
+        let read = |v: &Value| to_json(v).filter(same_kind);
+        self.ask(key, kind, Some(default.clone()), doc, read, from_json).unwrap_or_else(|| default.clone())
+    }
+
+    /// Marks a key as asked for without a setting of its own (an empty table that chooses a method).
+    pub fn touch(&mut self, key: &str) {
+        if let Some(given) = self.given.get_mut(key) {
+            given.used = true;
+        }
+    }
+
+    /// Every key that was asked for, in the order of the questions.
+    #[must_use]
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// Ends the questions: refuses keys that nobody asked for and returns what was settled.
+    ///
+    /// # Errors
+    /// All mistakes together.
+    pub fn finish(mut self) -> Result<Vec<Setting>> {
+        for (key, given) in self.given.iter().filter(|(_, given)| !given.used) {
+            let near = self
+                .settings
+                .iter()
+                .map(|setting| (strsim::jaro_winkler(&setting.key, key), &setting.key))
+                .max_by(|a, b| a.0.total_cmp(&b.0))
+                .filter(|(likeness, _)| *likeness > 0.8)
+                .map_or_else(String::new, |(_, near)| format!("; did you mean `{near}`?"));
+            self.mistakes.push(format!("  {}: unknown key `{key}`{near}", given.place));
+        }
+        if self.mistakes.is_empty() {
+            return Ok(self.settings);
+        }
+        Err(TrainError::Recipe { path: self.path, mistakes: self.mistakes })
+    }
+}
+
+/// The method that a key below `objective` belongs to.
+fn objective_of(key: &str) -> Option<&str> {
+    key.strip_prefix("objective.").and_then(|rest| rest.split('.').next())
+}
+
+/// Settled keys as a TOML text that resolves to the same plan.
+#[must_use]
+pub fn to_toml(settings: &[Setting]) -> String {
+    let mut text = String::new();
+    let mut table = "";
+    for setting in settings {
+        let (Some(value), Some((owner, name))) = (&setting.value, setting.key.rsplit_once('.')) else { continue };
+        if owner != table {
+            table = owner;
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{}[{table}]\n", if text.is_empty() { "" } else { "\n" });
+        }
+        let _ = writeln!(text, "{name} = {}", value.trim());
+    }
+    text
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value.as_float().or_else(|| value.as_integer().map(|n| n as f64))
+}
+
+fn to_json(value: &Value) -> Option<serde_json::Value> {
+    match value {
+        Value::String(s) => Some(s.value().as_str().into()),
+        Value::Boolean(b) => Some((*b.value()).into()),
+        Value::Integer(_) | Value::Float(_) => serde_json::Number::from_f64(number(value)?).map(Into::into),
+        Value::Array(list) => list.iter().map(to_json).collect::<Option<Vec<_>>>().map(Into::into),
+        Value::Datetime(_) | Value::InlineTable(_) => None,
+    }
+}
+
+fn from_json(value: &serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Bool(b) => Value::from(*b),
+        serde_json::Value::String(s) => Value::from(s.as_str()),
+        serde_json::Value::Array(list) => list.iter().map(from_json).collect(),
+        other => Value::from(other.as_f64().unwrap_or(f64::NAN)),
+    }
+}
+
+fn flatten(table: &dyn TableLike, prefix: &str, text: &str, into: &mut BTreeMap<String, Given>) {
+    for (name, item) in table.iter() {
+        let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        match item.as_table_like() {
+            Some(inner) if !inner.is_empty() => flatten(inner, &key, text, into),
+            _ => {
+                let span = table.key(name).and_then(toml_edit::Key::span).or_else(|| item.span());
+                let place = span.map_or_else(|| "recipe".to_owned(), |span| place(text, &span));
+                let value = match item {
+                    Item::Value(value) => value.clone(),
+                    _ => Value::from(""),
+                };
+                into.insert(key, Given { value, place, used: false });
+            }
+        }
+    }
+}
+
+fn place(text: &str, span: &Range<usize>) -> String {
+    let before = &text[..span.start.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    format!("line {line}, column {column}")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn resolver(text: &str, overrides: &[&str]) -> Resolver {
+        let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();
+        Resolver::parse(Path::new("r.toml"), text, &overrides).unwrap()
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_with_their_places() {
+        let mut r = resolver("[optimizer]\nlr = \"fast\"\nweigth_decay = 0.1\n", &["train.steps=-3"]);
+        r.float("optimizer.lr", 0.0, None, "");
+        r.float("optimizer.weight_decay", 0.0, Some(0.0), "");
+        let steps = r.whole("train.steps", 1, None, "");
+        r.require("train.steps", steps);
+        let model = r.string("model.path", None, "");
+        r.require("model.path", model);
+        let message = r.finish().unwrap_err().to_string();
+        for part in [
+            "r.toml: 4 mistakes",
+            "line 2, column 1: optimizer.lr: expected a number ≥ 0, found \"fast\"",
+            "line 3, column 1: unknown key `optimizer.weigth_decay`; did you mean `optimizer.weight_decay`?",
+            "--set train.steps=-3: train.steps: expected a whole number ≥ 1, found -3",
+            "model.path is missing",
+        ] {
+            assert!(message.contains(part), "{part}\n---\n{message}");
+        }
+    }
+
+    #[test]
+    fn overrides_win_and_the_settled_recipe_resolves_to_itself() {
+        let ask = |mut r: Resolver| {
+            let lr = r.float("optimizer.lr", 0.0, Some(1.0), "").unwrap();
+            let path = r.string("model.path", None, "").unwrap();
+            let betas = r.betas("optimizer.betas", [0.9, 0.999], "");
+            (lr, path, betas, r.finish().unwrap())
+        };
+        let first = ask(resolver("model.path = \"a\"\n[optimizer]\nlr = 1e-5", &["optimizer.lr=2e-5", "model.path=b/c"]));
+        let again = ask(resolver(&to_toml(&first.3), &[]));
+        assert_eq!((first.0, first.1.as_str(), first.2), (2e-5, "b/c", [0.9, 0.999]));
+        assert_eq!((again.0, again.1, again.2), (first.0, first.1, first.2));
+    }
+
+    #[test]
+    fn a_syntax_error_has_a_place() {
+        let message = Resolver::parse(Path::new("r.toml"), "[a]\nb = = 1\n", &[]).err().unwrap().to_string();
+        assert!(message.contains("line 2"), "{message}");
+    }
+
+    #[test]
+    fn another_objective_on_the_command_line_replaces_the_recipes() {
+        let r = resolver("[objective.one]\nbeta = 0.1\n", &["objective.two.tau=0.2"]);
+        assert_eq!(r.names_below("objective"), ["two"]);
+    }
+}
