@@ -50,7 +50,9 @@ impl DeviceName {
         let name = self.name();
         if !self.is_compiled_in() {
             let missing = Failure::resources(format!("this program was built without {name}"));
-            return Err(missing.hint(format!("build it with `cargo build --release --features {name}`, or use --device cpu")));
+            return Err(missing.hint(format!(
+                "build it with `cargo build --release --features {name}`, or use --device cpu"
+            )));
         }
         let opened = match self {
             Self::Cpu => Ok(Device::Cpu),

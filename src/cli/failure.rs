@@ -9,6 +9,7 @@ use votive_diffusion::DiffusionError;
 use votive_gallery::GalleryError;
 use votive_model::ModelError;
 use votive_objective::ObjectiveError;
+use votive_playground::PlaygroundError;
 use votive_train::TrainError;
 
 /// Result of a command or of a step of one.
@@ -71,6 +72,11 @@ impl Failure {
     /// A panic, which was reported already.
     pub(super) fn defect() -> Self {
         Self::new(Code::Defect, "this is a defect of votive; please report it with the lines above")
+    }
+
+    /// What went wrong.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     /// Adds what the user can do.
@@ -142,9 +148,9 @@ impl From<DataError> for Failure {
 impl From<DiffusionError> for Failure {
     fn from(error: DiffusionError) -> Self {
         let code = match &error {
-            DiffusionError::UnknownSampler { .. } | DiffusionError::Steps { .. } | DiffusionError::Setting { .. } => {
-                Code::Usage
-            }
+            DiffusionError::UnknownSampler { .. }
+            | DiffusionError::Steps { .. }
+            | DiffusionError::Setting { .. } => Code::Usage,
             DiffusionError::Read { source, .. } => code_of_io(source),
             DiffusionError::Tensor(source) => code_of_tensor(source),
             _ => Code::Data,
@@ -156,7 +162,9 @@ impl From<DiffusionError> for Failure {
 impl From<ObjectiveError> for Failure {
     fn from(error: ObjectiveError) -> Self {
         let code = match &error {
-            ObjectiveError::Unknown { .. } | ObjectiveError::Options { .. } | ObjectiveError::Range { .. } => Code::Usage,
+            ObjectiveError::Unknown { .. }
+            | ObjectiveError::Options { .. }
+            | ObjectiveError::Range { .. } => Code::Usage,
             ObjectiveError::Tensor(source) => code_of_tensor(source),
             _ => Code::Data,
         };
@@ -187,9 +195,17 @@ impl From<TrainError> for Failure {
             TrainError::Recipe { .. } | TrainError::Plan(_) | TrainError::RunDirectory { .. } => Code::Usage,
             TrainError::Checkpoint { .. } => Code::Data,
             TrainError::File { ref source, .. } => code_of_io(source),
-            TrainError::NotFinite { .. } | TrainError::NoGradient { .. } | TrainError::StartMargin { .. } => Code::Numbers,
+            TrainError::NotFinite { .. } | TrainError::NoGradient { .. } | TrainError::StartMargin { .. } => {
+                Code::Numbers
+            }
             TrainError::Interrupted { .. } => Code::Interrupted,
         };
         Self::new(code, error)
+    }
+}
+
+impl From<PlaygroundError> for Failure {
+    fn from(error: PlaygroundError) -> Self {
+        Self::data(error)
     }
 }

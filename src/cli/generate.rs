@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_new_tokens: usize,
     /// Divides the logits; 0 takes the most probable token each time.
-    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
     /// Draw from the K most probable tokens.
     #[arg(long, value_name = "K")]
@@ -49,14 +49,17 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let prompts = args.prompts.read()?;
     args.check()?;
     let model = TextModel::load(&args.model, args.adapter.as_deref(), &ctx.device()?)?;
-    let ids = prompts.iter().map(|prompt| encode(&model.tokenizer, prompt, args.chat)).collect::<Outcome<Vec<_>>>()?;
+    let ids = prompts
+        .iter()
+        .map(|prompt| encode(&model.tokenizer, prompt, args.chat))
+        .collect::<Outcome<Vec<_>>>()?;
     let progress = ctx.output.progress("generating", "prompts", prompts.len() as u64);
     let mut first = 0;
     for (prompts, ids) in prompts.chunks(args.batch.get()).zip(ids.chunks(args.batch.get())) {
         let options = args.options(&model.tokenizer, first as u64);
         let completions = generate(&model.network, ids, &options)?;
         for (prompt, completion) in prompts.iter().zip(completions) {
-            show(ctx, &model.tokenizer, prompt, &completion)?;
+            progress.pause(|| show(ctx, &model.tokenizer, prompt, &completion))?;
         }
         first += prompts.len();
         progress.set(first as u64);
@@ -75,7 +78,8 @@ impl Args {
             return Err(Failure::usage(format!("--top-p {top_p}: expected more than 0 and at most 1")));
         }
         if self.temperature == 0.0 && (self.top_k.is_some() || self.top_p.is_some()) {
-            let idle = Failure::usage("--top-k and --top-p have no effect at --temperature 0, which draws nothing");
+            let idle =
+                Failure::usage("--top-k and --top-p have no effect at --temperature 0, which draws nothing");
             return Err(idle.hint("leave them out, or use a temperature above 0"));
         }
         Ok(())

@@ -35,9 +35,12 @@ impl ImageModel {
         let tokenizer = ClipTokenizer::load(&files.tokenizer())?;
         let text_config = files.text_encoder_config();
         tokenizer.check_model_vocabulary(text_config.vocab_size)?;
-        let text_encoder =
-            files.params(Component::TextEncoder, device)?.build(|scope| ClipTextModel::new(scope, text_config))?;
-        let vae = files.params(Component::Vae, device)?.build(|scope| AutoencoderKl::new(scope, files.vae_config()))?;
+        let text_encoder = files
+            .params(Component::TextEncoder, device)?
+            .build(|scope| ClipTextModel::new(scope, text_config))?;
+        let vae = files
+            .params(Component::Vae, device)?
+            .build(|scope| AutoencoderKl::new(scope, files.vae_config()))?;
         let unet = unet(&files, adapter, device)?;
         Ok(Self { unet, scheduler, tokenizer, text_encoder, vae, device: device.clone() })
     }
@@ -55,7 +58,9 @@ impl ImageModel {
         ] {
             if own != other {
                 let folder = folder.display();
-                return Err(Failure::data(format!("{folder}: the U-Net's {what} is {other}, expected {own} as in --model")));
+                return Err(Failure::data(format!(
+                    "{folder}: the U-Net's {what} is {other}, expected {own} as in --model"
+                )));
             }
         }
         Ok(partner)
@@ -73,7 +78,9 @@ impl ImageModel {
             let encoded = self.tokenizer.encode(prompt)?;
             if encoded.truncated_tokens > 0 {
                 let lost = encoded.truncated_tokens;
-                output.warn(format!("the last {lost} tokens of this prompt do not fit and have no effect: {prompt}"));
+                output.warn(format!(
+                    "the last {lost} tokens of this prompt do not fit and have no effect: {prompt}"
+                ));
             }
             ids.extend(encoded.ids);
         }
@@ -85,7 +92,8 @@ impl ImageModel {
     pub(crate) fn native_size(&self) -> (u32, u32) {
         let factor = self.vae.config().downscale();
         let sample = self.vae.config().sample_size;
-        let (height, width) = self.unet.config().sample_size.map_or((sample, sample), |(h, w)| (h * factor, w * factor));
+        let (height, width) =
+            self.unet.config().sample_size.map_or((sample, sample), |(h, w)| (h * factor, w * factor));
         (width as u32, height as u32)
     }
 
@@ -99,9 +107,20 @@ impl ImageModel {
         let unit = factor << (self.unet.config().levels.len() - 1);
         let (width, height) = (width as usize, height as usize);
         if width == 0 || height == 0 || width % unit != 0 || height % unit != 0 {
-            return Err(Failure::usage(format!("{width}x{height} pixels: this model draws multiples of {unit}")));
+            return Err(Failure::usage(format!(
+                "{width}x{height} pixels: this model draws multiples of {unit}"
+            )));
         }
         Ok((self.unet.config().in_channels, height / factor, width / factor))
+    }
+
+    /// (C, h, w) of square latents.
+    ///
+    /// # Errors
+    /// As [`ImageModel::latent_shape`].
+    pub(crate) fn square_latents(&self, side: usize) -> Outcome<(usize, usize, usize)> {
+        let pixels = u32::try_from(side.saturating_mul(self.vae.config().downscale())).unwrap_or(u32::MAX);
+        self.latent_shape((pixels, pixels))
     }
 
     /// The images of finished latents.
@@ -119,7 +138,11 @@ impl ImageModel {
     }
 }
 
-fn unet(files: &StableDiffusionFolder, adapter: Option<&Path>, device: &Device) -> Outcome<UNet2DConditionModel> {
+fn unet(
+    files: &StableDiffusionFolder,
+    adapter: Option<&Path>,
+    device: &Device,
+) -> Outcome<UNet2DConditionModel> {
     let mut params = files.params(Component::UNet, device)?;
     if let Some(adapter) = adapter {
         params = params.with_lora(Lora::load(adapter, device)?)?;
@@ -129,15 +152,19 @@ fn unet(files: &StableDiffusionFolder, adapter: Option<&Path>, device: &Device) 
 
 fn to_image(values: &[f32], width: u32, height: u32) -> Outcome<RgbImage> {
     if values.iter().any(|value| value.is_nan()) {
-        let faulty = Failure::new(crate::cli::Code::Numbers, "the model drew an image that is not a number (NaN)");
+        let faulty =
+            Failure::new(crate::cli::Code::Numbers, "the model drew an image that is not a number (NaN)");
         return Err(faulty.hint("lower --cfg; if that does not help, the weights are damaged"));
     }
     let bytes = values.iter().map(|value| (value * 255.0).round_ties_even() as u8).collect();
-    RgbImage::from_raw(width, height, bytes)
-        .ok_or_else(|| Failure::data(format!("the VAE gives {} numbers for {width}x{height} pixels", values.len())))
+    RgbImage::from_raw(width, height, bytes).ok_or_else(|| {
+        Failure::data(format!("the VAE gives {} numbers for {width}x{height} pixels", values.len()))
+    })
 }
 
 /// A U-Net as samplers call it.
-pub(crate) fn as_network(unet: &dyn Denoiser) -> impl Fn(&Tensor, &[f64], &Tensor) -> Result<Tensor, BoxError> + '_ {
+pub(crate) fn as_network(
+    unet: &dyn Denoiser,
+) -> impl Fn(&Tensor, &[f64], &Tensor) -> Result<Tensor, BoxError> + '_ {
     |latents, timesteps, prompt_embeds| Ok(unet.predict(latents, timesteps, prompt_embeds)?)
 }

@@ -3,11 +3,15 @@
 //! Results go to stdout and everything else to stderr. This is the only part of the workspace that prints, reads the
 //! clock for its own sake, or looks at the machine it runs on.
 
+mod bench;
 mod device;
+mod doctor;
+mod eval;
 mod failure;
 mod gallery;
 mod generate;
 mod image_model;
+mod inspect;
 mod methods;
 mod output;
 mod pretrain;
@@ -17,6 +21,8 @@ mod sample;
 mod score;
 mod signal;
 mod text_model;
+mod train;
+mod world;
 
 use clap::{Parser, Subcommand};
 use std::num::NonZeroUsize;
@@ -61,22 +67,34 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Methods(methods::Args),
+    Doctor(doctor::Args),
+    Bench(bench::Args),
     Gallery(gallery::Args),
     Generate(generate::Args),
     Sample(sample::Args),
     Score(score::Args),
     Pretrain(pretrain::Args),
+    Train(train::Args),
+    Eval(eval::Args),
+    Resume(train::ResumeArgs),
+    Inspect(inspect::Args),
 }
 
 impl Command {
     fn run(&self, ctx: &Context) -> Outcome {
         match self {
             Self::Methods(args) => methods::run(args, ctx),
+            Self::Doctor(args) => doctor::run(args, ctx),
+            Self::Bench(args) => bench::run(args, ctx),
             Self::Gallery(args) => gallery::run(args, ctx),
             Self::Generate(args) => generate::run(args, ctx),
             Self::Sample(args) => sample::run(args, ctx),
             Self::Score(args) => score::run(args, ctx),
             Self::Pretrain(args) => pretrain::run(args, ctx),
+            Self::Train(args) => train::run(args, ctx),
+            Self::Eval(args) => eval::run(args, ctx),
+            Self::Resume(args) => train::resume(args, ctx),
+            Self::Inspect(args) => inspect::run(args, ctx),
         }
     }
 }
@@ -128,10 +146,13 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let command = move || Context::new(&cli.global).and_then(|ctx| cli.command.run(&ctx));
-    let outcome = match std::thread::Builder::new().name("votive".to_owned()).stack_size(STACK_BYTES).spawn(command) {
-        // The panic itself was reported by the thread.
-        Ok(thread) => thread.join().unwrap_or_else(|_| Err(Failure::defect())),
-        Err(error) => Err(Failure::resources(format!("cannot start a thread with a stack of 256 MiB: {error}"))),
-    };
+    let outcome =
+        match std::thread::Builder::new().name("votive".to_owned()).stack_size(STACK_BYTES).spawn(command) {
+            // The panic itself was reported by the thread.
+            Ok(thread) => thread.join().unwrap_or_else(|_| Err(Failure::defect())),
+            Err(error) => {
+                Err(Failure::resources(format!("cannot start a thread with a stack of 256 MiB: {error}")))
+            }
+        };
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }

@@ -39,8 +39,9 @@ impl Output {
     /// # Errors
     /// As [`Output::line`].
     pub(crate) fn json(&self, value: &impl Serialize) -> Outcome {
-        let text = serde_json::to_string(value)
-            .map_err(|error| Failure::new(Code::Numbers, format!("the result cannot be written as JSON: {error}")))?;
+        let text = serde_json::to_string(value).map_err(|error| {
+            Failure::new(Code::Numbers, format!("the result cannot be written as JSON: {error}"))
+        })?;
         self.line(text)
     }
 

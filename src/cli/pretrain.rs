@@ -38,7 +38,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let mut r = Resolver::read(&args.recipe, &args.overrides)?;
-    let kind = r.choice("model.kind", &["language", "autoencoder", "denoiser"], "language", "What is trained.");
+    let kind =
+        r.choice("model.kind", &["language", "autoencoder", "denoiser"], "language", "What is trained.");
     let world = r.whole("data.seed", 0, Some(1), "Seed of the world's examples.").unwrap_or(1);
     let job = Job { ctx, out: &args.out, world };
     match kind.as_str() {
@@ -81,7 +82,8 @@ impl Job<'_> {
         self.ctx.output.note(format!("{count} parameters, {} steps", schedule.steps));
         let checkpoints = self.out.join("checkpoints");
         let mut trainer = Trainer::start(schedule.clone(), parameters, &checkpoints)?;
-        let progress = self.ctx.output.progress("pretraining", "steps", schedule.steps).starting_at(trainer.step());
+        let progress =
+            self.ctx.output.progress("pretraining", "steps", schedule.steps).starting_at(trainer.step());
         let log_path = self.out.join("metrics.jsonl");
         let open = std::fs::OpenOptions::new().create(true).append(true).open(&log_path);
         let mut log = open.map_err(|error| Failure::file(&log_path, error))?;
@@ -120,11 +122,13 @@ impl Job<'_> {
         let folder = self.out.join("final");
         if !folder.join("tokenizer.json").exists() {
             // Examples far behind those that are trained on: the tokenizer sees the same world, not the same rows.
-            let texts = (0..20_000).map(|i| example(ELSEWHERE + i)).flat_map(|(prompt, answer)| [prompt, answer]);
+            let texts =
+                (0..20_000).map(|i| example(ELSEWHERE + i)).flat_map(|(prompt, answer)| [prompt, answer]);
             text_tokenizer(texts, vocabulary, positions, &folder)?;
         }
         let tokenizer = TextTokenizer::load(&folder)?;
-        let mut config = LlamaConfig::llama(tokenizer.vocab_size(), (hidden, inner), layers, (heads, heads), positions);
+        let mut config =
+            LlamaConfig::llama(tokenizer.vocab_size(), (hidden, inner), layers, (heads, heads), positions);
         config.tie_word_embeddings = true;
         config.bos_token_id = tokenizer.bos_id();
         config.eos_token_id = vec![tokenizer.eos_id()?];
@@ -138,7 +142,8 @@ impl Job<'_> {
             examples: &example,
             batch_size: schedule.batch_size,
         };
-        let result = self.train(&schedule, params.trainable(), |step| work.loss(step * schedule.batch_size))?;
+        let result =
+            self.train(&schedule, params.trainable(), |step| work.loss(step * schedule.batch_size))?;
         save_causal_lm(&folder, &config, &Params::new("pretrained", result, &Device::Cpu), DType::F16)?;
         self.ctx.output.line(folder.display())
     }
@@ -146,8 +151,10 @@ impl Job<'_> {
     fn autoencoder(&self, mut r: Resolver) -> Outcome {
         let config = r.string("model.config", None, "Architecture: a config.json of an AutoencoderKL.");
         let config = r.require("model.config", config).unwrap_or_default();
-        let object_weight = r.float("loss.object_weight", 0.0, Some(4.0), "Weight of pixels off the background.");
-        let divergence = r.float("loss.divergence_weight", 0.0, Some(1e-4), "Weight of the divergence per latent number.");
+        let object_weight =
+            r.float("loss.object_weight", 0.0, Some(4.0), "Weight of pixels off the background.");
+        let divergence =
+            r.float("loss.divergence_weight", 0.0, Some(1e-4), "Weight of the divergence per latent number.");
         let schedule = Schedule::resolve(&mut r);
         self.settle(r)?;
         let config = VaeConfig::from_file(&ConfigFile::read(Path::new(&config))?)?;
@@ -158,7 +165,8 @@ impl Job<'_> {
             let (caption, picture) = make(world, index);
             (caption, pixels(&picture))
         };
-        let (_, params) = Params::fresh(schedule.seed, &Device::Cpu, |scope| AutoencoderKl::new(scope, &config))?;
+        let (_, params) =
+            Params::fresh(schedule.seed, &Device::Cpu, |scope| AutoencoderKl::new(scope, &config))?;
         let params = params.into_trainable()?;
         let vae = params.build(|scope| AutoencoderKl::new(scope, &config))?;
         let work = VaePretraining {
@@ -170,15 +178,25 @@ impl Job<'_> {
             object_weight: object_weight.unwrap_or(4.0) as f32,
             divergence_weight: divergence.unwrap_or(1e-4),
         };
-        let mut result = self.train(&schedule, params.trainable(), |step| work.loss(step * schedule.batch_size))?;
+        let mut result =
+            self.train(&schedule, params.trainable(), |step| work.loss(step * schedule.batch_size))?;
         let trained = Params::new("pretrained", result.clone(), &Device::Cpu);
         let vae = trained.build(|scope| AutoencoderKl::new(scope, &config))?;
         let samples: Vec<f32> = (0..1024).flat_map(|i| example(ELSEWHERE + i).1).collect();
-        let samples = Tensor::from_vec(samples, (1024, 3, config.sample_size, config.sample_size), &Device::Cpu)?;
+        let samples =
+            Tensor::from_vec(samples, (1024, 3, config.sample_size, config.sample_size), &Device::Cpu)?;
         whiten(&mut result, &vae.encode(&samples)?.mean)?;
         let folder = self.out.join("final");
-        files::write(&folder.join("diffusion_pytorch_model.safetensors"), result, DType::F16, BTreeMap::new())?;
-        files::write_json(&folder.join("config.json"), &VaeConfig { scaling_factor: 1.0, ..config }.to_json())?;
+        files::write(
+            &folder.join("diffusion_pytorch_model.safetensors"),
+            result,
+            DType::F16,
+            BTreeMap::new(),
+        )?;
+        files::write_json(
+            &folder.join("config.json"),
+            &VaeConfig { scaling_factor: 1.0, ..config }.to_json(),
+        )?;
         self.ctx.output.line(folder.display())
     }
 
@@ -216,12 +234,15 @@ impl Job<'_> {
             clip_tokenizer((0..20_000).map(|i| example(ELSEWHERE + i).0), positions, &tokens)?;
         }
         let tokenizer = ClipTokenizer::load(&tokens)?;
-        let text_config = ClipTextConfig { vocab_size: tokenizer.vocab_size(), ..ClipTextConfig::from_file(&text_file)? };
-        let build_unet = |params: &Params| params.build(|scope| UNet2DConditionModel::new(scope, &unet_config));
+        let text_config =
+            ClipTextConfig { vocab_size: tokenizer.vocab_size(), ..ClipTextConfig::from_file(&text_file)? };
+        let build_unet =
+            |params: &Params| params.build(|scope| UNet2DConditionModel::new(scope, &unet_config));
         let build_text = |params: &Params| params.build(|scope| ClipTextModel::new(scope, &text_config));
         let seed = schedule.seed;
         let fresh = |which: u64| seed.wrapping_mul(2).wrapping_add(which);
-        let (_, unet) = Params::fresh(fresh(0), &Device::Cpu, |s| UNet2DConditionModel::new(s, &unet_config))?;
+        let (_, unet) =
+            Params::fresh(fresh(0), &Device::Cpu, |s| UNet2DConditionModel::new(s, &unet_config))?;
         let (_, text) = Params::fresh(fresh(1), &Device::Cpu, |s| ClipTextModel::new(s, &text_config))?;
         let (unet, text) = (unet.into_trainable()?, text.into_trainable()?);
         let prefixed = |params: &Params, prefix: &str| -> Vec<(String, Tensor)> {
@@ -248,11 +269,18 @@ impl Job<'_> {
         };
         let result = self.train(&schedule, parameters, |step| work.loss(step * schedule.batch_size))?;
         let part = |prefix: &str| -> Vec<(String, Tensor)> {
-            let own = result.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())));
+            let own = result
+                .iter()
+                .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())));
             own.collect()
         };
         let (unet_folder, text_folder) = (folder.join("unet"), folder.join("text_encoder"));
-        files::write(&unet_folder.join("diffusion_pytorch_model.safetensors"), part(UNET), DType::F16, BTreeMap::new())?;
+        files::write(
+            &unet_folder.join("diffusion_pytorch_model.safetensors"),
+            part(UNET),
+            DType::F16,
+            BTreeMap::new(),
+        )?;
         files::write_json(&unet_folder.join("config.json"), &unet_config.to_json())?;
         files::write(&text_folder.join("model.safetensors"), part(TEXT), DType::F16, BTreeMap::new())?;
         files::write_json(&text_folder.join("config.json"), &text_config.to_json())?;

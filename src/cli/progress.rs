@@ -77,12 +77,11 @@ impl Progress {
         }
     }
 
-    /// A remark between two states of the progress, unless told to be quiet.
-    pub(crate) fn note(&self, text: impl Display) {
+    /// Lets something else write to the terminal without tearing the bar.
+    pub(crate) fn pause<T>(&self, write: impl FnOnce() -> T) -> T {
         match self {
-            Self::Hidden => {}
-            Self::Bar(bar) => bar.suspend(|| remark(text)),
-            Self::Lines(_) => remark(text),
+            Self::Bar(bar) => bar.suspend(write),
+            Self::Hidden | Self::Lines(_) => write(),
         }
     }
 
@@ -138,7 +137,13 @@ impl Lines {
         let rate = self.rate(now);
         let left = (self.total - done) as f64 / rate;
         let eta = if rate > 0.0 { format!(", {} left", duration(left)) } else { String::new() };
-        Some(format!("{}: {done}/{} {}, {rate:.3} a second{eta}{}", self.what, self.total, self.unit, self.tail()))
+        Some(format!(
+            "{}: {done}/{} {}, {rate:.3} a second{eta}{}",
+            self.what,
+            self.total,
+            self.unit,
+            self.tail()
+        ))
     }
 
     fn last(&self, now: Instant) -> String {
@@ -177,7 +182,10 @@ mod tests {
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut lines = Lines::new("sampling", "steps", 100, start);
         assert_eq!(lines.set(1, after(1)), None);
-        assert_eq!(lines.set(20, after(10)).as_deref(), Some("sampling: 20/100 steps, 2.000 a second, 40 s left"));
+        assert_eq!(
+            lines.set(20, after(10)).as_deref(),
+            Some("sampling: 20/100 steps, 2.000 a second, 40 s left")
+        );
         lines.detail = "loss 0.5".to_owned();
         assert_eq!(lines.set(21, after(11)), None);
         assert_eq!(lines.set(100, after(60)), None, "the last line tells the end");

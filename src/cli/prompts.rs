@@ -45,7 +45,8 @@ pub(crate) fn read_file(file: &Path) -> Outcome<Vec<String>> {
 
 fn prompt_of_row(file: &Path, row: usize, line: &str) -> Outcome<String> {
     let wrong = |what: String| Failure::data(format!("{}: row {row}: {what}", file.display()));
-    let value: Value = serde_json::from_str(line).map_err(|error| wrong(format!("not a JSON object: {error}")))?;
+    let value: Value =
+        serde_json::from_str(line).map_err(|error| wrong(format!("not a JSON object: {error}")))?;
     match value.get("prompt") {
         Some(Value::String(prompt)) => Ok(prompt.clone()),
         _ => Err(wrong("expected a string in field `prompt`".to_owned())),

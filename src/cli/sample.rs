@@ -13,11 +13,12 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use votive_diffusion::{DenoiseFn, Guidance, SamplerKind, StepNoise, initial_latents, sample};
 use votive_model::files;
+use votive_model::stable_diffusion::UNet2DConditionModel;
 
 /// Draw images with a Stable Diffusion model.
 ///
-/// Image number i (from 0, in the order of the prompts) is drawn from seed + i, so it is the same alone and in any
-/// batch; its file is 00000.png and so on.
+/// Image number i (from 0, in the order of the prompts) is drawn from seed + i, so but for rounding it does not depend
+/// on its batch; its file is 00000.png and so on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The model's folder, in diffusers' layout.
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 50)]
     steps: usize,
     /// Scale of classifier-free guidance; 1 or less guides nothing.
-    #[arg(long, value_name = "S", default_value_t = 7.5)]
+    #[arg(long, value_name = "S", default_value_t = 7.5, allow_negative_numbers = true)]
     cfg: f64,
     /// Seed of the first image.
     #[arg(long, value_name = "K", default_value_t = 0)]
@@ -89,14 +90,19 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let drawing = Drawing::new(args, &model)?;
     let finished = drawing.draw(&prompts, &seeds, &latents, ctx)?;
     if let Some(file) = &args.save_latents {
-        let tensors = [("latents", latents), ("final_latents", finished)].map(|(name, t)| (name.to_owned(), t));
+        let tensors =
+            [("latents", latents), ("final_latents", finished)].map(|(name, t)| (name.to_owned(), t));
         files::write(file, tensors, DType::F32, BTreeMap::new())?;
     }
     Ok(())
 }
 
 /// Starting noise from a file, checked against what the prompts and the model ask for.
-fn read_latents(file: &Path, (b, (c, h, w)): (usize, (usize, usize, usize)), device: &Device) -> Outcome<Tensor> {
+fn read_latents(
+    file: &Path,
+    (b, (c, h, w)): (usize, (usize, usize, usize)),
+    device: &Device,
+) -> Outcome<Tensor> {
     let wrong = |what: String| Failure::data(format!("{}: {what}", file.display()));
     let mut tensors = files::read(file, device)?.tensors;
     let Some(latents) = tensors.remove("latents") else {
@@ -105,7 +111,8 @@ fn read_latents(file: &Path, (b, (c, h, w)): (usize, (usize, usize, usize)), dev
     };
     if latents.dims() != [b, c, h, w] {
         let found = latents.dims();
-        let message = format!("tensor `latents`: expected shape {:?} for {b} prompts, found {found:?}", [b, c, h, w]);
+        let message =
+            format!("tensor `latents`: expected shape {:?} for {b} prompts, found {found:?}", [b, c, h, w]);
         return Err(wrong(message).hint("give one prompt for each latent, and --width and --height to fit"));
     }
     Ok(latents.to_dtype(DType::F32)?)
@@ -115,7 +122,7 @@ fn read_latents(file: &Path, (b, (c, h, w)): (usize, (usize, usize, usize)), dev
 struct Drawing<'a> {
     args: &'a Args,
     model: &'a ImageModel,
-    negative: Option<votive_model::stable_diffusion::UNet2DConditionModel>,
+    negative: Option<UNet2DConditionModel>,
 }
 
 impl<'a> Drawing<'a> {
@@ -135,9 +142,10 @@ impl<'a> Drawing<'a> {
         for (idx, (prompts, seeds)) in prompts.chunks(size).zip(seeds.chunks(size)).enumerate() {
             let start = latents.narrow(0, idx * size, prompts.len())?;
             let done = (idx * self.args.steps) as u64;
-            let latents = self.sample(prompts, seeds, &start, ctx, |step| progress.set(done + step as u64))?;
+            let latents =
+                self.sample(prompts, seeds, &start, ctx, |step| progress.set(done + step as u64))?;
             for (i, image) in self.model.decode(&latents)?.iter().enumerate() {
-                self.save(idx * size + i, &prompts[i], seeds[i], image, ctx)?;
+                progress.pause(|| self.save(idx * size + i, &prompts[i], seeds[i], image, ctx))?;
             }
             finished.push(latents);
         }

@@ -1,15 +1,13 @@
 //! `votive score`: log-probabilities of the completions of a data set.
 
-use crate::cli::text_model::TextModel;
-use crate::cli::{Context, Failure, Outcome, Progress};
+use crate::cli::{Context, Failure, Outcome};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use votive_data::{
-    FaultyRows, LongRows, RowPolicy, TextRecords, TokenizedPair, TokenizedUnpaired, read_text, write_jsonl,
-};
-use votive_model::{CausalLm, TokenBatch};
+use votive_data::{DataReport, FaultyRows, LongRows, RowPolicy, TextRecords, read_text, write_jsonl};
+use votive_model::{Lora, Params};
+use votive_train::front_end::{FrontEnd, Layout, Sample, TextFrontEnd};
 
 /// Write the log-probabilities of completions.
 ///
@@ -59,37 +57,44 @@ enum Faulty {
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let records = read_text(&args.data)?;
-    let model = TextModel::load(&args.model, args.adapter.as_deref(), &ctx.device()?)?;
-    let policy = args.policy(&model)?;
-    let batch = args.batch.get();
-    let (rows, report) = match records {
-        TextRecords::Pairs(records) => {
-            let (pairs, report) = model.tokenizer.tokenize_pairs(&records, policy)?;
-            ctx.output.note(&report);
-            let progress = ctx.output.progress("scoring", "rows", pairs.len() as u64);
-            (in_batches(&pairs, batch, progress, |pairs| score_pairs(&model, pairs))?, report)
-        }
-        TextRecords::Unpaired(records) => {
-            let (examples, report) = model.tokenizer.tokenize_unpaired(&records, policy)?;
-            ctx.output.note(&report);
-            let progress = ctx.output.progress("scoring", "rows", examples.len() as u64);
-            (in_batches(&examples, batch, progress, |examples| score_unpaired(&model, examples))?, report)
-        }
-    };
-    write_jsonl(&args.out, &rows)?;
-    if ctx.output.wants_json() {
-        return ctx.output.json(&json!({"out": args.out, "rows": rows.len(), "data": report}));
+    let device = ctx.device()?;
+    let (front, mut params) = TextFrontEnd::open(&args.model, &device)?;
+    if let Some(adapter) = &args.adapter {
+        params = params.with_lora(Lora::load(adapter, &device)?)?;
     }
-    ctx.output.line(format!("{} rows written to {}", rows.len(), args.out.display()))
+    let (front, report) = args.with_rows(front, records)?;
+    ctx.output.note(&report);
+    let scores = scores(&front, &params, args.batch.get(), ctx)?;
+    write_jsonl(&args.out, &scores)?;
+    if ctx.output.wants_json() {
+        return ctx.output.json(&json!({"out": args.out, "rows": scores.len(), "data": report}));
+    }
+    ctx.output.line(format!("{} rows written to {}", scores.len(), args.out.display()))
 }
 
 impl Args {
-    fn policy(&self, model: &TextModel) -> Outcome<RowPolicy> {
-        let positions = model.network.max_positions();
+    fn with_rows(&self, front: TextFrontEnd, records: TextRecords) -> Outcome<(TextFrontEnd, DataReport)> {
+        let positions = front.max_positions();
         let max_length = self.max_length.map_or(positions, NonZeroUsize::get);
         if max_length > positions {
-            return Err(Failure::usage(format!("--max-length {max_length}: the model has {positions} positions")));
+            return Err(Failure::usage(format!(
+                "--max-length {max_length}: the model has {positions} positions"
+            )));
         }
+        let policy = self.policy(max_length);
+        Ok(match records {
+            TextRecords::Pairs(records) => {
+                let (pairs, report) = front.tokenizer().tokenize_pairs(&records, policy)?;
+                (front.with_pairs(pairs), report)
+            }
+            TextRecords::Unpaired(records) => {
+                let (examples, report) = front.tokenizer().tokenize_unpaired(&records, policy)?;
+                (front.with_unpaired(examples, max_length), report)
+            }
+        })
+    }
+
+    fn policy(&self, max_length: usize) -> RowPolicy {
         let long_rows = match self.long_rows {
             Long::Error => LongRows::Error,
             Long::Drop => LongRows::Drop,
@@ -99,62 +104,41 @@ impl Args {
             Faulty::Error => FaultyRows::Error,
             Faulty::Drop => FaultyRows::Drop,
         };
-        Ok(RowPolicy { max_length: Some(max_length), long_rows, faulty_rows })
+        RowPolicy { max_length: Some(max_length), long_rows, faulty_rows }
     }
 }
 
-fn in_batches<T>(
-    rows: &[T],
-    size: usize,
-    progress: Progress,
-    score: impl Fn(&[T]) -> Outcome<Vec<Value>>,
-) -> Outcome<Vec<Value>> {
-    let mut scores = Vec::with_capacity(rows.len());
-    for batch in rows.chunks(size) {
-        scores.append(&mut score(batch)?);
-        progress.set(scores.len() as u64);
+/// One JSON object for each row, in the order of the data.
+fn scores(front: &TextFrontEnd, params: &Params, batch_size: usize, ctx: &Context) -> Outcome<Vec<Value>> {
+    let network = front.network(params)?;
+    let samples: Vec<Sample> = (0..front.rows()).map(|row| Sample { row, position: row }).collect();
+    let progress = ctx.output.progress("scoring", "rows", samples.len() as u64);
+    let mut scores = Vec::with_capacity(samples.len());
+    for samples in samples.chunks(batch_size) {
+        let batch = front.batch(0, samples)?;
+        let logps = front.logps(&network, &batch, None)?.to_vec1::<f32>()?;
+        let tokens: Vec<usize> = front.lengths(&batch).into_iter().map(|length| length as usize).collect();
+        let layout = front.layout(&batch);
+        for (i, sample) in samples.iter().enumerate() {
+            let j = samples.len() + i;
+            scores.push(match &layout {
+                Layout::Pairs => json!({
+                    "row": front.source_row(sample.row),
+                    "chosen_logps": logps[i],
+                    "rejected_logps": logps[j],
+                    "chosen_tokens": tokens[i],
+                    "rejected_tokens": tokens[j],
+                }),
+                Layout::Labelled(labels) => json!({
+                    "row": front.source_row(sample.row),
+                    "logps": logps[i],
+                    "tokens": tokens[i],
+                    "label": labels[i],
+                }),
+            });
+        }
+        progress.add(samples.len() as u64);
     }
     progress.finish();
     Ok(scores)
-}
-
-fn score_pairs(model: &TextModel, pairs: &[TokenizedPair]) -> Outcome<Vec<Value>> {
-    let chosen = pairs.iter().map(|pair| (&*pair.prompt_ids, &*pair.chosen_ids));
-    let rejected = pairs.iter().map(|pair| (&*pair.prompt_ids, &*pair.rejected_ids));
-    let logps = summed_logps(&model.network, &chosen.chain(rejected).collect::<Vec<_>>())?;
-    let (chosen, rejected) = logps.split_at(pairs.len());
-    let row = |((pair, chosen), rejected): ((&TokenizedPair, &f64), &f64)| {
-        json!({
-            "row": pair.row,
-            "chosen_logps": chosen,
-            "rejected_logps": rejected,
-            "chosen_tokens": pair.chosen_ids.len(),
-            "rejected_tokens": pair.rejected_ids.len(),
-        })
-    };
-    Ok(pairs.iter().zip(chosen).zip(rejected).map(row).collect())
-}
-
-fn score_unpaired(model: &TextModel, examples: &[TokenizedUnpaired]) -> Outcome<Vec<Value>> {
-    let sequences: Vec<_> = examples.iter().map(|one| (&*one.prompt_ids, &*one.completion_ids)).collect();
-    let logps = summed_logps(&model.network, &sequences)?;
-    let row = |(one, logps): (&TokenizedUnpaired, f64)| {
-        json!({"row": one.row, "logps": logps, "tokens": one.completion_ids.len(), "label": one.label})
-    };
-    Ok(examples.iter().zip(logps).map(row).collect())
-}
-
-/// Log-probability of each completion after its prompt, summed over its tokens, nats.
-fn summed_logps(network: &dyn CausalLm, sequences: &[(&[u32], &[u32])]) -> Outcome<Vec<f64>> {
-    let rows = sequences.iter().map(|(prompt, completion)| [*prompt, *completion].concat()).collect();
-    let places = |(row, (prompt, completion)): (usize, &(&[u32], &[u32]))| {
-        (prompt.len()..prompt.len() + completion.len()).map(move |at| (row, at))
-    };
-    let batch = TokenBatch::new(rows, sequences.iter().enumerate().flat_map(places).collect())?;
-    let logps = network.log_probs(&batch, None)?.to_vec1::<f32>()?;
-    let mut sums = vec![0.0; sequences.len()];
-    for (&(row, _), logp) in batch.wanted().iter().zip(logps) {
-        sums[row] += f64::from(logp);
-    }
-    Ok(sums)
 }

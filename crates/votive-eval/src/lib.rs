@@ -1,1 +1,9 @@
-//! votive-eval
+//! Evaluation: exact scores of generated texts and images on the playground worlds, and whether a change is real.
+//!
+//! Invariant: nothing here updates a parameter; there is no optimizer and no objective.
+
+mod gain;
+mod world;
+
+pub use gain::{Gain, Share, paired_gain, share};
+pub use world::{Outcome, by_category, grade_images, grade_texts};

@@ -7,7 +7,7 @@ use votive_tensor as ops;
 
 /// A linear map, with a low-rank adapter if the parameters have one for it.
 #[derive(Clone, Debug)]
-pub struct Linear {
+pub(crate) struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
     lora: Option<(Tensor, Tensor, f64)>,
@@ -18,7 +18,7 @@ impl Linear {
     ///
     /// # Errors
     /// Those of [`Scope::get`].
-    pub fn new(scope: &Scope, ins: usize, outs: usize, bias: bool) -> Result<Self> {
+    pub(crate) fn new(scope: &Scope, ins: usize, outs: usize, bias: bool) -> Result<Self> {
         Self::with_init(scope, ins, outs, bias, Init::fan_in(ins))
     }
 
@@ -26,23 +26,17 @@ impl Linear {
     ///
     /// # Errors
     /// Those of [`Scope::get`].
-    pub fn with_init(scope: &Scope, ins: usize, outs: usize, bias: bool, init: Init) -> Result<Self> {
+    pub(crate) fn with_init(scope: &Scope, ins: usize, outs: usize, bias: bool, init: Init) -> Result<Self> {
         let weight = scope.get("weight", &[outs, ins], init)?;
         let bias = bias.then(|| scope.get("bias", &[outs], Init::Zero)).transpose()?;
         Ok(Self { weight, bias, lora: scope.lora() })
-    }
-
-    /// The weight, `(outs, ins)`.
-    #[must_use]
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
     }
 
     /// `x (…, ins)` → `(…, outs)`.
     ///
     /// # Errors
     /// If the sizes don't fit.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = ops::linear(x, &self.weight, self.bias.as_ref())?;
         match &self.lora {
             None => Ok(y),
@@ -53,7 +47,7 @@ impl Linear {
 
 /// A convolution with bias.
 #[derive(Clone, Debug)]
-pub struct Conv2d {
+pub(crate) struct Conv2d {
     weight: Tensor,
     bias: Tensor,
     stride: usize,
@@ -65,7 +59,7 @@ impl Conv2d {
     ///
     /// # Errors
     /// Those of [`Scope::get`].
-    pub fn new(
+    pub(crate) fn new(
         scope: &Scope,
         ins: usize,
         outs: usize,
@@ -81,14 +75,14 @@ impl Conv2d {
     ///
     /// # Errors
     /// If the sizes don't fit.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::conv2d(x, &self.weight, &self.bias, self.stride, self.padding)?)
     }
 }
 
 /// Root-mean-square normalisation of the last dimension.
 #[derive(Clone, Debug)]
-pub struct RmsNorm {
+pub(crate) struct RmsNorm {
     weight: Tensor,
     eps: f64,
 }
@@ -98,7 +92,7 @@ impl RmsNorm {
     ///
     /// # Errors
     /// Those of [`Scope::get`].
-    pub fn new(scope: &Scope, width: usize, eps: f64) -> Result<Self> {
+    pub(crate) fn new(scope: &Scope, width: usize, eps: f64) -> Result<Self> {
         Ok(Self { weight: scope.get("weight", &[width], Init::One)?, eps })
     }
 
@@ -106,14 +100,14 @@ impl RmsNorm {
     ///
     /// # Errors
     /// If the sizes don't fit.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::rms_norm(x, &self.weight, self.eps)?)
     }
 }
 
 /// Layer normalisation of the last dimension.
 #[derive(Clone, Debug)]
-pub struct LayerNorm {
+pub(crate) struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
     eps: f64,
@@ -124,7 +118,7 @@ impl LayerNorm {
     ///
     /// # Errors
     /// Those of [`Scope::get`].
-    pub fn new(scope: &Scope, width: usize, eps: f64) -> Result<Self> {
+    pub(crate) fn new(scope: &Scope, width: usize, eps: f64) -> Result<Self> {
         let weight = scope.get("weight", &[width], Init::One)?;
         Ok(Self { weight, bias: scope.get("bias", &[width], Init::Zero)?, eps })
     }
@@ -133,14 +127,14 @@ impl LayerNorm {
     ///
     /// # Errors
     /// If the sizes don't fit.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::layer_norm(x, &self.weight, &self.bias, self.eps)?)
     }
 }
 
 /// Group normalisation of channels.
 #[derive(Clone, Debug)]
-pub struct GroupNorm {
+pub(crate) struct GroupNorm {
     weight: Tensor,
     bias: Tensor,
     groups: usize,
@@ -152,7 +146,7 @@ impl GroupNorm {
     ///
     /// # Errors
     /// Those of [`Scope::get`].
-    pub fn new(scope: &Scope, channels: usize, groups: usize, eps: f64) -> Result<Self> {
+    pub(crate) fn new(scope: &Scope, channels: usize, groups: usize, eps: f64) -> Result<Self> {
         let weight = scope.get("weight", &[channels], Init::One)?;
         Ok(Self { weight, bias: scope.get("bias", &[channels], Init::Zero)?, groups, eps })
     }
@@ -161,14 +155,14 @@ impl GroupNorm {
     ///
     /// # Errors
     /// If the sizes don't fit.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::group_norm(x, &self.weight, &self.bias, self.groups, self.eps)?)
     }
 }
 
 /// A table of vectors.
 #[derive(Clone, Debug)]
-pub struct Embedding {
+pub(crate) struct Embedding {
     weight: Tensor,
 }
 
@@ -177,13 +171,13 @@ impl Embedding {
     ///
     /// # Errors
     /// Those of [`Scope::get`].
-    pub fn new(scope: &Scope, entries: usize, width: usize, init: Init) -> Result<Self> {
+    pub(crate) fn new(scope: &Scope, entries: usize, width: usize, init: Init) -> Result<Self> {
         Ok(Self { weight: scope.get("weight", &[entries, width], init)? })
     }
 
     /// The table, `(entries, width)`.
     #[must_use]
-    pub fn weight(&self) -> &Tensor {
+    pub(crate) fn weight(&self) -> &Tensor {
         &self.weight
     }
 
@@ -191,7 +185,7 @@ impl Embedding {
     ///
     /// # Errors
     /// If an id is not in the table.
-    pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, ids: &Tensor) -> Result<Tensor> {
         let (rows, positions) = ids.dims2()?;
         let flat = self.weight.index_select(&ids.flatten_all()?, 0)?;
         Ok(flat.reshape((rows, positions, self.weight.dim(1)?))?)

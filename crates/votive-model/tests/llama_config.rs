@@ -168,6 +168,8 @@ fn refusals_name_the_field_and_what_is_supported() {
     );
     refuse("llama", json!({"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}}), &["auto_map", "own code"]);
     refuse("llama", json!({"num_key_value_heads": 3}), &["num_key_value_heads", "divisor of the 8"]);
+    refuse("llama", json!({"num_key_value_heads": 0}), &["num_key_value_heads", "divisor of the 8"]);
+    refuse("llama", json!({"intermediate_size": 0}), &["intermediate_size", "1 or more"]);
     refuse("llama", json!({"head_dim": 7}), &["head_dim", "even"]);
     refuse("llama", json!({"vocab_size": "many"}), &["vocab_size", "a whole number", "many"]);
     refuse("llama", json!({"eos_token_id": "x"}), &["eos_token_id", "token id"]);

@@ -61,7 +61,12 @@ impl Completion {
     const REJECTED: [&'static str; 2] = ["reference_rejected_logps", "rejected_lengths"];
     const UNPAIRED: [&'static str; 2] = ["reference_logps", "lengths"];
 
-    fn new(names: [&'static str; 2], policy_logps: Tensor, reference: Option<Tensor>, lengths: Option<Tensor>) -> Self {
+    fn new(
+        names: [&'static str; 2],
+        policy_logps: Tensor,
+        reference: Option<Tensor>,
+        lengths: Option<Tensor>,
+    ) -> Self {
         Self { policy_logps, reference_logps: reference, lengths, names }
     }
 
@@ -84,11 +89,16 @@ impl Completion {
     }
 
     fn check(&self, expected: &[usize]) -> Result<()> {
-        let parts = [("policy_logps", Some(&self.policy_logps)), (self.names[0], self.reference_logps.as_ref())];
+        let parts =
+            [("policy_logps", Some(&self.policy_logps)), (self.names[0], self.reference_logps.as_ref())];
         for (name, tensor) in parts.into_iter().chain([(self.names[1], self.lengths.as_ref())]) {
             let found = tensor.map_or(expected, Tensor::dims);
             if found != expected || expected.len() != 1 {
-                return Err(ObjectiveError::Shape { name, expected: expected.to_vec(), found: found.to_vec() });
+                return Err(ObjectiveError::Shape {
+                    name,
+                    expected: expected.to_vec(),
+                    found: found.to_vec(),
+                });
             }
         }
         Ok(())
@@ -179,7 +189,11 @@ impl UnpairedInputs {
     /// Unpaired completions without a reference.
     #[must_use]
     pub fn new(policy_logps: Tensor, labels: Tensor) -> Self {
-        Self { completions: Completion::new(Completion::UNPAIRED, policy_logps, None, None), labels, kl: None }
+        Self {
+            completions: Completion::new(Completion::UNPAIRED, policy_logps, None, None),
+            labels,
+            kl: None,
+        }
     }
 
     /// Adds the reference's log-probabilities.
@@ -221,7 +235,11 @@ impl UnpairedInputs {
         let kl = self.kl.as_ref().map_or(&[][..], Tensor::dims);
         for (name, expected, found) in [("labels", expected, self.labels.dims()), ("kl", &[][..], kl)] {
             if expected != found {
-                return Err(ObjectiveError::Shape { name, expected: expected.to_vec(), found: found.to_vec() });
+                return Err(ObjectiveError::Shape {
+                    name,
+                    expected: expected.to_vec(),
+                    found: found.to_vec(),
+                });
             }
         }
         Ok(())

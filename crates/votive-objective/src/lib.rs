@@ -12,6 +12,8 @@ pub mod pair;
 mod registry;
 pub mod unpaired;
 
-pub use contract::{Completion, Needs, PairInputs, PairLoss, PairObjective, UnpairedInputs, UnpairedLoss, UnpairedObjective};
+pub use contract::{
+    Completion, Needs, PairInputs, PairLoss, PairObjective, UnpairedInputs, UnpairedLoss, UnpairedObjective,
+};
 pub use error::{ObjectiveError, Result};
 pub use registry::{Domain, METHODS, MethodSpec, Objective, OptionDoc, find};

@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Every method, sorted by id.
-pub static METHODS: &[&MethodSpec] = &[&pair::dpo::SPEC, &pair::ipo::SPEC, &unpaired::kto::SPEC, &pair::simpo::SPEC];
+pub static METHODS: &[&MethodSpec] =
+    &[&pair::dpo::SPEC, &pair::ipo::SPEC, &unpaired::kto::SPEC, &pair::simpo::SPEC];
 
 /// Where a method has been published or checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

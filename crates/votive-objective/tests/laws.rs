@@ -29,7 +29,8 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let columns = [CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, LENGTHS, OTHER_LENGTHS].map(Vec::from);
+        let columns =
+            [CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, LENGTHS, OTHER_LENGTHS].map(Vec::from);
         Self { columns, withheld: None, dtype: DType::F64 }
     }
 
@@ -42,7 +43,8 @@ impl Case {
         let has = |need| self.withheld != Some(need);
         let chosen = Var::from_tensor(&self.column(0)).unwrap();
         let rejected = Var::from_tensor(&self.column(1)).unwrap();
-        let vec = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let vec =
+            |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let (policy_c, policy_r) = (chosen.as_tensor().clone(), rejected.as_tensor().clone());
         let loss = match objective {
             Objective::Pair(objective) => {
@@ -68,7 +70,8 @@ impl Case {
                     inputs = inputs.with_lengths(join(&self.column(4), &self.column(5)));
                 }
                 if has(Needs::KL) {
-                    inputs = inputs.with_kl(Tensor::new(0.3f64, &Device::Cpu).unwrap().to_dtype(self.dtype).unwrap());
+                    inputs = inputs
+                        .with_kl(Tensor::new(0.3f64, &Device::Cpu).unwrap().to_dtype(self.dtype).unwrap());
                 }
                 let loss = objective.evaluate(&inputs)?.per_example;
                 (loss.narrow(0, 0, n)? + loss.narrow(0, n, n)?)?
@@ -117,7 +120,9 @@ fn what_is_declared_is_what_is_read() {
             match (spec.needs.contains(need), found) {
                 (true, Err(ObjectiveError::Missing(_))) => {}
                 (false, Ok(found)) => assert_eq!(found, full, "{}", spec.id),
-                (declared, other) => panic!("{}: {need:?} declared: {declared}, withheld: {other:?}", spec.id),
+                (declared, other) => {
+                    panic!("{}: {need:?} declared: {declared}, withheld: {other:?}", spec.id)
+                }
             }
         }
     }
@@ -174,7 +179,11 @@ fn gradients_are_those_of_finite_differences() {
                 case.run(&objective).unwrap().0.iter().sum::<f64>()
             };
             let expected = (loss(1e-5) - loss(-1e-5)) / 2e-5;
-            assert!((slope - expected).abs() < 1e-7 * expected.abs().max(1.0), "{}: {slope} {expected}", spec.id);
+            assert!(
+                (slope - expected).abs() < 1e-7 * expected.abs().max(1.0),
+                "{}: {slope} {expected}",
+                spec.id
+            );
         }
     }
 }
@@ -198,6 +207,7 @@ fn losses_and_gradients_stay_finite_far_out_and_agree_in_f32() {
 #[test]
 fn shapes_that_would_broadcast_are_refused() {
     let Objective::Pair(dpo) = objective(METHODS[0]) else { panic!("dpo is a pair objective") };
-    let inputs = PairInputs::new(tensor(&CHOSEN), tensor(&[0.0])).with_reference(tensor(&CHOSEN), tensor(&CHOSEN));
+    let inputs =
+        PairInputs::new(tensor(&CHOSEN), tensor(&[0.0])).with_reference(tensor(&CHOSEN), tensor(&CHOSEN));
     assert!(matches!(dpo.evaluate(&inputs), Err(ObjectiveError::Shape { .. })));
 }

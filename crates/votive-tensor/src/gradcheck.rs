@@ -15,9 +15,8 @@ pub fn gradient_error(inputs: &[Tensor], function: impl Fn(&[Tensor]) -> Result<
     let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
     let output = function(&tracked)?;
     let weights = weights_like(&output)?;
-    let objective = |inputs: &[Tensor]| -> Result<f64> {
-        (function(inputs)? * &weights)?.sum_all()?.to_scalar::<f64>()
-    };
+    let objective =
+        |inputs: &[Tensor]| -> Result<f64> { (function(inputs)? * &weights)?.sum_all()?.to_scalar::<f64>() };
     let grads = (output * &weights)?.sum_all()?.backward()?;
     let mut worst = 0.0f64;
     for (index, var) in vars.iter().enumerate() {
@@ -69,7 +68,8 @@ pub(crate) mod tests {
         let refs: Vec<&Tensor> = inputs.iter().collect();
         let fused = apply(kernel.clone(), &refs).unwrap();
         let composed = kernel.composed(&refs).unwrap();
-        let distance = (&fused - &composed).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+        let distance =
+            (&fused - &composed).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
         assert_eq!(fused.dims(), composed.dims(), "{}", K::NAME);
         assert!(distance < 1e-5, "{}: fused and composed differ by {distance}", K::NAME);
         let error = gradient_error(inputs, |x| apply(kernel.clone(), &x.iter().collect::<Vec<_>>())).unwrap();

@@ -4,7 +4,8 @@
 //! wherever candle works and is fast where it was written to be.
 
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Error, Layout, Result, Shape, Storage, Tensor, WithDType,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Error, Layout, Result, Shape, Storage, Tensor,
+    WithDType,
 };
 use num_traits::{Float, NumAssign};
 
@@ -166,10 +167,16 @@ impl<K: Kernel> Fused<K> {
         }
     }
 
-    fn backward_in<R: Real>(&self, inputs: &[&Tensor], output: &Tensor, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+    fn backward_in<R: Real>(
+        &self,
+        inputs: &[&Tensor],
+        output: &Tensor,
+        grad: &Tensor,
+    ) -> Result<Vec<Option<Tensor>>> {
         let wanted: Vec<bool> = inputs.iter().map(|tensor| tensor.track_op()).collect();
         let grad = grad.contiguous()?;
-        let read: Vec<_> = inputs.iter().copied().chain([output, &grad]).map(Tensor::storage_and_layout).collect();
+        let read: Vec<_> =
+            inputs.iter().copied().chain([output, &grad]).map(Tensor::storage_and_layout).collect();
         let mut slices = Vec::with_capacity(read.len());
         for (storage, layout) in &read {
             match &**storage {
@@ -211,11 +218,23 @@ impl<K: Kernel> CustomOp2 for Fused<K> {
         K::NAME
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         self.forward(&[(s1, l1), (s2, l2)])
     }
 
-    fn bwd(&self, a: &Tensor, b: &Tensor, res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let mut grads = self.backward(&[a, b], res, grad)?.into_iter();
         Ok((grads.next().flatten(), grads.next().flatten()))
     }
@@ -301,8 +320,14 @@ pub(crate) fn matmul<R: Real>(
     threads: Threads,
 ) {
     let ((out, om), (a, am), (b, bm)) = (out, a, b);
-    assert!(am.cols == bm.rows && om.rows == am.rows && om.cols == bm.cols, "matmul: {om:?} = {am:?} · {bm:?}");
-    assert!(om.extent() <= out.len() && am.extent() <= a.len() && bm.extent() <= b.len(), "matmul: slice too short");
+    assert!(
+        am.cols == bm.rows && om.rows == am.rows && om.cols == bm.cols,
+        "matmul: {om:?} = {am:?} · {bm:?}"
+    );
+    assert!(
+        om.extent() <= out.len() && am.extent() <= a.len() && bm.extent() <= b.len(),
+        "matmul: slice too short"
+    );
     let parallelism = match threads {
         Threads::All => gemm::Parallelism::Rayon(0),
         Threads::One => gemm::Parallelism::None,

@@ -56,7 +56,12 @@ impl Draws {
         let mixed = splitmix(seed ^ splitmix(stream as u64));
         Self {
             key: [mixed as u32, (mixed >> 32) as u32],
-            counter: [0, step as u32, sample as u32, ((step >> 32) as u32) ^ ((sample >> 32) as u32).rotate_left(16)],
+            counter: [
+                0,
+                step as u32,
+                sample as u32,
+                ((step >> 32) as u32) ^ ((sample >> 32) as u32).rotate_left(16),
+            ],
             block: [0; 4],
             used: 4,
             spare_normal: None,
@@ -166,7 +171,10 @@ mod tests {
     #[test]
     fn known_answers_of_random123() {
         assert_eq!(philox4x32([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
-        assert_eq!(philox4x32([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        assert_eq!(
+            philox4x32([u32::MAX; 4], [u32::MAX; 2]),
+            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
+        );
         assert_eq!(
             philox4x32([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]

@@ -108,7 +108,6 @@ impl CustomOp1 for Recomputed {
     }
 }
 
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -128,12 +127,19 @@ mod tests {
             let mut h = x.clone();
             // The last weight is used twice, once outside a segment.
             for w in tensors.iter().chain([&tensors[2]]) {
-                h = if recompute { recorder.segment(&h, layer(w.clone())).unwrap() } else { layer(w.clone())(&h).unwrap() };
+                h = if recompute {
+                    recorder.segment(&h, layer(w.clone())).unwrap()
+                } else {
+                    layer(w.clone())(&h).unwrap()
+                };
             }
             let loss = linear(&h, &tensors[2], None).unwrap().sqr().unwrap().sum_all().unwrap();
             let grads = recorder.merge(&loss.backward().unwrap()).unwrap();
             let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-            (loss.to_scalar::<f64>().unwrap(), grads.into_iter().map(|g| flat(&g.unwrap())).collect::<Vec<_>>())
+            (
+                loss.to_scalar::<f64>().unwrap(),
+                grads.into_iter().map(|g| flat(&g.unwrap())).collect::<Vec<_>>(),
+            )
         };
         let (plain, recomputed) = (run(false), run(true));
         assert_eq!(plain.0, recomputed.0);

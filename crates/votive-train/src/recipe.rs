@@ -168,6 +168,21 @@ impl Resolver {
         self.ask(key, &kind, default, doc, read, |v| Value::from(*v))
     }
 
+    /// A list of whole numbers, or nothing.
+    pub fn whole_list(&mut self, key: &str, doc: &'static str) -> Option<Vec<u64>> {
+        let read = |v: &Value| {
+            let list = v.as_array().filter(|list| !list.is_empty())?;
+            list.iter().map(|n| n.as_integer().and_then(|n| u64::try_from(n).ok())).collect()
+        };
+        let show = |v: &Vec<u64>| v.iter().map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect();
+        self.ask(key, "a list of whole numbers ≥ 0", None, doc, read, show)
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&mut self, key: &str, default: bool, doc: &'static str) -> bool {
+        self.ask(key, "true or false", Some(default), doc, Value::as_bool, |v| Value::from(*v)).unwrap_or(default)
+    }
+
     /// Two numbers in [0, 1).
     pub fn betas(&mut self, key: &str, default: [f64; 2], doc: &'static str) -> [f64; 2] {
         let read = |v: &Value| {
@@ -202,6 +217,23 @@ impl Resolver {
     pub fn touch(&mut self, key: &str) {
         if let Some(given) = self.given.get_mut(key) {
             given.used = true;
+        }
+    }
+
+    /// Marks every key below `prefix` as asked for, because the table itself is the mistake.
+    pub fn touch_below(&mut self, prefix: &str) {
+        let below = format!("{prefix}.");
+        for (key, given) in &mut self.given {
+            if key == prefix || key.starts_with(&below) {
+                given.used = true;
+            }
+        }
+    }
+
+    /// Settles the value of a key that was asked for: what the plan shows and a resumed run reads.
+    pub fn settle(&mut self, key: &str, value: &str) {
+        for setting in self.settings.iter_mut().filter(|setting| setting.key == key && setting.value.is_some()) {
+            setting.value = Some(Value::from(value).to_string());
         }
     }
 

@@ -51,7 +51,9 @@ fn report(args: &Args, options: &Value, losses: &[f64], ctx: &Context) -> Outcom
     let (id, n, out) = (args.method.id, losses.len(), &args.out);
     let mean = losses.iter().sum::<f64>() / n as f64;
     if ctx.output.wants_json() {
-        return ctx.output.json(&json!({"objective": id, "options": options, "n": n, "mean_loss": mean, "out": out}));
+        return ctx
+            .output
+            .json(&json!({"objective": id, "options": options, "n": n, "mean_loss": mean, "out": out}));
     }
     ctx.output.line(format!("{id}: mean loss {mean} over {n} rows, written to {}", out.display()))
 }
@@ -60,9 +62,9 @@ fn report(args: &Args, options: &Value, losses: &[f64], ctx: &Context) -> Outcom
 fn options(method: &MethodSpec, changes: &[String]) -> Outcome<Value> {
     let mut options = (method.defaults)();
     for change in changes {
-        let (name, value) = change
-            .split_once('=')
-            .ok_or_else(|| Failure::usage(format!("--set {change}: expected OPTION=VALUE, such as beta=0.1")))?;
+        let (name, value) = change.split_once('=').ok_or_else(|| {
+            Failure::usage(format!("--set {change}: expected OPTION=VALUE, such as beta=0.1"))
+        })?;
         let (name, value) = (name.trim(), value.trim());
         match options.get_mut(name) {
             Some(option) => *option = parse(value),
@@ -80,7 +82,11 @@ fn parse(value: &str) -> Value {
 
 fn unknown_option(method: &MethodSpec, name: &str) -> Failure {
     let known: Vec<&str> = method.options.iter().map(|option| option.name).collect();
-    let failure = Failure::usage(format!("objective `{}` has no option `{name}`; it has {}", method.id, known.join(", ")));
+    let failure = Failure::usage(format!(
+        "objective `{}` has no option `{name}`; it has {}",
+        method.id,
+        known.join(", ")
+    ));
     suggest(failure, name, known)
 }
 
@@ -147,7 +153,8 @@ impl Given {
 
 /// Refuses a file that lacks inputs. A need that the objective does not have is met wholly or not at all.
 fn require(path: &Path, known: &[Input], needs: Needs, file: &BTreeMap<String, Tensor>) -> Outcome {
-    let is_begun = |need: Needs| known.iter().any(|input| input.need == need && file.contains_key(input.name));
+    let is_begun =
+        |need: Needs| known.iter().any(|input| input.need == need && file.contains_key(input.name));
     let is_missing = |input: &&Input| {
         !file.contains_key(input.name) && (needs.contains(input.need) || is_begun(input.need))
     };
@@ -163,7 +170,10 @@ fn evaluate(objective: &Objective, given: &Given) -> Outcome<BTreeMap<String, Te
     let (loss, rewards) = match objective {
         Objective::Pair(objective) => {
             let result = objective.evaluate(&pair_inputs(given)?)?;
-            let rewards = vec![("chosen_rewards", result.chosen_rewards), ("rejected_rewards", result.rejected_rewards)];
+            let rewards = vec![
+                ("chosen_rewards", result.chosen_rewards),
+                ("rejected_rewards", result.rejected_rewards),
+            ];
             (result.per_pair, rewards)
         }
         Objective::Unpaired(objective) => {
@@ -176,7 +186,8 @@ fn evaluate(objective: &Objective, given: &Given) -> Outcome<BTreeMap<String, Te
         rewards.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
     for (name, var) in &given.vars {
         // What the loss does not depend on has no entry: its gradient is zero.
-        let gradient = gradients.get(var).map_or_else(|| var.zeros_like(), |gradient| Ok(gradient.clone()))?;
+        let gradient =
+            gradients.get(var).map_or_else(|| var.zeros_like(), |gradient| Ok(gradient.clone()))?;
         outputs.insert(format!("grad.{name}"), gradient);
     }
     outputs.insert(LOSS.to_owned(), loss.detach());
@@ -186,7 +197,8 @@ fn evaluate(objective: &Objective, given: &Given) -> Outcome<BTreeMap<String, Te
 fn pair_inputs(given: &Given) -> Outcome<PairInputs> {
     let mut pairs = PairInputs::new(given.get("policy_chosen_logps")?, given.get("policy_rejected_logps")?);
     if given.has("reference_chosen_logps") {
-        let (chosen, rejected) = (given.get("reference_chosen_logps")?, given.get("reference_rejected_logps")?);
+        let (chosen, rejected) =
+            (given.get("reference_chosen_logps")?, given.get("reference_rejected_logps")?);
         pairs = pairs.with_reference(chosen, rejected);
     }
     if given.has("chosen_lengths") {

@@ -35,7 +35,8 @@ const UNPAIRED: &[Input] = &[
 ];
 
 const LOSS: (&str, &str) = ("per_pair_loss", "(B,) loss of each pair, not reduced");
-const GRADIENT: (&str, &str) = ("grad.<input>", "gradient of the sum of the losses by each floating input that was given");
+const GRADIENT: (&str, &str) =
+    ("grad.<input>", "gradient of the sum of the losses by each floating input that was given");
 
 /// Everything that an objective of this kind can be given, in a fixed order.
 pub(crate) fn of(objective: &Objective) -> &'static [Input] {

@@ -46,7 +46,8 @@ fn list(ctx: &Context) -> Outcome {
     }
     let header = ["id", "title", "domains", "needs", "options", "paper"].map(str::to_owned);
     let row = |spec: &&MethodSpec| {
-        let options = defaults(spec).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        let options =
+            defaults(spec).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
         let cells = [spec.id, spec.title].map(str::to_owned);
         let [id, title] = cells;
         [id, title, domains(spec).join(", "), needs(spec.needs), options.join(" "), spec.paper.to_owned()]
@@ -66,19 +67,33 @@ fn show(spec: &MethodSpec, ctx: &Context) -> Outcome {
         value["outputs"] = outputs.iter().map(|(name, doc)| json!({"name": name, "doc": doc})).collect();
         return ctx.output.json(&value);
     }
-    let docs = |name: &str| spec.options.iter().find(|option| option.name == name).map_or("", |option| option.doc);
+    let docs =
+        |name: &str| spec.options.iter().find(|option| option.name == name).map_or("", |option| option.doc);
     let mut text = format!("{}: {}\n\n", spec.id, spec.title);
-    let facts = [("paper", spec.paper.to_owned()), ("domains", domains(spec).join(", ")), ("needs", needs(spec.needs))];
+    let facts = [
+        ("paper", spec.paper.to_owned()),
+        ("domains", domains(spec).join(", ")),
+        ("needs", needs(spec.needs)),
+    ];
     text += &table(&facts.map(|(name, value)| [format!("  {name}"), value]));
     text += &format!("\nIn a recipe\n  [objective.{}]\n", spec.id);
     let options = defaults(spec).into_iter();
-    let option = |(name, value): (String, Value)| [format!("  {name} = {value}"), format!("# {}", docs(&name))];
+    let option =
+        |(name, value): (String, Value)| [format!("  {name} = {value}"), format!("# {}", docs(&name))];
     text += &table(&options.map(option).collect::<Vec<_>>());
     text += &format!("\nInputs of `votive methods eval {}`, f64 or f32\n", spec.id);
     let needed = |input: &&inputs::Input| is_needed(input.need);
-    text += &table(&inputs.iter().filter(needed).map(|input| [format!("  {}", input.name), input.doc.to_owned()]).collect::<Vec<_>>());
+    text += &table(
+        &inputs
+            .iter()
+            .filter(needed)
+            .map(|input| [format!("  {}", input.name), input.doc.to_owned()])
+            .collect::<Vec<_>>(),
+    );
     text += "\nOutputs, in the type of the inputs\n";
-    text += &table(&outputs.iter().map(|(name, doc)| [format!("  {name}"), (*doc).to_owned()]).collect::<Vec<_>>());
+    text += &table(
+        &outputs.iter().map(|(name, doc)| [format!("  {name}"), (*doc).to_owned()]).collect::<Vec<_>>(),
+    );
     ctx.output.line(text.trim_end())
 }
 
@@ -121,7 +136,8 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
     for row in rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
     text

@@ -56,7 +56,8 @@ impl Family {
     }
 
     fn defaults(self) -> Defaults {
-        let none = Defaults { key_value_heads: None, head_dim: None, max_positions: 2048, bos: None, eos: None };
+        let none =
+            Defaults { key_value_heads: None, head_dim: None, max_positions: 2048, bos: None, eos: None };
         let llama = Defaults { bos: Some(1), eos: Some(2), ..none };
         let qwen = Defaults { key_value_heads: Some(32), max_positions: 32_768, ..none };
         match self {
@@ -164,8 +165,8 @@ impl LlamaConfig {
         let family = Family::read(config)?;
         refuse_what_is_not_implemented(config)?;
         let defaults = family.defaults();
-        let hidden_size = config.usize("hidden_size")?;
-        let num_hidden_layers = config.usize("num_hidden_layers")?;
+        let hidden_size = positive(config, "hidden_size")?;
+        let num_hidden_layers = positive(config, "num_hidden_layers")?;
         let num_attention_heads = positive(config, "num_attention_heads")?;
         let max_position_embeddings =
             config.maybe_usize("max_position_embeddings")?.unwrap_or(defaults.max_positions);
@@ -176,7 +177,7 @@ impl LlamaConfig {
             family,
             vocab_size: positive(config, "vocab_size")?,
             hidden_size,
-            intermediate_size: config.usize("intermediate_size")?,
+            intermediate_size: positive(config, "intermediate_size")?,
             num_hidden_layers,
             num_attention_heads,
             num_key_value_heads: config
@@ -220,11 +221,11 @@ impl LlamaConfig {
     }
 
     fn check(self, config: &ConfigFile) -> Result<Self> {
-        if self.num_key_value_heads == 0 || self.num_attention_heads % self.num_key_value_heads != 0 {
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             let supported = format!("a divisor of the {} attention heads", self.num_attention_heads);
             return Err(config.unsupported("num_key_value_heads", &supported));
         }
-        if self.head_dim == 0 || self.head_dim % 2 != 0 {
+        if self.head_dim == 0 || !self.head_dim.is_multiple_of(2) {
             let supported = format!("an even width of a head, not {}", self.head_dim);
             return Err(config.unsupported("head_dim", &supported));
         }

@@ -68,7 +68,9 @@ impl ClipTextConfig {
     /// If a field has the wrong type, or a value that is not supported.
     pub fn from_file(file: &ConfigFile) -> Result<Self> {
         file.only("model_type", &[json!("clip_text_model")])?;
-        let or = |field: &str, default: usize| -> Result<usize> { Ok(file.maybe_usize(field)?.unwrap_or(default)) };
+        let or = |field: &str, default: usize| -> Result<usize> {
+            Ok(file.maybe_usize(field)?.unwrap_or(default))
+        };
         // Lists of end tokens and ids beyond u32 say nothing to the network.
         let id = |field: &str, default: u32| {
             file.get(field).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()).unwrap_or(default)
@@ -91,7 +93,7 @@ impl ClipTextConfig {
             eos_token_id: id("eos_token_id", 49407),
             pad_token_id: id("pad_token_id", 1),
         };
-        if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 {
+        if config.hidden_size == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
             return Err(file.unsupported("num_attention_heads", "a divisor of hidden_size"));
         }
         Ok(config)

@@ -96,7 +96,8 @@ impl StableDiffusionFolder {
         for component in Component::ALL {
             index.only(component.folder(), &[json!(component.class())])?;
         }
-        let config = |component: Component| ConfigFile::read(&root.join(component.folder()).join("config.json"));
+        let config =
+            |component: Component| ConfigFile::read(&root.join(component.folder()).join("config.json"));
         let unet_file = config(Component::UNet)?;
         let folder = Self {
             root: root.into(),
@@ -115,7 +116,12 @@ impl StableDiffusionFolder {
     fn check(&self) -> Result<()> {
         let (unet, latent) = (&self.unet, self.vae.latent_channels);
         let pairs = [
-            ("cross_attention_dim", unet.cross_attention_dim, self.text_encoder.hidden_size, "the text encoder's width"),
+            (
+                "cross_attention_dim",
+                unet.cross_attention_dim,
+                self.text_encoder.hidden_size,
+                "the text encoder's width",
+            ),
             ("in_channels", unet.in_channels, latent, "the autoencoder's latent channels"),
             ("out_channels", unet.out_channels, latent, "the autoencoder's latent channels"),
         ];
@@ -187,7 +193,8 @@ impl StableDiffusionFolder {
     pub fn save_with_unet(&self, target: &Path, unet: &Params, float: DType) -> Result<()> {
         std::fs::create_dir_all(target).map_err(|source| ModelError::File { path: target.into(), source })?;
         if is_same(&self.root, target)? {
-            let source = std::io::Error::other("a trained model cannot replace the one that it was trained from");
+            let source =
+                std::io::Error::other("a trained model cannot replace the one that it was trained from");
             return Err(ModelError::File { path: target.into(), source });
         }
         for part in ["vae", "text_encoder", "tokenizer", "scheduler"] {

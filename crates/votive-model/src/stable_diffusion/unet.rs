@@ -32,8 +32,13 @@ impl UNet2DConditionModel {
     /// # Errors
     /// If there are no levels; those of [`Scope::get`].
     pub fn new(scope: &Scope, config: &UNetConfig) -> Result<Self> {
-        let [first, ..] = config.levels.as_slice() else { return Err(no_levels()) };
-        let [.., last] = config.levels.as_slice() else { return Err(no_levels()) };
+        let (Some(first), Some(last)) = (config.levels.first(), config.levels.last()) else {
+            return Err(ModelError::Shape {
+                what: "levels of the U-Net".to_owned(),
+                expected: "at least one".to_owned(),
+                found: "none".to_owned(),
+            });
+        };
         let time_width = config.time_embedding_dim.unwrap_or(4 * first.channels);
         let waves = (config.flip_sin_to_cos, config.freq_shift);
         let (groups, n) = (config.norm_num_groups, config.levels.len());
@@ -41,7 +46,12 @@ impl UNet2DConditionModel {
         let up = |i: usize| UpBlock::new(&scope.sub("up_blocks").sub(i), n - 1 - i, config, time_width);
         Ok(Self {
             conv_in: Conv2d::new(&scope.sub("conv_in"), config.in_channels, first.channels, 3, (1, 1))?,
-            time_embedding: TimestepEmbedding::new(&scope.sub("time_embedding"), first.channels, time_width, waves)?,
+            time_embedding: TimestepEmbedding::new(
+                &scope.sub("time_embedding"),
+                first.channels,
+                time_width,
+                waves,
+            )?,
             down: (0..n).map(down).collect::<Result<_>>()?,
             mid: MidBlock::new(&scope.sub("mid_block"), config, last, time_width)?,
             up: (0..n).map(up).collect::<Result<_>>()?,
@@ -78,9 +88,10 @@ impl Denoiser for UNet2DConditionModel {
         self.check(noisy_latents, timesteps, prompt_embeds)?;
         let time = self.time_embedding.forward(timesteps, noisy_latents.dtype(), noisy_latents.device())?;
         let condition = Condition { time: &time, prompt: prompt_embeds };
-        let mut h = match self.config.center_input_sample {
-            true => self.conv_in.forward(&noisy_latents.affine(2.0, -1.0)?)?,
-            false => self.conv_in.forward(noisy_latents)?,
+        let mut h = if self.config.center_input_sample {
+            self.conv_in.forward(&noisy_latents.affine(2.0, -1.0)?)?
+        } else {
+            self.conv_in.forward(noisy_latents)?
         };
         let mut skips = vec![h.clone()];
         for block in &self.down {
@@ -91,13 +102,5 @@ impl Denoiser for UNet2DConditionModel {
             h = block.forward(&h, condition, &mut skips)?;
         }
         self.conv_out.forward(&activate(&self.norm_out.forward(&h)?, Activation::Silu)?)
-    }
-}
-
-fn no_levels() -> ModelError {
-    ModelError::Shape {
-        what: "levels of the U-Net".to_owned(),
-        expected: "at least one".to_owned(),
-        found: "none".to_owned(),
     }
 }

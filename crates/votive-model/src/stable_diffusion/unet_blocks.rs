@@ -79,7 +79,12 @@ impl DownBlock {
     }
 
     /// Leaves every intermediate result in `skips`.
-    pub(super) fn forward(&self, x: &Tensor, condition: Condition, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        condition: Condition,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
         let mut h = x.clone();
         for layer in &self.layers {
             h = layer.forward(&h, condition)?;
@@ -101,7 +106,12 @@ pub(super) struct MidBlock {
 }
 
 impl MidBlock {
-    pub(super) fn new(scope: &Scope, config: &UNetConfig, level: &UNetLevel, time_width: usize) -> Result<Self> {
+    pub(super) fn new(
+        scope: &Scope,
+        config: &UNetConfig,
+        level: &UNetLevel,
+        time_width: usize,
+    ) -> Result<Self> {
         let resnets = resnet_config(config, time_width, config.mid_block_scale_factor);
         let resnet = |i: usize| {
             ResnetBlock::new(&scope.sub("resnets").sub(i), level.channels, level.channels, resnets)
@@ -147,7 +157,12 @@ impl UpBlock {
     }
 
     /// Takes its skip connections off the end of `skips`.
-    pub(super) fn forward(&self, x: &Tensor, condition: Condition, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        condition: Condition,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
         let own = skips.split_off(skips.len().saturating_sub(self.layers.len()));
         let mut h = x.clone();
         for (layer, skip) in self.layers.iter().zip(own.iter().rev()) {

@@ -97,8 +97,11 @@ impl UNetConfig {
     /// If a field has the wrong type, or a value that is not supported.
     pub fn from_file(file: &ConfigFile) -> Result<Self> {
         refuse_other_variants(file)?;
-        let or = |field: &str, default: usize| -> Result<usize> { Ok(file.maybe_usize(field)?.unwrap_or(default)) };
-        let number = |field: &str, default: f64| -> Result<f64> { Ok(file.maybe_f64(field)?.unwrap_or(default)) };
+        let or = |field: &str, default: usize| -> Result<usize> {
+            Ok(file.maybe_usize(field)?.unwrap_or(default))
+        };
+        let number =
+            |field: &str, default: f64| -> Result<f64> { Ok(file.maybe_f64(field)?.unwrap_or(default)) };
         let levels = levels(file)?;
         let contexts = file.per_level("cross_attention_dim", levels.len())?.unwrap_or_default();
         if contexts.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -127,11 +130,15 @@ impl UNetConfig {
     /// Refuses sizes that no network can have.
     fn check(&self, file: &ConfigFile) -> Result<()> {
         let groups = self.norm_num_groups;
-        if groups == 0 || self.levels.iter().any(|level| level.channels == 0 || level.channels % groups != 0) {
-            return Err(file.unsupported("block_out_channels", &format!("multiples of norm_num_groups, {groups}")));
+        if self.levels.iter().any(|level| level.channels == 0 || !level.channels.is_multiple_of(groups)) {
+            return Err(
+                file.unsupported("block_out_channels", &format!("multiples of norm_num_groups, {groups}"))
+            );
         }
         if self.levels.iter().any(|level| level.heads == 0 || level.heads > level.channels) {
-            return Err(file.unsupported("attention_head_dim", "from 1 to the level's channels: the number of heads"));
+            return Err(
+                file.unsupported("attention_head_dim", "from 1 to the level's channels: the number of heads")
+            );
         }
         if self.levels.iter().any(|level| level.layers == 0) {
             return Err(file.unsupported("layers_per_block", "at least 1"));
@@ -148,7 +155,9 @@ impl UNetConfig {
         fn list<T>(levels: &[UNetLevel], read: impl Fn(&UNetLevel) -> T) -> Vec<T> {
             levels.iter().map(read).collect()
         }
-        let up = list(&self.levels, |level| UP[usize::from(level.up_attention)]);
+        let mut up = list(&self.levels, |level| UP[usize::from(level.up_attention)]);
+        up.reverse();
+        let side = |(height, width)| if height == width { json!(height) } else { json!([height, width]) };
         json!({
             "_class_name": "UNet2DConditionModel",
             "_diffusers_version": super::DIFFUSERS_VERSION,
@@ -168,10 +177,10 @@ impl UNetConfig {
             "norm_eps": self.norm_eps,
             "norm_num_groups": self.norm_num_groups,
             "out_channels": self.out_channels,
-            "sample_size": self.sample_size.map(|(height, width)| if height == width { json!(height) } else { json!([height, width]) }),
+            "sample_size": self.sample_size.map(side),
             "time_embedding_dim": self.time_embedding_dim,
             "transformer_layers_per_block": list(&self.levels, |level| level.transformer_layers),
-            "up_block_types": up.into_iter().rev().collect::<Vec<_>>(),
+            "up_block_types": up,
             "use_linear_projection": self.use_linear_projection,
         })
     }
@@ -183,10 +192,13 @@ fn levels(file: &ConfigFile) -> Result<Vec<UNetLevel>> {
     up.reverse();
     let n = down.len();
     if up.len() != n || n == 0 {
-        return Err(file.unsupported("up_block_types", &format!("as many as down_block_types, at least 1, here {n}")));
+        return Err(
+            file.unsupported("up_block_types", &format!("as many as down_block_types, at least 1, here {n}"))
+        );
     }
-    let per_level =
-        |field: &str, default: usize| -> Result<Vec<usize>> { Ok(file.per_level(field, n)?.unwrap_or_else(|| vec![default; n])) };
+    let per_level = |field: &str, default: usize| -> Result<Vec<usize>> {
+        Ok(file.per_level(field, n)?.unwrap_or_else(|| vec![default; n]))
+    };
     let channels = match file.per_level("block_out_channels", n)? {
         Some(channels) => channels,
         None if n == 4 => vec![320, 640, 1280, 1280],
@@ -208,7 +220,12 @@ fn levels(file: &ConfigFile) -> Result<Vec<UNetLevel>> {
 }
 
 /// Which blocks have attention, from the names of the block types without and with.
-fn attention_levels(file: &ConfigFile, field: &str, names: [&str; 2], default: [bool; 4]) -> Result<Vec<bool>> {
+fn attention_levels(
+    file: &ConfigFile,
+    field: &str,
+    names: [&str; 2],
+    default: [bool; 4],
+) -> Result<Vec<bool>> {
     if file.get(field).is_none() {
         return Ok(default.to_vec());
     }
@@ -262,7 +279,9 @@ fn refuse_other_variants(file: &ConfigFile) -> Result<()> {
     // Null is not the default of these two: it takes a part of the network away.
     let given_null = |field: &&str| file.value().get(*field).is_some_and(Value::is_null);
     match ["mid_block_type", "norm_num_groups"].into_iter().find(given_null) {
-        Some(field) => Err(file.unsupported(field, "null takes this part away; leave the field out for its default")),
+        Some(field) => {
+            Err(file.unsupported(field, "null takes this part away; leave the field out for its default"))
+        }
         None => Ok(()),
     }
 }

@@ -61,7 +61,8 @@ struct MidBlock {
 
 impl MidBlock {
     fn new(scope: &Scope, channels: usize, config: &VaeConfig) -> Result<Self> {
-        let resnet = |i: usize| ResnetBlock::new(&scope.sub("resnets").sub(i), channels, channels, resnets(config));
+        let resnet =
+            |i: usize| ResnetBlock::new(&scope.sub("resnets").sub(i), channels, channels, resnets(config));
         let attention = || PixelAttention::new(&scope.sub("attentions.0"), channels, config.norm_num_groups);
         Ok(Self {
             before: resnet(0)?,
@@ -95,7 +96,12 @@ impl<S> Level<S> {
         resample: Option<S>,
     ) -> Result<Self> {
         let resnet = |i: usize| {
-            ResnetBlock::new(&scope.sub("resnets").sub(i), if i == 0 { ins } else { outs }, outs, resnets(config))
+            ResnetBlock::new(
+                &scope.sub("resnets").sub(i),
+                if i == 0 { ins } else { outs },
+                outs,
+                resnets(config),
+            )
         };
         Ok(Self { resnets: (0..layers).map(resnet).collect::<Result<_>>()?, resample })
     }

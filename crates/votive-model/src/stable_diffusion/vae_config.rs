@@ -73,7 +73,9 @@ impl VaeConfig {
         if levels("up_block_types", "UpDecoderBlock2D")? != n {
             return Err(file.unsupported("up_block_types", &format!("as many as down_block_types, {n}")));
         }
-        let or = |field: &str, default: usize| -> Result<usize> { Ok(file.maybe_usize(field)?.unwrap_or(default)) };
+        let or = |field: &str, default: usize| -> Result<usize> {
+            Ok(file.maybe_usize(field)?.unwrap_or(default))
+        };
         let config = Self {
             in_channels: or("in_channels", 3)?,
             out_channels: or("out_channels", 3)?,
@@ -88,8 +90,10 @@ impl VaeConfig {
             sample_size: or("sample_size", 32)?,
         };
         let groups = config.norm_num_groups;
-        if groups == 0 || config.block_out_channels.iter().any(|c| *c == 0 || c % groups != 0) {
-            return Err(file.unsupported("block_out_channels", &format!("multiples of norm_num_groups, {groups}")));
+        if config.block_out_channels.iter().any(|c| *c == 0 || !c.is_multiple_of(groups)) {
+            return Err(
+                file.unsupported("block_out_channels", &format!("multiples of norm_num_groups, {groups}"))
+            );
         }
         if config.scaling_factor <= 0.0 {
             return Err(file.unsupported("scaling_factor", "a number above 0"));

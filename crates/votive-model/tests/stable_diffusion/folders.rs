@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 use votive_model::config::ConfigFile;
 use votive_model::stable_diffusion::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
-    VaeConfig, save_index,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel,
+    UNetConfig, VaeConfig, save_index,
 };
 use votive_model::{LoraConfig, Params, files};
 
@@ -83,10 +83,12 @@ fn the_unet_s_other_variants_are_refused_by_name() {
         ("up_block_types", json!(["UpBlock2D", "CrossAttnUpBlock2D"])),
     ];
     for (field, value) in refused {
-        let names = if field == "norm_num_groups" && value == json!(0) { "block_out_channels" } else { field };
+        let names =
+            if field == "norm_num_groups" && value == json!(0) { "block_out_channels" } else { field };
         check_refused(UNetConfig::from_file(&changed(&base, &[(field, value)])), names);
     }
-    UNetConfig::from_file(&changed(&base, &[("upcast_attention", json!(true)), ("act_fn", json!("swish"))])).unwrap();
+    UNetConfig::from_file(&changed(&base, &[("upcast_attention", json!(true)), ("act_fn", json!("swish"))]))
+        .unwrap();
 }
 
 #[test]
@@ -147,7 +149,14 @@ fn configurations_survive_writing_and_reading() {
     for config in unets() {
         assert_eq!(UNetConfig::from_file(&changed(&config.to_json(), &[])).unwrap(), config);
     }
-    assert_eq!(UNetConfig::from_file(&changed(&json!({}), &[("cross_attention_dim", json!(768)), ("sample_size", json!(64))])).unwrap(), UNetConfig::default());
+    assert_eq!(
+        UNetConfig::from_file(&changed(
+            &json!({}),
+            &[("cross_attention_dim", json!(768)), ("sample_size", json!(64))]
+        ))
+        .unwrap(),
+        UNetConfig::default()
+    );
     assert_eq!(VaeConfig::from_file(&changed(&vae_config().to_json(), &[])).unwrap(), vae_config());
     assert_eq!(ClipTextConfig::from_file(&changed(&clip_config().to_json(), &[])).unwrap(), clip_config());
 }
@@ -167,7 +176,12 @@ fn a_trained_unet_is_saved_among_copies_of_the_other_parts() {
         let again = StableDiffusionFolder::open(target.path()).unwrap();
         assert_eq!(again.unet_config(), folder.unet_config());
         assert_eq!(values(&again.params(Component::UNet, &CPU).unwrap()), values(&unet));
-        for part in ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "tokenizer/merges.txt", "scheduler/scheduler_config.json"] {
+        for part in [
+            "unet/config.json",
+            "vae/diffusion_pytorch_model.safetensors",
+            "tokenizer/merges.txt",
+            "scheduler/scheduler_config.json",
+        ] {
             let read = |root: &Path| std::fs::read(root.join(part)).unwrap();
             let (before, after) = (read(folder.root()), read(target.path()));
             let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).ok();
@@ -175,7 +189,11 @@ fn a_trained_unet_is_saved_among_copies_of_the_other_parts() {
         }
         // Onto itself would truncate the files that are being copied.
         assert!(again.save_with_unet(target.path(), &unet, DType::F32).is_err());
-        again.params(Component::Vae, &CPU).unwrap().build(|scope| AutoencoderKl::new(scope, again.vae_config())).unwrap();
+        again
+            .params(Component::Vae, &CPU)
+            .unwrap()
+            .build(|scope| AutoencoderKl::new(scope, again.vae_config()))
+            .unwrap();
     }
 }
 
@@ -188,7 +206,11 @@ fn save_fresh(root: &Path) {
     Component::Vae.save(root, &vae_config().to_json(), &params, DType::F16).unwrap();
     let (_, params) = Params::fresh(1, &CPU, |scope| ClipTextModel::new(scope, &clip_config())).unwrap();
     Component::TextEncoder.save(root, &clip_config().to_json(), &params, DType::F16).unwrap();
-    files::write_json(&root.join("scheduler/scheduler_config.json"), &json!({"_class_name": "DDIMScheduler"})).unwrap();
+    files::write_json(
+        &root.join("scheduler/scheduler_config.json"),
+        &json!({"_class_name": "DDIMScheduler"}),
+    )
+    .unwrap();
     save_index(root, "DDIMScheduler").unwrap();
 }
 
@@ -200,7 +222,9 @@ fn fresh_networks_are_saved_and_read() {
     let params = |component| folder.params(component, &CPU).unwrap();
     params(Component::UNet).build(|scope| UNet2DConditionModel::new(scope, folder.unet_config())).unwrap();
     params(Component::Vae).build(|scope| AutoencoderKl::new(scope, folder.vae_config())).unwrap();
-    params(Component::TextEncoder).build(|scope| ClipTextModel::new(scope, folder.text_encoder_config())).unwrap();
+    params(Component::TextEncoder)
+        .build(|scope| ClipTextModel::new(scope, folder.text_encoder_config()))
+        .unwrap();
 }
 
 #[test]
@@ -216,7 +240,11 @@ fn folders_that_do_not_fit_are_refused() {
         before
     };
     let before = replace(&unet, "cross_attention_dim", json!(6));
-    assert!(open().contains("`cross_attention_dim`: expected 8, the text encoder's width, found 6"), "{}", open());
+    assert!(
+        open().contains("`cross_attention_dim`: expected 8, the text encoder's width, found 6"),
+        "{}",
+        open()
+    );
     replace(&unet, "cross_attention_dim", before);
     let before = replace(&unet, "in_channels", json!(9));
     assert!(open().contains("`in_channels`: expected 4"), "{}", open());
@@ -234,7 +262,8 @@ fn an_adapter_is_not_lost_in_saving() {
     let config = LoraConfig { rank: 2, alpha: 2.0, targets: vec!["to_q".to_owned()] };
     let adapted = params.with_new_lora(config, 1).unwrap();
     let target = tempfile::tempdir().unwrap();
-    let save = |params: &Params| Component::UNet.save(target.path(), &unets()[0].to_json(), params, DType::F32);
+    let save =
+        |params: &Params| Component::UNet.save(target.path(), &unets()[0].to_json(), params, DType::F32);
     assert!(save(&adapted).unwrap_err().to_string().contains("merge"));
     save(&adapted.merged().unwrap()).unwrap();
 }

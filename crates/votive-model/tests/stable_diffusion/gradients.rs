@@ -51,7 +51,12 @@ fn unet_loss(params: &Params, config: &UNetConfig, dtype: DType) -> Tensor {
 }
 
 pub(crate) fn vae_config() -> VaeConfig {
-    VaeConfig { block_out_channels: vec![4, 8], layers_per_block: 1, norm_num_groups: 2, ..VaeConfig::default() }
+    VaeConfig {
+        block_out_channels: vec![4, 8],
+        layers_per_block: 1,
+        norm_num_groups: 2,
+        ..VaeConfig::default()
+    }
 }
 
 fn vae_loss(params: &Params, dtype: DType) -> Tensor {
@@ -92,7 +97,16 @@ fn check_reach(params: &Params, loss: &Tensor, expected: usize) {
     for (name, tensor) in trainable {
         let grad = grads.get_id(tensor.id()).unwrap_or_else(|| panic!("{name} has no gradient"));
         assert_eq!(grad.dims(), tensor.dims(), "{name}");
-        let size = grad.sqr().unwrap().sum_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap().sqrt();
+        let size = grad
+            .sqr()
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .to_dtype(DType::F64)
+            .unwrap()
+            .to_scalar::<f64>()
+            .unwrap()
+            .sqrt();
         assert!(size.is_finite() && (size > 1e-6 || cancels(&name)), "{name}: gradient of length {size}");
     }
 }
@@ -127,7 +141,8 @@ fn every_matrix_of_an_adapter_gets_a_gradient_and_the_network_none() {
         let targets = ["to_q", "to_k", "to_v", "to_out.0"].map(str::to_owned).to_vec();
         let params = params.with_new_lora(LoraConfig { rank: 2, alpha: 4.0, targets }, 5).unwrap();
         // B starts at zero, which gives A no gradient; one step of any size ends that.
-        let lora = params.trainable().into_iter().map(|(name, tensor)| (name, noise(tensor.dims(), 7, DType::F32)));
+        let lora =
+            params.trainable().into_iter().map(|(name, tensor)| (name, noise(tensor.dims(), 7, DType::F32)));
         for ((_, tensor), (_, value)) in params.trainable().into_iter().zip(lora) {
             candle_core::Var::from_tensor(&tensor).unwrap().set(&value).unwrap();
         }
@@ -141,13 +156,12 @@ fn every_matrix_of_an_adapter_gets_a_gradient_and_the_network_none() {
 fn check_slope(params: &Params, loss: impl Fn(&Params) -> Tensor) {
     // Small, because the direction is as long as the root of the number of parameters.
     const STEP: f64 = 1e-6;
-    let double: BTreeMap<String, Tensor> = params
-        .iter()
-        .map(|(name, tensor)| (name.to_owned(), tensor.to_dtype(DType::F64).unwrap()))
-        .collect();
+    let double: BTreeMap<String, Tensor> =
+        params.iter().map(|(name, tensor)| (name.to_owned(), tensor.to_dtype(DType::F64).unwrap())).collect();
     let along = |name: &str| noise(double[name].dims(), name.len() as u64, DType::F64);
     let moved = |delta: f64| {
-        let tensors = double.iter().map(|(n, t)| (n.clone(), (t + (along(n) * delta).unwrap()).unwrap())).collect();
+        let tensors =
+            double.iter().map(|(n, t)| (n.clone(), (t + (along(n) * delta).unwrap()).unwrap())).collect();
         loss(&Params::new("moved", tensors, &CPU)).to_scalar::<f64>().unwrap()
     };
     let slope = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);

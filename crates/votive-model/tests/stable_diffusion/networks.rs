@@ -47,7 +47,8 @@ fn an_asymmetric_unet_refuses_sizes_that_it_cannot_return_to() {
     let (unet, _) = Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, &config)).unwrap();
     let prompt = noise(&[1, 2, 6], 2, DType::F32);
     unet.predict(&noise(&[1, 4, 6, 4], 1, DType::F32), &[5.0], &prompt).unwrap();
-    let message = unet.predict(&noise(&[1, 4, 5, 4], 1, DType::F32), &[5.0], &prompt).unwrap_err().to_string();
+    let message =
+        unet.predict(&noise(&[1, 4, 5, 4], 1, DType::F32), &[5.0], &prompt).unwrap_err().to_string();
     assert!(message.contains("height and width") && message.contains("5×4"), "{message}");
 }
 
@@ -67,7 +68,10 @@ fn the_unet_refuses_what_does_not_fit() {
     check_refusal(unet.predict(&three, &[1.0, 2.0], &prompt), &["latents", "(B, 4, H, W)", "[2, 3, 4, 4]"]);
     check_refusal(unet.predict(&latents, &[1.0], &prompt), &["timesteps", "2, one per sample", "found 1"]);
     let wide = noise(&[2, 3, 8], 2, DType::F32);
-    check_refusal(unet.predict(&latents, &[1.0, 2.0], &wide), &["prompt embeddings", "(2, S, 6)", "[2, 3, 8]"]);
+    check_refusal(
+        unet.predict(&latents, &[1.0, 2.0], &wide),
+        &["prompt embeddings", "(2, S, 6)", "[2, 3, 8]"],
+    );
 }
 
 #[test]
@@ -97,9 +101,11 @@ fn the_text_encoder_is_causal() {
 #[test]
 fn the_divergence_is_zero_for_the_prior_only() {
     let zeros = Tensor::zeros((2, 1, 1, 2), DType::F64, &CPU).unwrap();
-    let prior = votive_model::stable_diffusion::Posterior { mean: zeros.clone(), log_variance: zeros.clone() };
+    let prior =
+        votive_model::stable_diffusion::Posterior { mean: zeros.clone(), log_variance: zeros.clone() };
     assert_eq!(prior.divergence().unwrap().to_vec1::<f64>().unwrap(), [0.0, 0.0]);
-    let shifted = votive_model::stable_diffusion::Posterior { mean: (&zeros + 2.0).unwrap(), log_variance: zeros };
+    let shifted =
+        votive_model::stable_diffusion::Posterior { mean: (&zeros + 2.0).unwrap(), log_variance: zeros };
     // ½·2² for each of two numbers.
     assert_eq!(shifted.divergence().unwrap().to_vec1::<f64>().unwrap(), [4.0, 4.0]);
 }

@@ -25,14 +25,25 @@ fn component(pipeline: &str, name: &str, stem: &str) -> (ConfigFile, Params) {
 }
 
 fn expected(pipeline: &str, name: &str) -> BTreeMap<String, Tensor> {
-    files::read(&fixture(pipeline).join("expected").join(format!("{name}.safetensors")), &CPU).unwrap().tensors
+    files::read(&fixture(pipeline).join("expected").join(format!("{name}.safetensors")), &CPU)
+        .unwrap()
+        .tensors
 }
 
 /// Largest difference, relative to the largest expected value.
 fn distance(found: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(found.dims(), expected.dims());
     let largest = |t: &Tensor| {
-        t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap()
+        t.abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(0)
+            .unwrap()
+            .to_dtype(DType::F64)
+            .unwrap()
+            .to_scalar::<f64>()
+            .unwrap()
     };
     largest(&(found - expected).unwrap()) / largest(expected)
 }

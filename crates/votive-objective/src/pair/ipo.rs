@@ -73,7 +73,8 @@ mod tests {
     fn hand_arithmetic() {
         let t = |x: f64| Tensor::new(&[x], &Device::Cpu).unwrap();
         // 12 nats over 4 tokens against −4 over 2: the margin is 5 nats per token, τ = 0.1 asks for 5.
-        let inputs = PairInputs::new(t(12.0), t(-4.0)).with_reference(t(0.0), t(0.0)).with_lengths(t(4.0), t(2.0));
+        let inputs =
+            PairInputs::new(t(12.0), t(-4.0)).with_reference(t(0.0), t(0.0)).with_lengths(t(4.0), t(2.0));
         let loss = |tau| Ipo { tau }.evaluate(&inputs).unwrap().per_pair.to_vec1::<f64>().unwrap()[0];
         assert_eq!(loss(0.1), 0.0);
         assert_eq!(loss(0.25), 9.0);

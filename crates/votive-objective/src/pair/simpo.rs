@@ -85,7 +85,8 @@ mod tests {
         // Means −1 and −2 nats per token, β = 2: the rewards differ by 2.
         let inputs = PairInputs::new(t(-4.0), t(-6.0)).with_lengths(t(4.0), t(3.0));
         let loss = |target_margin| {
-            Simpo { beta: 2.0, target_margin }.evaluate(&inputs).unwrap().per_pair.to_vec1::<f64>().unwrap()[0]
+            Simpo { beta: 2.0, target_margin }.evaluate(&inputs).unwrap().per_pair.to_vec1::<f64>().unwrap()
+                [0]
         };
         assert!((loss(2.0) - std::f64::consts::LN_2).abs() < 1e-12);
         assert!((loss(0.0) - (1.0 + (-2f64).exp()).ln()).abs() < 1e-12);

@@ -18,31 +18,39 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Value and derivative at `x`.
-    fn at<R: Real>(self, x: R) -> (R, R) {
-        let one = R::one();
-        let sigmoid = |x: R| one / (one + (-x).fast_exp());
+    /// Calls `job` with the function `x ↦ (value, derivative)` of this activation.
+    ///
+    /// The choice is made once for a whole slice, so that the loop over it has no branch and can use vector
+    /// instructions.
+    fn with<R: Real, T>(self, job: impl Loop<R, T>) -> T {
+        let (one, half) = (R::one(), R::of(0.5));
+        let sigmoid = move |x: R| one / (one + (-x).fast_exp());
         match self {
-            Self::Silu => {
+            Self::Silu => job.run(move |x: R| {
                 let s = sigmoid(x);
                 (x * s, s * (one + x * (one - s)))
-            }
+            }),
             Self::QuickGelu => {
                 let k = R::of(1.702);
-                let s = sigmoid(k * x);
-                (x * s, s * (one + k * x * (one - s)))
+                job.run(move |x: R| {
+                    let s = sigmoid(k * x);
+                    (x * s, s * (one + k * x * (one - s)))
+                })
             }
             Self::GeluErf => {
-                let cdf = R::of(0.5) * (one + (x * R::of(std::f64::consts::FRAC_1_SQRT_2)).erf());
-                let density = R::of(0.398_942_280_401_432_7) * (R::of(-0.5) * x * x).fast_exp();
-                (x * cdf, cdf + x * density)
+                let (root, norm) = (R::of(std::f64::consts::FRAC_1_SQRT_2), R::of(0.398_942_280_401_432_7));
+                job.run(move |x: R| {
+                    let cdf = half * (one + (x * root).erf());
+                    (x * cdf, cdf + x * norm * (-half * x * x).fast_exp())
+                })
             }
             Self::GeluTanh => {
-                let (a, b) = (R::of(0.797_884_560_802_865_4), R::of(0.044_715));
-                let t = (a * (x + b * x * x * x)).tanh();
-                let half = R::of(0.5);
-                let slope = a * (one + R::of(3.0) * b * x * x);
-                (half * x * (one + t), half * (one + t) + half * x * (one - t * t) * slope)
+                let (a, b, three) = (R::of(0.797_884_560_802_865_4), R::of(0.044_715), R::of(3.0));
+                job.run(move |x: R| {
+                    let t = (a * (x + b * x * x * x)).tanh();
+                    let slope = a * (one + three * b * x * x);
+                    (half * x * (one + t), half * (one + t) + half * x * (one - t * t) * slope)
+                })
             }
         }
     }
@@ -59,6 +67,11 @@ impl Activation {
             }
         }
     }
+}
+
+/// A loop over slices that calls a function from `x` to value and derivative.
+trait Loop<R, T> {
+    fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) -> T;
 }
 
 /// Elements that one thread takes at a time.
@@ -85,17 +98,29 @@ impl Kernel for Activate {
     }
 
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
-        output.par_chunks_mut(CHUNK).zip(inputs[0].data.par_chunks(CHUNK)).for_each(|(out, x)| {
-            out.iter_mut().zip(x).for_each(|(o, x)| *o = self.0.at(*x).0);
-        });
+        struct Values<'a, R>(&'a [R], &'a mut [R]);
+        impl<R: Real> Loop<R, ()> for Values<'_, R> {
+            fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) {
+                self.1.par_chunks_mut(CHUNK).zip(self.0.par_chunks(CHUNK)).for_each(|(out, x)| {
+                    out.iter_mut().zip(x).for_each(|(o, x)| *o = function(*x).0);
+                });
+            }
+        }
+        self.0.with(Values(inputs[0].data, output));
     }
 
     fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
-        let mut dx = vec![R::zero(); grad.len()];
-        dx.par_chunks_mut(CHUNK).zip(inputs[0].data.par_chunks(CHUNK)).zip(grad.par_chunks(CHUNK)).for_each(
-            |((dx, x), g)| dx.iter_mut().zip(x).zip(g).for_each(|((d, x), g)| *d = *g * self.0.at(*x).1),
-        );
-        vec![Some(dx)]
+        struct Slopes<'a, R>(&'a [R], &'a [R]);
+        impl<R: Real> Loop<R, Vec<R>> for Slopes<'_, R> {
+            fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) -> Vec<R> {
+                let mut dx = vec![R::zero(); self.0.len()];
+                dx.par_chunks_mut(CHUNK).zip(self.0.par_chunks(CHUNK)).zip(self.1.par_chunks(CHUNK)).for_each(
+                    |((dx, x), g)| dx.iter_mut().zip(x).zip(g).for_each(|((d, x), g)| *d = *g * function(*x).1),
+                );
+                dx
+            }
+        }
+        vec![Some(self.0.with(Slopes(inputs[0].data, grad)))]
     }
 
     fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {
@@ -127,24 +152,39 @@ impl Kernel for Gated {
     }
 
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
-        let (gate, value) = (inputs[0].data.par_chunks(CHUNK), inputs[1].data.par_chunks(CHUNK));
-        output.par_chunks_mut(CHUNK).zip(gate).zip(value).for_each(|((out, gate), value)| {
-            out.iter_mut().zip(gate).zip(value).for_each(|((o, a), b)| *o = self.0.at(*a).0 * *b);
-        });
+        struct Products<'a, R>(&'a [R], &'a [R], &'a mut [R]);
+        impl<R: Real> Loop<R, ()> for Products<'_, R> {
+            fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) {
+                let arguments = self.0.par_chunks(CHUNK).zip(self.1.par_chunks(CHUNK));
+                self.2.par_chunks_mut(CHUNK).zip(arguments).for_each(|(out, (gate, value))| {
+                    out.iter_mut().zip(gate).zip(value).for_each(|((o, a), b)| *o = function(*a).0 * *b);
+                });
+            }
+        }
+        self.0.with(Products(inputs[0].data, inputs[1].data, output));
     }
 
     fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
-        let mut d_gate = vec![R::zero(); grad.len()];
-        let mut d_value = vec![R::zero(); grad.len()];
-        let outputs = d_gate.par_chunks_mut(CHUNK).zip(d_value.par_chunks_mut(CHUNK));
-        let arguments = inputs[0].data.par_chunks(CHUNK).zip(inputs[1].data.par_chunks(CHUNK));
-        outputs.zip(arguments).zip(grad.par_chunks(CHUNK)).for_each(|(((d_gate, d_value), (gate, value)), grad)| {
-            for (i, g) in grad.iter().enumerate() {
-                let (y, slope) = self.0.at(gate[i]);
-                d_gate[i] = *g * value[i] * slope;
-                d_value[i] = *g * y;
+        struct Slopes<'a, R>(&'a [R], &'a [R], &'a [R]);
+        impl<R: Real> Loop<R, (Vec<R>, Vec<R>)> for Slopes<'_, R> {
+            fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) -> (Vec<R>, Vec<R>) {
+                let mut d_gate = vec![R::zero(); self.2.len()];
+                let mut d_value = vec![R::zero(); self.2.len()];
+                let outputs = d_gate.par_chunks_mut(CHUNK).zip(d_value.par_chunks_mut(CHUNK));
+                let arguments = self.0.par_chunks(CHUNK).zip(self.1.par_chunks(CHUNK));
+                outputs.zip(arguments).zip(self.2.par_chunks(CHUNK)).for_each(|((outputs, (gate, value)), grad)| {
+                    let (d_gate, d_value) = outputs;
+                    let outputs = d_gate.iter_mut().zip(d_value);
+                    for (((d_gate, d_value), g), (a, b)) in outputs.zip(grad).zip(gate.iter().zip(value)) {
+                        let (y, slope) = function(*a);
+                        *d_gate = *g * *b * slope;
+                        *d_value = *g * y;
+                    }
+                });
+                (d_gate, d_value)
             }
-        });
+        }
+        let (d_gate, d_value) = self.0.with(Slopes(inputs[0].data, inputs[1].data, grad));
         vec![Some(d_gate), Some(d_value)]
     }
 

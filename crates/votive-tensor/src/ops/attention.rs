@@ -147,7 +147,7 @@ impl Kernel for Attention {
                 dims[1] == dims[2]
                     && b == rows
                     && self.kv_heads > 0
-                    && self.heads % self.kv_heads == 0
+                    && self.heads.is_multiple_of(self.kv_heads)
                     && width % self.heads == 0
                     && width / self.heads * self.kv_heads == *kv_width
                     && (!self.mask.causal || tq <= tk)
@@ -190,7 +190,10 @@ impl Kernel for Attention {
                     matmul(
                         (&mut out[block.queries.start * sizes.head..], Matrix::dense(n, sizes.head)),
                         (&weights, Matrix::dense(n, m)),
-                        (&v[block.keys.start * sizes.kv_width..], Matrix::strided(m, sizes.head, sizes.kv_width)),
+                        (
+                            &v[block.keys.start * sizes.kv_width..],
+                            Matrix::strided(m, sizes.head, sizes.kv_width),
+                        ),
                         R::one(),
                         false,
                         Threads::One,
@@ -204,20 +207,34 @@ impl Kernel for Attention {
         }
     }
 
-    fn backward<R: Real>(&self, inputs: &[View<R>], output: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
+    fn backward<R: Real>(
+        &self,
+        inputs: &[View<R>],
+        output: &[R],
+        grad: &[R],
+        _: &[bool],
+    ) -> Vec<Option<Vec<R>>> {
         let sizes = self.sizes(inputs[0].dims, inputs[1].dims);
         let (q_row, k_row) = (sizes.queries * sizes.width, sizes.keys * sizes.kv_width);
         let tasks: Vec<(usize, usize)> =
             (0..inputs[0].dims[0]).flat_map(|row| (0..self.kv_heads).map(move |head| (row, head))).collect();
-        let results: Vec<HeadGrads<R>> =
-            tasks.par_iter().map(|&(row, kv)| self.head_backward(row, kv, sizes, inputs, output, grad)).collect();
+        let results: Vec<HeadGrads<R>> = tasks
+            .par_iter()
+            .map(|&(row, kv)| self.head_backward(row, kv, sizes, inputs, output, grad))
+            .collect();
         let mut dq = vec![R::zero(); inputs[0].data.len()];
         let mut dk = vec![R::zero(); inputs[1].data.len()];
         let mut dv = vec![R::zero(); inputs[2].data.len()];
         let group = self.heads / self.kv_heads;
         for (&(row, kv), result) in tasks.iter().zip(&results) {
             for (i, dq_head) in result.dq.iter().enumerate() {
-                scatter(dq_head, &mut dq[row * q_row..], sizes.head, (kv * group + i) * sizes.head, sizes.width);
+                scatter(
+                    dq_head,
+                    &mut dq[row * q_row..],
+                    sizes.head,
+                    (kv * group + i) * sizes.head,
+                    sizes.width,
+                );
             }
             scatter(&result.dk, &mut dk[row * k_row..], sizes.head, kv * sizes.head, sizes.kv_width);
             scatter(&result.dv, &mut dv[row * k_row..], sizes.head, kv * sizes.head, sizes.kv_width);
@@ -282,8 +299,11 @@ impl Attention {
         let (mut weights, mut d_weights) = (Vec::new(), Vec::new());
         for (i, dq) in result.dq.iter_mut().enumerate() {
             let at = row * q_row + (kv * group + i) * sizes.head;
-            let (q, o, g) =
-                (&inputs[0].data[at..(row + 1) * q_row], &output[at..(row + 1) * q_row], &grad[at..(row + 1) * q_row]);
+            let (q, o, g) = (
+                &inputs[0].data[at..(row + 1) * q_row],
+                &output[at..(row + 1) * q_row],
+                &grad[at..(row + 1) * q_row],
+            );
             for block in self.blocks(row, sizes) {
                 let (n, m) = (block.queries.len(), block.keys.len());
                 let from = block.queries.start * sizes.width;
@@ -296,7 +316,14 @@ impl Attention {
                 self.weights(row, sizes, &block, q, k, &mut weights);
                 // dV += Pᵀ dO and dP = dO Vᵀ.
                 let dv = &mut result.dv[block.keys.start * sizes.head..];
-                matmul((dv, dense_k), (&weights, scores.t()), (&g[from..], queries), R::one(), true, Threads::One);
+                matmul(
+                    (dv, dense_k),
+                    (&weights, scores.t()),
+                    (&g[from..], queries),
+                    R::one(),
+                    true,
+                    Threads::One,
+                );
                 let v = (&v[from_k..], keys.t());
                 matmul((&mut d_weights, scores), (&g[from..], queries), v, R::one(), false, Threads::One);
                 // dS = P ∘ (dP − rowsum(dO ∘ O)).
@@ -309,7 +336,14 @@ impl Attention {
                 let dq = &mut dq[block.queries.start * sizes.head..];
                 matmul((dq, dense_q), (&d_weights, scores), (&k[from_k..], keys), scale, false, Threads::One);
                 let dk = &mut result.dk[block.keys.start * sizes.head..];
-                matmul((dk, dense_k), (&d_weights, scores.t()), (&q[from..], queries), scale, true, Threads::One);
+                matmul(
+                    (dk, dense_k),
+                    (&d_weights, scores.t()),
+                    (&q[from..], queries),
+                    scale,
+                    true,
+                    Threads::One,
+                );
             }
         }
         result
@@ -357,7 +391,8 @@ mod tests {
         for mask in [AttentionMask::causal(), AttentionMask { window: Some(40), ..AttentionMask::causal() }] {
             let fused = apply(op(mask.clone()), &[&q, &k, &v]).unwrap();
             let composed = op(mask).composed(&[&q, &k, &v]).unwrap();
-            let distance = (fused - composed).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+            let distance =
+                (fused - composed).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
             assert!(distance < 1e-12, "{distance}");
         }
     }

@@ -82,7 +82,8 @@ impl Conv2d {
                 for kx in 0..g.kernel.1 {
                     // Output columns whose input column `ox·s + kx − p` is inside 0..width.
                     let first = p.saturating_sub(kx).div_ceil(s);
-                    let end = if g.width + p > kx { (g.width + p - kx - 1) / s + 1 } else { 0 }.min(g.out_width);
+                    let end =
+                        if g.width + p > kx { (g.width + p - kx - 1) / s + 1 } else { 0 }.min(g.out_width);
                     for oy in 0..g.out_height {
                         let y = oy * s + ky;
                         if first < end && (p..g.height + p).contains(&y) {
@@ -157,7 +158,13 @@ impl Kernel for Conv2d {
         );
     }
 
-    fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], wanted: &[bool]) -> Vec<Option<Vec<R>>> {
+    fn backward<R: Real>(
+        &self,
+        inputs: &[View<R>],
+        _: &[R],
+        grad: &[R],
+        wanted: &[bool],
+    ) -> Vec<Option<Vec<R>>> {
         let g = self.geometry(inputs[0].dims, inputs[1].dims);
         let dx = wanted[0].then(|| self.input_grad(&g, inputs[1].data, grad));
         let d_weight = wanted[1].then(|| self.weight_grad(&g, inputs[0].data, grad));
@@ -173,6 +180,7 @@ impl Kernel for Conv2d {
         vec![dx, d_weight, d_bias]
     }
 
+    #[expect(clippy::disallowed_methods, reason = "other devices have no kernel of ours")]
     fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let (x, weight) = (inputs[0].contiguous()?, inputs[1].contiguous()?);
         let y = x.conv2d(&weight, self.padding, self.stride, 1, 1)?;
@@ -206,30 +214,31 @@ impl Conv2d {
         let (pixels, pointwise) = (g.pixels(), self.is_pointwise(g));
         let images = g.batch.div_ceil(PARTS).max(1);
         let threads = if g.batch == 1 { Threads::All } else { Threads::One };
-        let parts: Vec<Vec<R>> = (x.par_chunks(images * g.input()), grad.par_chunks(images * g.outs * pixels))
-            .into_par_iter()
-            .map(|(x, grad)| {
-                let mut d_weight = vec![R::zero(); g.outs * g.patch()];
-                let mut columns = vec![R::zero(); if pointwise { 0 } else { g.patch() * pixels }];
-                for (image, grad) in x.chunks(g.input()).zip(grad.chunks(g.outs * pixels)) {
-                    let source = if pointwise {
-                        image
-                    } else {
-                        self.im2col(g, image, &mut columns);
-                        &columns
-                    };
-                    matmul(
-                        (&mut d_weight, Matrix::dense(g.outs, g.patch())),
-                        (grad, Matrix::dense(g.outs, pixels)),
-                        (source, Matrix::dense(g.patch(), pixels).t()),
-                        R::one(),
-                        true,
-                        threads,
-                    );
-                }
-                d_weight
-            })
-            .collect();
+        let parts: Vec<Vec<R>> =
+            (x.par_chunks(images * g.input()), grad.par_chunks(images * g.outs * pixels))
+                .into_par_iter()
+                .map(|(x, grad)| {
+                    let mut d_weight = vec![R::zero(); g.outs * g.patch()];
+                    let mut columns = vec![R::zero(); if pointwise { 0 } else { g.patch() * pixels }];
+                    for (image, grad) in x.chunks(g.input()).zip(grad.chunks(g.outs * pixels)) {
+                        let source = if pointwise {
+                            image
+                        } else {
+                            self.im2col(g, image, &mut columns);
+                            &columns
+                        };
+                        matmul(
+                            (&mut d_weight, Matrix::dense(g.outs, g.patch())),
+                            (grad, Matrix::dense(g.outs, pixels)),
+                            (source, Matrix::dense(g.patch(), pixels).t()),
+                            R::one(),
+                            true,
+                            threads,
+                        );
+                    }
+                    d_weight
+                })
+                .collect();
         let mut parts = parts.into_iter();
         let mut sum = parts.next().unwrap_or_else(|| vec![R::zero(); g.outs * g.patch()]);
         parts.for_each(|part| sum.iter_mut().zip(part).for_each(|(s, p)| *s += p));

@@ -27,7 +27,10 @@ impl Kernel for Linear {
 
     fn shape(&self, dims: &[&[usize]]) -> Result<Vec<usize>> {
         let (x, weight) = (dims[0], dims[1]);
-        if weight.len() != 2 || x.last() != weight.last() || dims.get(2).is_some_and(|bias| *bias != &weight[..1]) {
+        if weight.len() != 2
+            || x.last() != weight.last()
+            || dims.get(2).is_some_and(|bias| *bias != &weight[..1])
+        {
             candle_core::bail!("linear: input {x:?}, weight {weight:?}, bias {:?} don't fit", dims.get(2));
         }
         let mut shape = x.to_vec();
@@ -53,7 +56,13 @@ impl Kernel for Linear {
         );
     }
 
-    fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], wanted: &[bool]) -> Vec<Option<Vec<R>>> {
+    fn backward<R: Real>(
+        &self,
+        inputs: &[View<R>],
+        _: &[R],
+        grad: &[R],
+        wanted: &[bool],
+    ) -> Vec<Option<Vec<R>>> {
         let [outs, ins] = sizes(inputs[1].dims);
         let rows = grad.len() / outs;
         let dy = (grad, Matrix::dense(rows, outs));
@@ -66,7 +75,14 @@ impl Kernel for Linear {
         let d_weight = wanted[1].then(|| {
             let mut d_weight = vec![R::zero(); outs * ins];
             let x = (inputs[0].data, Matrix::dense(rows, ins));
-            matmul((&mut d_weight, Matrix::dense(outs, ins)), (dy.0, dy.1.t()), x, R::one(), false, Threads::All);
+            matmul(
+                (&mut d_weight, Matrix::dense(outs, ins)),
+                (dy.0, dy.1.t()),
+                x,
+                R::one(),
+                false,
+                Threads::All,
+            );
             d_weight
         });
         let mut grads = vec![dx, d_weight];
@@ -131,6 +147,9 @@ mod tests {
         let weight = sample_tensor(&[5, 4], 2).unwrap();
         let strided = linear(&x, &weight, None).unwrap();
         let dense = linear(&x.contiguous().unwrap(), &weight, None).unwrap();
-        assert_eq!(strided.flatten_all().unwrap().to_vec1::<f64>().unwrap(), dense.flatten_all().unwrap().to_vec1::<f64>().unwrap());
+        assert_eq!(
+            strided.flatten_all().unwrap().to_vec1::<f64>().unwrap(),
+            dense.flatten_all().unwrap().to_vec1::<f64>().unwrap()
+        );
     }
 }

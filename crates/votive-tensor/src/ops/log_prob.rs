@@ -68,15 +68,23 @@ impl Kernel for LogProb {
         for ((out, rows), targets) in output.chunks_mut(CHUNK).zip(hidden).zip(self.targets.chunks(CHUNK)) {
             let logits = &mut logits[..out.len() * vocabulary];
             Self::logits(inputs, rows, logits);
-            out.par_iter_mut().zip(logits.par_chunks(vocabulary)).zip(targets).for_each(|((out, row), target)| {
-                let most = R::largest(row);
-                let sum: R = row.iter().map(|x| (*x - most).fast_exp()).sum();
-                *out = row[*target as usize] - most - sum.ln();
-            });
+            out.par_iter_mut().zip(logits.par_chunks(vocabulary)).zip(targets).for_each(
+                |((out, row), target)| {
+                    let most = R::largest(row);
+                    let sum: R = row.iter().map(|x| (*x - most).fast_exp()).sum();
+                    *out = row[*target as usize] - most - sum.ln();
+                },
+            );
         }
     }
 
-    fn backward<R: Real>(&self, inputs: &[View<R>], output: &[R], grad: &[R], wanted: &[bool]) -> Vec<Option<Vec<R>>> {
+    fn backward<R: Real>(
+        &self,
+        inputs: &[View<R>],
+        output: &[R],
+        grad: &[R],
+        wanted: &[bool],
+    ) -> Vec<Option<Vec<R>>> {
         let (vocabulary, width) = (inputs[1].dims[0], inputs[1].dims[1]);
         let mut d_hidden = vec![R::zero(); if wanted[0] { inputs[0].data.len() } else { 0 }];
         let mut d_weight = vec![R::zero(); if wanted[1] { inputs[1].data.len() } else { 0 }];

@@ -133,7 +133,9 @@ impl GroupNorm {
     fn spans(&self, dims: &[usize]) -> Spans {
         match self.groups {
             None => Spans { channels: dims.last().copied().unwrap_or(1), positions: 1, groups: 1 },
-            Some(groups) => Spans { channels: dims[1] / groups, positions: dims[2..].iter().product(), groups },
+            Some(groups) => {
+                Spans { channels: dims[1] / groups, positions: dims[2..].iter().product(), groups }
+            }
         }
     }
 
@@ -171,16 +173,18 @@ impl Kernel for GroupNorm {
         let Spans { channels, positions, groups } = self.spans(inputs[0].dims);
         let size = channels * positions;
         let batch = ROWS.div_ceil(positions);
-        output.par_chunks_mut(size * batch).zip(x.par_chunks(size * batch)).enumerate().for_each(|(task, (out, x))| {
-            for (i, (out, x)) in out.chunks_mut(size).zip(x.chunks(size)).enumerate() {
-                let first = (task * batch + i) % groups * channels;
-                let (mean, scale) = self.moments(x);
-                for (c, (out, x)) in out.chunks_mut(positions).zip(x.chunks(positions)).enumerate() {
-                    let (w, b) = (weight[first + c] * scale, bias[first + c]);
-                    out.iter_mut().zip(x).for_each(|(o, x)| *o = (*x - mean) * w + b);
+        output.par_chunks_mut(size * batch).zip(x.par_chunks(size * batch)).enumerate().for_each(
+            |(task, (out, x))| {
+                for (i, (out, x)) in out.chunks_mut(size).zip(x.chunks(size)).enumerate() {
+                    let first = (task * batch + i) % groups * channels;
+                    let (mean, scale) = self.moments(x);
+                    for (c, (out, x)) in out.chunks_mut(positions).zip(x.chunks(positions)).enumerate() {
+                        let (w, b) = (weight[first + c] * scale, bias[first + c]);
+                        out.iter_mut().zip(x).for_each(|(o, x)| *o = (*x - mean) * w + b);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 
     fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
@@ -196,7 +200,9 @@ impl Kernel for GroupNorm {
                 .map(|(task, (dx, x, grad))| {
                     let mut sums = vec![R::zero(); 2 * total];
                     let (d_weight, d_bias) = sums.split_at_mut(total);
-                    for (i, ((dx, x), g)) in dx.chunks_mut(size).zip(x.chunks(size)).zip(grad.chunks(size)).enumerate() {
+                    for (i, ((dx, x), g)) in
+                        dx.chunks_mut(size).zip(x.chunks(size)).zip(grad.chunks(size)).enumerate()
+                    {
                         let first = (task * batch + i) % groups * channels;
                         let window = first..first + channels;
                         self.span_backward(

@@ -98,7 +98,8 @@ mod tests {
             assert!(error < 1e-8, "{error}");
             let fused = rope(&x, &cos, &sin, 2).unwrap();
             let composed = Rope { heads: 2 }.composed(&[&x, &cos, &sin]).unwrap();
-            let distance = (fused - composed).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+            let distance =
+                (fused - composed).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
             assert!(distance < 1e-12, "{distance}");
         }
     }

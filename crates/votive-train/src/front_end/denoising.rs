@@ -1,0 +1,294 @@
+//! Log-ratios from denoising errors: minus half the mean squared error at the pair's own time and noise.
+//!
+//! Source: Wallace et al., "Diffusion model alignment using direct preference optimization", arXiv:2311.12908,
+//! Eq. 14: the margin is `−[(L_w − L_l) − (R_w − R_l)]`, with L and R the policy's and the reference's errors, means
+//! over a latent, and the loss is `−log σ(½β·margin)`. The factor ½ is applied here, so an objective sees a
+//! log-probability like any other.
+
+use super::{FrontEnd, Layout, Sample};
+use crate::error::Result;
+use candle_core::{DType, Device, Tensor};
+use std::path::Path;
+use std::sync::Arc;
+use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
+use votive_diffusion::{NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy};
+use votive_model::stable_diffusion::{
+    AutoencoderKl, ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel,
+};
+use votive_model::{Denoiser, Lora, LoraFormat, Params};
+use votive_tensor::random::{Draws, Stream};
+use votive_tensor::segment::Recorder;
+
+/// What β multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BetaConvention {
+    /// `−log σ(½β·margin)`: the paper's and its authors' code.
+    Paper,
+    /// `−log σ(β·margin)`: the script in diffusers, whose β is half as large for the same loss.
+    Diffusers,
+}
+
+impl BetaConvention {
+    fn factor(self) -> f64 {
+        match self {
+            Self::Paper => 0.5,
+            Self::Diffusers => 1.0,
+        }
+    }
+}
+
+/// How noise is put on latents, and what β means.
+#[derive(Clone, Debug)]
+pub struct DenoisingSettings {
+    /// Seed of timesteps, noise, posterior draws and dropped captions.
+    pub seed: u64,
+    /// Which times are drawn.
+    pub timesteps: TimestepPolicy,
+    /// Whether the two sides of a pair share their noise.
+    pub noise: NoisePolicy,
+    /// Share of captions that are emptied.
+    pub caption_dropout: f64,
+    /// What β multiplies.
+    pub beta_convention: BetaConvention,
+    /// Pixels along a side of the images.
+    pub resolution: u32,
+}
+
+/// A Stable Diffusion folder with encoded pairs.
+pub struct DenoisingFrontEnd {
+    folder: StableDiffusionFolder,
+    schedule: NoiseSchedule,
+    settings: DenoisingSettings,
+    device: Device,
+    pairs: Vec<EncodedPair>,
+    empty_prompt: Tensor,
+}
+
+/// A pair after the frozen parts: latents `(C, h, w)` in the U-Net's scale, and the prompt's embedding `(S, D)`.
+struct EncodedPair {
+    chosen: Tensor,
+    rejected: Tensor,
+    prompt: Tensor,
+    caption: String,
+    row: usize,
+}
+
+/// Noisy latents with everything that made them; rows chosen first.
+pub struct DenoisingBatch {
+    latents: Tensor,
+    noise: Tensor,
+    noisy: Tensor,
+    target: Tensor,
+    timesteps: Vec<usize>,
+    prompt_embeds: Tensor,
+    captions: Vec<String>,
+}
+
+/// Images that go through the autoencoder at a time.
+const ENCODE_BATCH: usize = 16;
+
+impl DenoisingFrontEnd {
+    /// Reads a Stable Diffusion folder and encodes the images and prompts of `pairs`, which come from `file`.
+    ///
+    /// # Errors
+    /// If a file is missing, an image cannot be decoded, or a part is not supported.
+    pub fn open(
+        folder: &Path,
+        (file, pairs): (&Path, &[ImagePair]),
+        settings: DenoisingSettings,
+        device: &Device,
+        progress: impl Fn(usize, usize),
+    ) -> Result<(Self, Params)> {
+        let folder = StableDiffusionFolder::open(folder)?;
+        let schedule = NoiseSchedule::new(&SchedulerConfig::from_model_folder(folder.root())?)?;
+        settings.timesteps.check(&schedule)?;
+        let unet = folder.params(Component::UNet, device)?;
+        let prompts = Prompts::open(&folder, device)?;
+        let empty_prompt = prompts.encode("")?;
+        let mut front = Self { folder, schedule, settings, device: device.clone(), pairs: Vec::new(), empty_prompt };
+        front.pairs = front.encode(file, pairs, &prompts, progress)?;
+        Ok((front, unet))
+    }
+
+    fn encode(
+        &self,
+        file: &Path,
+        pairs: &[ImagePair],
+        prompts: &Prompts,
+        progress: impl Fn(usize, usize),
+    ) -> Result<Vec<EncodedPair>> {
+        let params = self.folder.params(Component::Vae, &self.device)?;
+        let vae = params.build(|scope| AutoencoderKl::new(scope, self.folder.vae_config()))?;
+        let loader = ImageLoader::new(self.settings.resolution);
+        let mut encoded = Vec::with_capacity(pairs.len());
+        for (chunk, group) in pairs.chunks(ENCODE_BATCH / 2).enumerate() {
+            let mut pixels = Vec::new();
+            for pair in group {
+                let both = loader.load(file, pair, Augmentation::default())?;
+                pixels.push(self.image(both.chosen)?);
+                pixels.push(self.image(both.rejected)?);
+            }
+            let posterior = vae.encode(&Tensor::stack(&pixels, 0)?)?;
+            let shape = posterior.mean.dims()[1..].to_vec();
+            let size: usize = shape.iter().product();
+            let first = chunk * (ENCODE_BATCH / 2);
+            let noise: Vec<f32> = (0..pixels.len())
+                .flat_map(|i| {
+                    let row = (first + i / 2) as u64;
+                    Draws::new(self.settings.seed, Stream::Posterior, (i % 2) as u64, row).normals(size)
+                })
+                .collect();
+            let noise = Tensor::from_vec(noise, posterior.mean.shape(), &self.device)?;
+            let latents = (posterior.sample(&noise)? * self.folder.vae_config().scaling_factor)?.detach();
+            for (i, pair) in group.iter().enumerate() {
+                encoded.push(EncodedPair {
+                    chosen: latents.get(2 * i)?,
+                    rejected: latents.get(2 * i + 1)?,
+                    prompt: prompts.encode(&pair.prompt)?,
+                    caption: pair.prompt.clone(),
+                    row: pair.row,
+                });
+            }
+            progress(encoded.len(), pairs.len());
+        }
+        Ok(encoded)
+    }
+
+    fn image(&self, pixels: Vec<f32>) -> Result<Tensor> {
+        let side = self.settings.resolution as usize;
+        Ok(Tensor::from_vec(pixels, (3, side, side), &self.device)?)
+    }
+}
+
+/// The frozen text encoder with its tokenizer.
+struct Prompts {
+    tokenizer: ClipTokenizer,
+    encoder: ClipTextModel,
+    device: Device,
+}
+
+impl Prompts {
+    fn open(folder: &StableDiffusionFolder, device: &Device) -> Result<Self> {
+        let tokenizer = ClipTokenizer::load(&folder.tokenizer())?;
+        tokenizer.check_model_vocabulary(folder.text_encoder_config().vocab_size)?;
+        let params = folder.params(Component::TextEncoder, device)?;
+        let encoder = params.build(|scope| ClipTextModel::new(scope, folder.text_encoder_config()))?;
+        Ok(Self { tokenizer, encoder, device: device.clone() })
+    }
+
+    fn encode(&self, prompt: &str) -> Result<Tensor> {
+        let ids = self.tokenizer.encode(prompt)?.ids;
+        let ids = Tensor::from_vec(ids, (1, self.tokenizer.positions()), &self.device)?;
+        Ok(self.encoder.forward(&ids)?.squeeze(0)?.detach())
+    }
+}
+
+impl FrontEnd for DenoisingFrontEnd {
+    type Network = Arc<dyn Denoiser>;
+    type Batch = DenoisingBatch;
+
+    fn network(&self, params: &Params) -> Result<Self::Network> {
+        Ok(Arc::new(params.build(|scope| UNet2DConditionModel::new(scope, self.folder.unet_config()))?))
+    }
+
+    fn rows(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn source_row(&self, row: usize) -> usize {
+        self.pairs[row].row
+    }
+
+    fn is_fixed(&self) -> bool {
+        false
+    }
+
+    fn batch(&self, step: u64, samples: &[Sample]) -> Result<DenoisingBatch> {
+        let settings = &self.settings;
+        let pairs: Vec<&EncodedPair> = samples.iter().map(|sample| &self.pairs[sample.row]).collect();
+        let ids: Vec<u64> = samples.iter().map(|sample| sample.position as u64).collect();
+        let sides = pairs.iter().map(|pair| &pair.chosen).chain(pairs.iter().map(|pair| &pair.rejected));
+        let latents = Tensor::stack(&sides.collect::<Vec<_>>(), 0)?;
+        let (_, c, h, w) = latents.dims4()?;
+        let timesteps = settings.timesteps.for_pairs(&self.schedule, settings.seed, step, &ids)?;
+        let noise = settings.noise.for_pairs((c, h, w), settings.seed, step, &ids, &self.device)?;
+        let dropped = |id: u64| {
+            Draws::new(settings.seed, Stream::CaptionDropout, step, id).chance(settings.caption_dropout)
+        };
+        let prompts = pairs.iter().zip(&ids).map(|(pair, id)| if dropped(*id) { &self.empty_prompt } else { &pair.prompt });
+        let prompts = Tensor::stack(&prompts.collect::<Vec<_>>(), 0)?;
+        Ok(DenoisingBatch {
+            noisy: self.schedule.add_noise(&latents, &noise, &timesteps)?,
+            target: self.schedule.target(&latents, &noise, &timesteps)?,
+            prompt_embeds: Tensor::cat(&[&prompts, &prompts], 0)?,
+            captions: pairs.iter().map(|pair| pair.caption.clone()).collect(),
+            latents,
+            noise,
+            timesteps,
+        })
+    }
+
+    fn divergence_batch(&self, step: u64, samples: &[Sample]) -> Result<DenoisingBatch> {
+        self.batch(step, samples)
+    }
+
+    fn layout(&self, _: &DenoisingBatch) -> Layout {
+        Layout::Pairs
+    }
+
+    fn lengths(&self, batch: &DenoisingBatch) -> Vec<f32> {
+        // The error is a mean over the latent already.
+        vec![1.0; batch.timesteps.len()]
+    }
+
+    fn trained_units(&self, batch: &DenoisingBatch) -> usize {
+        batch.timesteps.len()
+    }
+
+    fn logps(&self, network: &Self::Network, batch: &DenoisingBatch, _: Option<&Recorder>) -> Result<Tensor> {
+        let times: Vec<f64> = batch.timesteps.iter().map(|t| *t as f64).collect();
+        let prediction = network.predict(&batch.noisy, &times, &batch.prompt_embeds)?;
+        let error = (prediction - &batch.target)?.sqr()?.flatten_from(1)?.mean(1)?;
+        Ok((error * -self.settings.beta_convention.factor())?)
+    }
+
+    fn dump(&self, batch: &DenoisingBatch, policy: &Tensor, reference: Option<&Tensor>) -> Result<Vec<(String, Tensor)>> {
+        let scale = -1.0 / self.settings.beta_convention.factor();
+        let times: Vec<i64> = batch.timesteps.iter().map(|t| *t as i64).collect();
+        let mut named = vec![
+            ("latents", batch.latents.clone()),
+            ("noise", batch.noise.clone()),
+            ("timesteps", Tensor::new(times, &Device::Cpu)?),
+            ("prompt_embeds", batch.prompt_embeds.clone()),
+            ("policy_error", (policy.detach() * scale)?),
+        ];
+        if let Some(reference) = reference {
+            named.push(("reference_error", (reference * scale)?));
+        }
+        Ok(named.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect())
+    }
+
+    fn show(&self, batch: &DenoisingBatch, _: bool) -> Result<Vec<String>> {
+        let half = batch.captions.len();
+        let side = |i: usize| if i < half { "chosen" } else { "rejected" };
+        let line = |(i, t): (usize, &usize)| format!("{} t={t} {:?}", side(i), batch.captions[i % half]);
+        Ok(batch.timesteps.iter().enumerate().map(line).collect())
+    }
+
+    fn save(&self, params: &Params, folder: &Path) -> Result<()> {
+        match params.lora() {
+            Some(lora) => lora.save(folder, LoraFormat::Diffusers, &self.folder.root().to_string_lossy())?,
+            None => self.folder.save_with_unet(folder, params, DType::F32)?,
+        }
+        Ok(())
+    }
+
+    fn restore(&self, start: &Params, folder: &Path) -> Result<Params> {
+        if start.lora().is_some() {
+            let lora = Lora::load(folder, start.device())?.into_trainable()?;
+            return Ok(start.without_adapter().untracked()?.with_lora(lora)?);
+        }
+        let saved = StableDiffusionFolder::open(folder)?;
+        Ok(saved.params(Component::UNet, start.device())?.into_trainable()?)
+    }
+}

@@ -1,0 +1,108 @@
+//! Likelihood front ends: how rows of data become log-probabilities of a network.
+//!
+//! The loop knows only [`FrontEnd`]; text and diffusion are its two implementations.
+
+mod denoising;
+mod text;
+
+pub use denoising::{BetaConvention, DenoisingFrontEnd, DenoisingSettings};
+pub use text::{TextBatch, TextFrontEnd};
+
+use crate::error::Result;
+use candle_core::Tensor;
+use std::path::Path;
+use votive_model::Params;
+use votive_tensor::segment::Recorder;
+
+/// One row of a step: which row of the data, and its place in the step's batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Index of the row among those that were kept.
+    pub row: usize,
+    /// Place in the whole batch of the step; noise and timesteps are drawn by it, so cutting a batch changes nothing.
+    pub position: usize,
+}
+
+/// What the sequences of a batch are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Rows `0..B` chosen, `B..2B` rejected, of the same B prompts.
+    Pairs,
+    /// Single completions, each desirable or not.
+    Labelled(Vec<bool>),
+}
+
+/// Turns rows of data into log-probabilities of a network.
+pub trait FrontEnd {
+    /// A network, built on some parameters.
+    type Network;
+    /// Everything that a network needs to see of some rows at some step.
+    type Batch;
+
+    /// Builds the network on a view of the parameters.
+    ///
+    /// # Errors
+    /// If the parameters don't fit the architecture.
+    fn network(&self, params: &Params) -> Result<Self::Network>;
+
+    /// Number of rows that were kept: pairs, or labelled completions.
+    fn rows(&self) -> usize;
+
+    /// Number of a kept row in its file, counted from 1.
+    fn source_row(&self, row: usize) -> usize;
+
+    /// Whether a row looks the same at every step, so that a reference can be computed once.
+    fn is_fixed(&self) -> bool;
+
+    /// The rows of `samples` as they are at `step`.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    fn batch(&self, step: u64, samples: &[Sample]) -> Result<Self::Batch>;
+
+    /// Completions for estimating the divergence: of other prompts where there are tokens, the batch itself where
+    /// there are none.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    fn divergence_batch(&self, step: u64, samples: &[Sample]) -> Result<Self::Batch>;
+
+    /// What the sequences of a batch are.
+    fn layout(&self, batch: &Self::Batch) -> Layout;
+
+    /// Length of every sequence as objectives count it, `(R,)`.
+    fn lengths(&self, batch: &Self::Batch) -> Vec<f32>;
+
+    /// Tokens (or latents) that a batch trains on.
+    fn trained_units(&self, batch: &Self::Batch) -> usize;
+
+    /// Log-probability of every sequence, `(R,)`.
+    ///
+    /// # Errors
+    /// Those of the network.
+    fn logps(&self, network: &Self::Network, batch: &Self::Batch, recorder: Option<&Recorder>) -> Result<Tensor>;
+
+    /// The batch and what was computed from it, named for inspection.
+    ///
+    /// # Errors
+    /// Those of candle.
+    fn dump(&self, batch: &Self::Batch, policy: &Tensor, reference: Option<&Tensor>) -> Result<Vec<(String, Tensor)>>;
+
+    /// The batch in words, a line for each sequence; `colour` allows terminal escapes.
+    ///
+    /// # Errors
+    /// If a sequence cannot be decoded.
+    fn show(&self, batch: &Self::Batch, colour: bool) -> Result<Vec<String>>;
+
+    /// Writes a folder that runs by itself: the whole model, or its adapter.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    fn save(&self, params: &Params, folder: &Path) -> Result<()>;
+
+    /// Reads back what [`FrontEnd::save`] wrote, laid over the start's parameters.
+    ///
+    /// # Errors
+    /// If a file is missing or does not fit.
+    fn restore(&self, start: &Params, folder: &Path) -> Result<Params>;
+}

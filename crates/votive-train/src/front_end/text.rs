@@ -1,0 +1,243 @@
+//! Log-probabilities of completions under a language model: summed over completion tokens, end of text included.
+//!
+//! Source: Rafailov et al., arXiv:2305.18290, Sec. 4; tokens and masks follow TRL 1.16.
+
+use super::{FrontEnd, Layout, Sample};
+use crate::checkpoint::at;
+use crate::error::{Result, TrainError};
+use candle_core::{DType, Tensor};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use votive_data::{TextTokenizer, TokenizedPair, TokenizedUnpaired, collate_mismatched, collate_pairs, collate_unpaired};
+use votive_model::{CausalLm, Llama, LlamaConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, save_causal_lm};
+use votive_tensor::segment::Recorder;
+
+/// The rows of a text data set.
+enum Rows {
+    Pairs(Vec<TokenizedPair>),
+    Unpaired(Vec<TokenizedUnpaired>),
+}
+
+/// A language model's folder with tokenized rows.
+pub struct TextFrontEnd {
+    folder: PathBuf,
+    config: LlamaConfig,
+    tokenizer: TextTokenizer,
+    rows: Rows,
+    max_length: Option<usize>,
+}
+
+/// Some rows as padded tokens.
+pub struct TextBatch {
+    tokens: votive_data::TextBatch,
+    layout: Layout,
+}
+
+/// Files of a model folder that belong to its tokenizer, not to its weights.
+const TOKENIZER_FILES: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+];
+
+impl TextFrontEnd {
+    /// Reads a model folder. The rows come later, because they are tokenized with its tokenizer.
+    ///
+    /// # Errors
+    /// If a file is missing or the architecture is not supported.
+    pub fn open(folder: &Path, device: &candle_core::Device) -> Result<(Self, Params)> {
+        let (config, params) = load_causal_lm(folder, device)?;
+        let tokenizer = TextTokenizer::load(folder)?;
+        tokenizer.check_model_vocabulary(config.vocab_size)?;
+        let rows = Rows::Pairs(Vec::new());
+        Ok((Self { folder: folder.into(), config, tokenizer, rows, max_length: None }, params))
+    }
+
+    /// The tokenizer of the folder.
+    #[must_use]
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// Longest row that the model can read, in tokens.
+    #[must_use]
+    pub fn max_positions(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+
+    /// Trains on pairs.
+    #[must_use]
+    pub fn with_pairs(self, pairs: Vec<TokenizedPair>) -> Self {
+        Self { rows: Rows::Pairs(pairs), ..self }
+    }
+
+    /// Trains on single completions; `max_length` bounds the mismatched ones of the divergence estimate.
+    #[must_use]
+    pub fn with_unpaired(self, examples: Vec<TokenizedUnpaired>, max_length: usize) -> Self {
+        Self { rows: Rows::Unpaired(examples), max_length: Some(max_length), ..self }
+    }
+
+    fn pad_id(&self) -> Result<u32> {
+        Ok(self.tokenizer.pad_id()?)
+    }
+}
+
+impl TextBatch {
+    /// The padded tokens and their masks.
+    #[must_use]
+    pub fn tokens(&self) -> &votive_data::TextBatch {
+        &self.tokens
+    }
+
+    /// The sequences without padding, and the completion tokens among them.
+    fn token_batch(&self) -> Result<TokenBatch> {
+        let tokens = &self.tokens;
+        let row = |i: usize| tokens.input_ids[i * tokens.width..i * tokens.width + tokens.lengths[i]].to_vec();
+        let rows = (0..tokens.n_sequences).map(row).collect();
+        Ok(TokenBatch::new(rows, self.wanted().collect())?)
+    }
+
+    /// (sequence, position) of every completion token.
+    fn wanted(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let mask = self.tokens.completion_mask.iter().enumerate();
+        mask.filter(|(_, wanted)| **wanted == 1).map(|(cell, _)| (cell / self.tokens.width, cell % self.tokens.width))
+    }
+}
+
+impl FrontEnd for TextFrontEnd {
+    type Network = Arc<dyn CausalLm>;
+    type Batch = TextBatch;
+
+    fn network(&self, params: &Params) -> Result<Self::Network> {
+        Ok(Arc::new(params.build(|scope| Llama::new(&self.config, scope))?))
+    }
+
+    fn rows(&self) -> usize {
+        match &self.rows {
+            Rows::Pairs(rows) => rows.len(),
+            Rows::Unpaired(rows) => rows.len(),
+        }
+    }
+
+    fn source_row(&self, row: usize) -> usize {
+        match &self.rows {
+            Rows::Pairs(rows) => rows[row].row,
+            Rows::Unpaired(rows) => rows[row].row,
+        }
+    }
+
+    fn is_fixed(&self) -> bool {
+        true
+    }
+
+    fn batch(&self, _: u64, samples: &[Sample]) -> Result<TextBatch> {
+        let pad = self.pad_id()?;
+        Ok(match &self.rows {
+            Rows::Pairs(rows) => {
+                let pairs: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
+                TextBatch { tokens: collate_pairs(&pairs, pad), layout: Layout::Pairs }
+            }
+            Rows::Unpaired(rows) => {
+                let examples: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
+                let labels = examples.iter().map(|example| example.label).collect();
+                TextBatch { tokens: collate_unpaired(&examples, pad), layout: Layout::Labelled(labels) }
+            }
+        })
+    }
+
+    fn divergence_batch(&self, _: u64, samples: &[Sample]) -> Result<TextBatch> {
+        let examples: Vec<TokenizedUnpaired> = match &self.rows {
+            Rows::Unpaired(rows) => samples.iter().map(|sample| rows[sample.row].clone()).collect(),
+            Rows::Pairs(rows) => {
+                let (chosen, rejected): (Vec<_>, Vec<_>) =
+                    samples.iter().map(|sample| rows[sample.row].clone().unpair().into()).unzip();
+                chosen.into_iter().chain(rejected).collect()
+            }
+        };
+        let most = self.max_length.unwrap_or(self.config.max_position_embeddings);
+        let tokens = collate_mismatched(&examples.iter().collect::<Vec<_>>(), Some(most), self.pad_id()?);
+        Ok(TextBatch { tokens, layout: Layout::Labelled(examples.iter().map(|example| example.label).collect()) })
+    }
+
+    fn layout(&self, batch: &TextBatch) -> Layout {
+        batch.layout.clone()
+    }
+
+    fn lengths(&self, batch: &TextBatch) -> Vec<f32> {
+        let count = |row: &[u8]| row.iter().filter(|wanted| **wanted == 1).count() as f32;
+        batch.tokens.completion_mask.chunks(batch.tokens.width.max(1)).map(count).collect()
+    }
+
+    fn trained_units(&self, batch: &TextBatch) -> usize {
+        batch.wanted().count()
+    }
+
+    fn logps(&self, network: &Self::Network, batch: &TextBatch, recorder: Option<&Recorder>) -> Result<Tensor> {
+        let per_token = network.log_probs(&batch.token_batch()?, recorder)?;
+        let rows: Vec<u32> = batch.wanted().map(|(row, _)| row as u32).collect();
+        let rows = Tensor::new(rows, per_token.device())?;
+        let zeros = Tensor::zeros(batch.tokens.n_sequences, DType::F32, per_token.device())?;
+        Ok(zeros.index_add(&rows, &per_token, 0)?)
+    }
+
+    fn dump(&self, batch: &TextBatch, policy: &Tensor, reference: Option<&Tensor>) -> Result<Vec<(String, Tensor)>> {
+        let tokens = &batch.tokens;
+        let shape = (tokens.n_sequences, tokens.width);
+        let device = policy.device();
+        let mut named = vec![
+            ("input_ids", Tensor::from_vec(tokens.input_ids.clone(), shape, device)?),
+            ("attention_mask", Tensor::from_vec(tokens.attention_mask.clone(), shape, device)?),
+            ("completion_mask", Tensor::from_vec(tokens.completion_mask.clone(), shape, device)?),
+            ("policy_logps", policy.detach()),
+        ];
+        named.extend(reference.map(|reference| ("reference_logps", reference.clone())));
+        Ok(named.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect())
+    }
+
+    fn show(&self, batch: &TextBatch, colour: bool) -> Result<Vec<String>> {
+        let tokens = &batch.tokens;
+        let sequence = |row: usize| -> Result<String> {
+            let cells = row * tokens.width..row * tokens.width + tokens.lengths[row];
+            let (ids, mask) = (&tokens.input_ids[cells.clone()], &tokens.completion_mask[cells]);
+            let start = mask.iter().position(|wanted| *wanted == 1).unwrap_or(ids.len());
+            let prompt = self.tokenizer.decode(&ids[..start], false)?;
+            let completion = self.tokenizer.decode(&ids[start..], false)?;
+            let (prompt, completion) = (prompt.replace('\n', "⏎"), completion.replace('\n', "⏎"));
+            Ok(if colour { format!("\x1b[2m{prompt}\x1b[0;32m{completion}\x1b[0m") } else { format!("{prompt} │ {completion}") })
+        };
+        (0..tokens.n_sequences).map(sequence).collect()
+    }
+
+    fn save(&self, params: &Params, folder: &Path) -> Result<()> {
+        match params.lora() {
+            Some(lora) => lora.save(folder, LoraFormat::Peft, &self.folder.to_string_lossy())?,
+            None => save_causal_lm(folder, &self.config, params, DType::F32)?,
+        }
+        for name in TOKENIZER_FILES {
+            let from = self.folder.join(name);
+            if from.exists() {
+                std::fs::copy(&from, folder.join(name)).map_err(at(&from))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn restore(&self, start: &Params, folder: &Path) -> Result<Params> {
+        if start.lora().is_some() {
+            let lora = Lora::load(folder, start.device())?.into_trainable()?;
+            return Ok(start.without_adapter().untracked()?.with_lora(lora)?);
+        }
+        let (config, params) = load_causal_lm(folder, start.device())?;
+        if config != self.config {
+            let reason = "its config.json is not the model's".to_owned();
+            return Err(TrainError::Checkpoint { path: folder.into(), reason });
+        }
+        Ok(params.into_trainable()?)
+    }
+}

@@ -1,0 +1,350 @@
+//! The plan of a run: everything resolved, nothing left to decide.
+
+use crate::error::{Result, TrainError};
+use crate::front_end::BetaConvention;
+use crate::optimizer::{AdamWConfig, LrSchedule};
+use crate::recipe::{Resolver, Setting, to_toml};
+use crate::reference::ReferenceKind;
+use std::path::{Path, PathBuf};
+use votive_data::{FaultyRows, LongRows, RowPolicy, Traversal};
+use votive_diffusion::{NoisePolicy, TimestepPolicy};
+use votive_model::LoraConfig;
+use votive_objective::{METHODS, Objective, find};
+
+/// What a model folder holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modality {
+    /// A language model: there is a `config.json`.
+    Text,
+    /// A Stable Diffusion pipeline: there is a `model_index.json`.
+    Image,
+}
+
+impl Modality {
+    /// Looks into a model folder.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn of(folder: &Path) -> Result<Self> {
+        if folder.join("model_index.json").exists() {
+            return Ok(Self::Image);
+        }
+        if folder.join("config.json").exists() {
+            return Ok(Self::Text);
+        }
+        Err(votive_model::ModelError::NotFound {
+            folder: folder.into(),
+            expected: "config.json (a language model), model_index.json (Stable Diffusion)".to_owned(),
+        }
+        .into())
+    }
+}
+
+/// A resolved recipe.
+#[derive(Debug)]
+pub struct Plan {
+    /// What is trained.
+    pub modality: Modality,
+    /// The model's folder.
+    pub model: PathBuf,
+    /// The adapter; none for full fine-tuning.
+    pub adapter: Option<LoraConfig>,
+    /// The data.
+    pub data: DataPlan,
+    /// The objective.
+    pub objective: Objective,
+    /// What the policy is compared with.
+    pub reference: ReferenceKind,
+    /// The optimizer.
+    pub optimizer: OptimizerPlan,
+    /// The loop.
+    pub train: TrainPlan,
+    /// Noise and times, for a diffusion model.
+    pub diffusion: Option<DiffusionPlan>,
+    settings: Vec<Setting>,
+}
+
+/// Where rows come from and which are kept.
+#[derive(Clone, Debug)]
+pub struct DataPlan {
+    /// File or folder.
+    pub path: PathBuf,
+    /// What happens to rows that are too long or faulty.
+    pub rows: RowPolicy,
+    /// The order of the rows.
+    pub traversal: Traversal,
+}
+
+/// The optimizer and its learning rate.
+#[derive(Clone, Debug)]
+pub struct OptimizerPlan {
+    /// Highest learning rate.
+    pub lr: f64,
+    /// AdamW's options.
+    pub adamw: AdamWConfig,
+    /// Bound on the gradient's norm; 0 for none.
+    pub max_grad_norm: f64,
+    /// How the learning rate moves.
+    pub schedule: LrSchedule,
+    /// Steps until it is reached.
+    pub warmup_steps: u64,
+}
+
+/// The loop.
+#[derive(Clone, Debug)]
+pub struct TrainPlan {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Rows per optimizer step.
+    pub batch_size: usize,
+    /// Rows that go through the network at a time.
+    pub micro_batch_size: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+    /// Steps between checkpoints.
+    pub save_every: u64,
+    /// Whether layers are computed again in the backward instead of being kept.
+    pub recompute: bool,
+}
+
+/// Noise and times.
+#[derive(Clone, Debug)]
+pub struct DiffusionPlan {
+    /// What β multiplies.
+    pub beta_convention: BetaConvention,
+    /// Which times are drawn.
+    pub timesteps: TimestepPolicy,
+    /// Whether the sides of a pair share their noise.
+    pub noise: NoisePolicy,
+    /// Share of captions that are emptied.
+    pub caption_dropout: f64,
+    /// Pixels along a side; 0 for the model's own.
+    pub resolution: u32,
+}
+
+impl Plan {
+    /// Reads a recipe and resolves it.
+    ///
+    /// # Errors
+    /// All mistakes of the recipe together.
+    pub fn read(recipe: &Path, overrides: &[String]) -> Result<Self> {
+        Self::resolve(Resolver::read(recipe, overrides)?)
+    }
+
+    /// Asks for every key, in the order in which a recipe is written.
+    fn resolve(mut r: Resolver) -> Result<Self> {
+        let model = path(&mut r, "model.path", "Folder of the model, in the hub's layout.");
+        // Without a model nobody knows which keys apply, so the modality of a text model is assumed until the end.
+        let modality = if model.as_os_str().is_empty() { Ok(Modality::Text) } else { Modality::of(&model) };
+        let kind = modality.as_ref().copied().unwrap_or(Modality::Text);
+        let adapter = adapter(&mut r, kind);
+        let data = data(&mut r, kind);
+        let objective = objective(&mut r);
+        let reference = reference(&mut r);
+        let diffusion = (kind == Modality::Image).then(|| diffusion(&mut r));
+        let optimizer = optimizer(&mut r, kind);
+        let train = train(&mut r, kind);
+        if let (Some(objective), ReferenceKind::None) = (&objective, reference)
+            && objective.needs().contains(votive_objective::Needs::REFERENCE)
+        {
+            r.mistake("reference.kind", "this objective needs a reference");
+        }
+        let settings = r.finish()?;
+        let modality = modality?;
+        // `finish` has refused a recipe whose objective could not be made.
+        let objective = objective.ok_or_else(|| TrainError::Plan("no objective".to_owned()))?;
+        Ok(Self { modality, model, adapter, data, objective, reference, optimizer, train, diffusion, settings })
+    }
+
+    /// Every key with its value.
+    #[must_use]
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// The plan as a recipe that resolves to it.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        to_toml(&self.settings)
+    }
+}
+
+/// Every key that a recipe for `modality` may have, for the reference documentation.
+///
+/// # Errors
+/// None that a caller could cause; the questions are asked of an empty recipe.
+pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
+    let mut r = Resolver::parse(Path::new("reference"), "[adapter.lora]\nrank = 8\n", &[])?;
+    path(&mut r, "model.path", "Folder of the model, in the hub's layout.");
+    adapter(&mut r, modality);
+    data(&mut r, modality);
+    reference(&mut r);
+    if modality == Modality::Image {
+        diffusion(&mut r);
+    }
+    optimizer(&mut r, modality);
+    train(&mut r, modality);
+    Ok(r.settings().to_vec())
+}
+
+/// A path, made absolute so that a run can be resumed from anywhere.
+fn path(r: &mut Resolver, key: &str, doc: &'static str) -> PathBuf {
+    let given = r.string(key, None, doc);
+    let given = PathBuf::from(r.require(key, given).unwrap_or_default());
+    let absolute = std::path::absolute(&given).unwrap_or(given);
+    r.settle(key, &absolute.to_string_lossy());
+    absolute
+}
+
+fn adapter(r: &mut Resolver, modality: Modality) -> Option<LoraConfig> {
+    if r.names_below("adapter").is_empty() {
+        return None;
+    }
+    let targets = match modality {
+        Modality::Text => ["q_proj", "v_proj"].map(str::to_owned).to_vec(),
+        Modality::Image => ["to_q", "to_k", "to_v", "to_out.0"].map(str::to_owned).to_vec(),
+    };
+    let rank = r.whole("adapter.lora.rank", 1, Some(8), "Inner dimension r of the adapter.").unwrap_or(8);
+    let alpha = r.float("adapter.lora.alpha", 0.0, Some(2.0 * rank as f64), "α; the update is scaled by α/r.");
+    let dropout = r.float("adapter.lora.dropout", 0.0, Some(0.0), "Dropout before the adapter; only 0 is implemented.");
+    if dropout != Some(0.0) {
+        r.mistake("adapter.lora.dropout", "only 0.0 is implemented");
+    }
+    let targets = r.strings("adapter.lora.targets", Some(targets), "Modules that get an adapter, by name or ending.");
+    Some(LoraConfig { rank: rank as usize, alpha: alpha.unwrap_or(1.0), targets: targets.unwrap_or_default() })
+}
+
+fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
+    let path = path(r, "data.path", "File or folder of the rows.");
+    let mut rows = RowPolicy::default();
+    if modality == Modality::Text {
+        let long = r.choice("data.long_rows", &["error", "drop", "truncate"], "error", "What happens to rows that are too long.");
+        rows.long_rows = match long.as_str() {
+            "drop" => LongRows::Drop,
+            "truncate" => LongRows::Truncate,
+            _ => LongRows::Error,
+        };
+        let most = r.whole("data.max_length", 0, Some(0), "Longest row in tokens; 0 for the model's own limit.");
+        rows.max_length = most.filter(|most| *most > 0).map(|most| most as usize);
+    }
+    let faulty = r.choice("data.faulty_rows", &["error", "drop"], "error", "What happens to rows that cannot be trained on.");
+    rows.faulty_rows = if faulty == "drop" { FaultyRows::Drop } else { FaultyRows::Error };
+    let order = r.choice("data.order", &["shuffled", "sequential"], "shuffled", "Order of the rows in an epoch.");
+    let traversal = if order == "sequential" { Traversal::Sequential } else { Traversal::Shuffled };
+    DataPlan { path, rows, traversal }
+}
+
+fn objective(r: &mut Resolver) -> Option<Objective> {
+    let names = r.names_below("objective");
+    let [id] = names.as_slice() else {
+        let what = if names.is_empty() { "is missing" } else { "has more than one method" };
+        let known = METHODS.iter().map(|spec| spec.id).collect::<Vec<_>>().join(", ");
+        r.mistake("objective", &format!("{what}; write one [objective.<id>] with an id of: {known}"));
+        return None;
+    };
+    let spec = match find(id) {
+        Ok(spec) => spec,
+        Err(error) => {
+            r.touch_below(&format!("objective.{id}"));
+            r.mistake(&format!("objective.{id}"), &error.to_string());
+            return None;
+        }
+    };
+    r.touch(&format!("objective.{id}"));
+    let mut options = serde_json::Map::new();
+    let defaults = (spec.defaults)();
+    for option in spec.options {
+        let default = defaults[option.name].clone();
+        let value = r.json(&format!("objective.{id}.{}", option.name), default, option.doc);
+        options.insert(option.name.to_owned(), value);
+    }
+    match (spec.build)(options.into()) {
+        Ok(objective) => Some(objective),
+        Err(error) => {
+            r.mistake(&format!("objective.{id}"), &error.to_string());
+            None
+        }
+    }
+}
+
+fn reference(r: &mut Resolver) -> ReferenceKind {
+    let names = ReferenceKind::NAMES.map(|(_, name)| name);
+    let chosen = r.choice("reference.kind", &names, "frozen", "What the policy is compared with.");
+    ReferenceKind::NAMES.into_iter().find(|(_, name)| *name == chosen).map_or(ReferenceKind::Frozen, |(kind, _)| kind)
+}
+
+fn diffusion(r: &mut Resolver) -> DiffusionPlan {
+    let convention = r.choice(
+        "diffusion.beta_convention",
+        &["paper", "diffusers"],
+        "paper",
+        "What β multiplies: half the margin (the paper) or the margin (the script in diffusers).",
+    );
+    let timesteps = r.whole_list("diffusion.timesteps", "Times to draw from; all of the schedule if left out.");
+    let noise = r.choice("diffusion.noise", &["shared", "independent"], "shared", "Whether the sides of a pair share their noise.");
+    let dropout = r.float("diffusion.caption_dropout", 0.0, Some(0.0), "Share of captions that are emptied.").unwrap_or(0.0);
+    if dropout > 1.0 {
+        r.mistake("diffusion.caption_dropout", "must be at most 1");
+    }
+    let resolution = r.whole("diffusion.resolution", 0, Some(0), "Pixels along a side; 0 for the model's own.");
+    DiffusionPlan {
+        beta_convention: if convention == "paper" { BetaConvention::Paper } else { BetaConvention::Diffusers },
+        timesteps: timesteps.map_or(TimestepPolicy::Uniform, |list| {
+            TimestepPolicy::List(list.into_iter().map(|t| t as usize).collect())
+        }),
+        noise: if noise == "shared" { NoisePolicy::Shared } else { NoisePolicy::Independent },
+        caption_dropout: dropout,
+        resolution: u32::try_from(resolution.unwrap_or(0)).unwrap_or(u32::MAX),
+    }
+}
+
+fn optimizer(r: &mut Resolver, modality: Modality) -> OptimizerPlan {
+    r.choice("optimizer.kind", &["adamw"], "adamw", "The optimizer.");
+    let lr = match modality {
+        Modality::Text => 1e-6,
+        Modality::Image => 1e-5,
+    };
+    let plan = OptimizerPlan {
+        lr: r.float("optimizer.lr", 0.0, Some(lr), "Highest learning rate.").unwrap_or(lr),
+        adamw: AdamWConfig {
+            betas: r.betas("optimizer.betas", [0.9, 0.999], "Decay rates of the two moments."),
+            eps: r.float("optimizer.eps", 0.0, Some(1e-8), "Added to the root of the second moment.").unwrap_or(1e-8),
+            weight_decay: r.float("optimizer.weight_decay", 0.0, Some(0.0), "Decoupled weight decay, on every trained parameter.").unwrap_or(0.0),
+        },
+        max_grad_norm: r.float("optimizer.max_grad_norm", 0.0, Some(1.0), "Bound on the gradient's norm; 0 for none.").unwrap_or(1.0),
+        schedule: match r.choice("optimizer.schedule", &["constant", "linear", "cosine"], "constant", "How the learning rate moves after the warm-up.").as_str() {
+            "linear" => LrSchedule::Linear,
+            "cosine" => LrSchedule::Cosine,
+            _ => LrSchedule::Constant,
+        },
+        warmup_steps: r.whole("optimizer.warmup_steps", 0, Some(0), "Steps of linear warm-up.").unwrap_or(0),
+    };
+    plan
+}
+
+fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
+    let steps = r.whole("train.steps", 1, None, "Optimizer steps.");
+    let steps = r.require("train.steps", steps).unwrap_or(1);
+    let batch_size = r.whole("train.batch_size", 1, Some(4), "Rows (pairs) per optimizer step.").unwrap_or(4);
+    let micro = r.whole("train.micro_batch_size", 1, Some(batch_size), "Rows that go through the network at a time.");
+    let micro_batch_size = micro.unwrap_or(batch_size);
+    if batch_size % micro_batch_size != 0 {
+        r.mistake("train.micro_batch_size", &format!("must divide train.batch_size = {batch_size}"));
+    }
+    let seed = r.whole("train.seed", 0, Some(0), "Seed of everything random.").unwrap_or(0);
+    let log_every = r.whole("train.log_every", 1, Some(1), "Steps between lines of metrics.jsonl.").unwrap_or(1);
+    let save_every = r.whole("train.save_every", 1, Some(50), "Steps between checkpoints.").unwrap_or(50);
+    let recompute = modality == Modality::Text
+        && r.flag("train.recompute", false, "Compute layers again in the backward instead of keeping them.");
+    TrainPlan {
+        steps,
+        batch_size: batch_size as usize,
+        micro_batch_size: micro_batch_size as usize,
+        seed,
+        log_every,
+        save_every,
+        recompute,
+    }
+}

@@ -1,0 +1,109 @@
+//! The work on Stable Diffusion.
+
+use super::laps::Laps;
+use super::update::{RANK, Sides, Update};
+use super::{DiffusionStepArgs, Measured, SampleArgs};
+use crate::cli::image_model::{ImageModel, as_network};
+use crate::cli::{Context, Outcome};
+use candle_core::{Device, Tensor};
+use serde_json::json;
+use votive_diffusion::{
+    Guidance, NoisePolicy, NoiseSchedule, SamplerKind, SchedulerConfig, StepNoise, TimestepPolicy,
+    initial_latents,
+};
+use votive_model::stable_diffusion::{Component, StableDiffusionFolder, UNet2DConditionModel};
+use votive_model::{Denoiser, LoraConfig};
+use votive_tensor::random::{Draws, Stream};
+
+/// Diffusion-DPO's β, in the convention in which the paper's 5000 is written.
+const BETA: f64 = 5000.0;
+/// torch's default, which the peer keeps.
+const WEIGHT_DECAY: f64 = 0.01;
+const TARGETS: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
+const PROMPT_TOKENS: usize = 77;
+
+/// Diffusion-DPO steps on random latents and embeddings; text encoder and VAE stay out.
+pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured> {
+    let DiffusionStepArgs { step: args, latent } = args;
+    let (device, side) = (ctx.device()?, latent.get());
+    let folder = StableDiffusionFolder::open(&args.model)?;
+    let config = folder.unet_config();
+    let schedule = NoiseSchedule::new(&SchedulerConfig::from_model_folder(&args.model)?)?;
+    let adapter = LoraConfig { rank: RANK, alpha: RANK as f64, targets: TARGETS.map(str::to_owned).to_vec() };
+    let sides = Sides::new(folder.params(Component::UNet, &device)?, args.mode, adapter)?;
+    let policy = sides.policy.build(|scope| UNet2DConditionModel::new(scope, config))?;
+    let reference = sides.reference.build(|scope| UNet2DConditionModel::new(scope, config))?;
+    let mut update = Update::new(&sides.policy, BETA, WEIGHT_DECAY);
+
+    let pairs: Vec<u64> = (0..args.batch.get() as u64).collect();
+    let latent = (config.in_channels, side, side);
+    let progress = ctx.output.progress("measuring", "steps", args.steps.get() as u64);
+    let (mut laps, mut losses) = (Laps::default(), Vec::new());
+    for step in 0..args.steps.get() as u64 {
+        let latents = normals(step, 0, &[2 * pairs.len(), config.in_channels, side, side], &device)?;
+        let prompt_embeds =
+            normals(step, 1, &[pairs.len(), PROMPT_TOKENS, config.cross_attention_dim], &device)?;
+        let prompt_embeds = Tensor::cat(&[&prompt_embeds, &prompt_embeds], 0)?;
+        losses.push(laps.lap(|| {
+            let noise = NoisePolicy::Shared.for_pairs(latent, 0, step, &pairs, &device)?;
+            let timesteps = TimestepPolicy::Uniform.for_pairs(&schedule, 0, step, &pairs)?;
+            let noisy_latents = schedule.add_noise(&latents, &noise, &timesteps)?;
+            let target = schedule.target(&latents, &noise, &timesteps)?;
+            let times: Vec<f64> = timesteps.iter().map(|timestep| *timestep as f64).collect();
+            // Minus half the error is the log-probability that makes β the paper's.
+            let logps = |unet: &dyn Denoiser| -> Outcome<Tensor> {
+                let model_pred = unet.predict(&noisy_latents, &times, &prompt_embeds)?;
+                Ok(((model_pred - &target)?.sqr()?.flatten_from(1)?.mean(1)? * -0.5)?)
+            };
+            let reference_logps = logps(&reference)?.detach();
+            update.step(&logps(&policy)?, &reference_logps)
+        })?);
+        progress.set(step + 1);
+    }
+    progress.finish();
+    let details = json!({
+        "mode": args.mode.name(),
+        "batch": args.batch,
+        "trainable_params": update.count(),
+        "latent": side,
+        "losses": losses,
+    });
+    Ok(Measured { bench: "diffusion-step", laps, details })
+}
+
+/// Stand-ins for latents and embeddings, which have about unit variance too.
+fn normals(step: u64, which: u64, shape: &[usize], device: &Device) -> Outcome<Tensor> {
+    let values = Draws::new(0, Stream::World, step, which).normals(shape.iter().product());
+    Ok(Tensor::from_vec(values, shape, device)?)
+}
+
+/// Images from a prompt, from text to pixels.
+pub(super) fn sample(args: &SampleArgs, ctx: &Context) -> Outcome<Measured> {
+    const STEPS: usize = 50;
+    const CFG: f64 = 7.5;
+    let device = ctx.device()?;
+    let model = ImageModel::load(&args.model, None, &device)?;
+    let shape = model.square_latents(args.latent.get())?;
+    let prompts = vec!["a small test prompt".to_owned(); args.batch.get()];
+    let progress = ctx.output.progress("measuring", "steps", args.steps.get() as u64);
+    let mut laps = Laps::default();
+    for step in 0..args.steps.get() as u64 {
+        laps.lap(|| -> Outcome {
+            let seeds: Vec<u64> =
+                (0..args.batch.get() as u64).map(|i| step * args.batch.get() as u64 + i).collect();
+            let prompt_embeds = model.embed(&prompts, &ctx.output)?;
+            let negative_embeds = model.embed(&[String::new()], &ctx.output)?;
+            let network = as_network(&model.unet);
+            let guidance = Guidance::new(&network, &prompt_embeds, &negative_embeds, CFG)?;
+            let mut sampler = SamplerKind::Ddim.build(&model.scheduler, STEPS)?;
+            let latents = initial_latents(&seeds, shape, &device)?;
+            let noise = StepNoise::Seeded(seeds);
+            let latents = votive_diffusion::sample(sampler.as_mut(), &guidance, &latents, &noise, |_, _| {})?;
+            model.decode(&latents).map(drop)
+        })?;
+        progress.set(step + 1);
+    }
+    progress.finish();
+    let details = json!({"batch": args.batch, "latent": args.latent, "sampling_steps": STEPS, "cfg": CFG});
+    Ok(Measured { bench: "sample", laps, details })
+}

@@ -1,0 +1,79 @@
+//! The part of a training step that does not depend on what is trained: DPO, backward, clipping, AdamW.
+
+use crate::cli::Outcome;
+use candle_core::Tensor;
+use votive_model::{LoraConfig, Params};
+use votive_objective::{PairInputs, PairObjective, pair::dpo::Dpo};
+use votive_tensor::segment::Recorder;
+use votive_train::gradients::Gradients;
+use votive_train::optimizer::{AdamW, AdamWConfig};
+
+use super::Mode;
+
+const LR: f64 = 1e-5;
+const MAX_GRAD_NORM: f64 = 1.0;
+/// Rank of the adapter.
+pub(super) const RANK: usize = 16;
+
+/// The parameters of the policy and of its reference.
+pub(super) struct Sides {
+    pub(super) policy: Params,
+    pub(super) reference: Params,
+}
+
+impl Sides {
+    /// Full fine-tuning beside the weights as they are, or a new adapter on them.
+    pub(super) fn new(params: Params, mode: Mode, adapter: LoraConfig) -> Outcome<Self> {
+        let policy = match mode {
+            Mode::Full => params.clone().into_trainable()?,
+            Mode::Lora => params.with_new_lora(adapter, 0)?,
+        };
+        Ok(Self { policy, reference: params })
+    }
+}
+
+/// DPO's update of some parameters.
+pub(super) struct Update {
+    objective: Dpo,
+    parameters: Vec<(String, Tensor)>,
+    recorder: Recorder,
+    optimizer: AdamW,
+    steps: u64,
+}
+
+impl Update {
+    /// An update that has not been made yet; `beta` and `weight_decay` are those of the peer.
+    pub(super) fn new(policy: &Params, beta: f64, weight_decay: f64) -> Self {
+        let parameters = policy.trainable();
+        let recorder = Recorder::new(parameters.iter().map(|(_, tensor)| tensor.clone()).collect());
+        let optimizer = AdamW::new(AdamWConfig { betas: [0.9, 0.999], eps: 1e-8, weight_decay });
+        Self { objective: Dpo { beta }, parameters, recorder, optimizer, steps: 0 }
+    }
+
+    /// One step; returns the loss.
+    ///
+    /// # Shapes
+    /// `policy_logps`, `reference_logps` `(2B,)`, chosen first
+    pub(super) fn step(&mut self, policy_logps: &Tensor, reference_logps: &Tensor) -> Outcome<f64> {
+        let pairs = policy_logps.dim(0)? / 2;
+        let halves = |logps: &Tensor| {
+            Ok::<_, candle_core::Error>((logps.narrow(0, 0, pairs)?, logps.narrow(0, pairs, pairs)?))
+        };
+        let ((chosen, rejected), (reference_chosen, reference_rejected)) =
+            (halves(policy_logps)?, halves(reference_logps)?);
+        let inputs = PairInputs::new(chosen, rejected).with_reference(reference_chosen, reference_rejected);
+        let loss = self.objective.evaluate(&inputs)?.per_pair.mean_all()?;
+        let mut gradients = Gradients::default();
+        gradients.accumulate(&loss, &self.parameters, &self.recorder)?;
+        let norm = gradients.norm(self.steps)?;
+        gradients.clip(norm, MAX_GRAD_NORM)?;
+        self.optimizer.step(&self.parameters, &gradients, LR)?;
+        self.steps += 1;
+        Ok(f64::from(loss.to_scalar::<f32>()?))
+    }
+
+    /// Numbers that are trained.
+    pub(super) fn count(&self) -> usize {
+        self.parameters.iter().map(|(_, tensor)| tensor.elem_count()).sum()
+    }
+}

@@ -1,0 +1,131 @@
+//! `votive eval`: how often a model does exactly what held-out prompts of the playground ask.
+
+use super::image_model::ImageModel;
+use super::text_model::TextModel;
+use super::world::{Decoding, Sampling, answer, draw};
+use super::{Context, Outcome};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use votive_eval::{Outcome as Graded, by_category, grade_images, grade_texts, share};
+use votive_playground::{Split, image, text};
+use votive_train::Modality;
+
+/// Score a model on held-out prompts of its playground world
+///
+/// The exact checker decides. With --against, both models get the same prompts and seeds, and the gain of --model over
+/// it is given with a 95 % interval over prompts.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The model's folder.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// A LoRA adapter on the model.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// The model to compare with.
+    #[arg(long, value_name = "DIR")]
+    against: Option<PathBuf>,
+    /// Number of prompts.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    prompts: usize,
+    /// Prompts for choosing settings instead of those for reporting.
+    #[arg(long)]
+    select: bool,
+    /// Seed of prompts and draws.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    seed: u64,
+    /// Temperature of answers; 0 is greedy.
+    #[arg(long, value_name = "T", default_value_t = 0.7)]
+    temperature: f64,
+    /// Calls of the U-Net per image.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    steps: usize,
+    /// Scale of classifier-free guidance.
+    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    cfg: f64,
+}
+
+pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
+    let split = if args.select { Split::Select } else { Split::Test };
+    let grade = |folder: &Path, adapter: Option<&Path>| -> Outcome<Vec<Graded>> {
+        let device = ctx.device()?;
+        match Modality::of(folder)? {
+            Modality::Text => {
+                let prompts: Vec<String> =
+                    text::prompts(split, args.seed, args.prompts).iter().map(text::Task::prompt).collect();
+                let model = TextModel::load(folder, adapter, &device)?;
+                let decoding = Decoding { temperature: args.temperature, seed: args.seed };
+                Ok(grade_texts(&prompts, &answer(&model, &prompts, decoding, ctx)?)?)
+            }
+            Modality::Image => {
+                let captions = image::prompts(split, args.seed, args.prompts);
+                let model = ImageModel::load(folder, adapter, &device)?;
+                let sampling = Sampling { steps: args.steps, cfg: args.cfg, seed: args.seed };
+                Ok(grade_images(&captions, &draw(&model, &captions, sampling, ctx)?)?)
+            }
+        }
+    };
+    let graded = grade(&args.model, args.adapter.as_deref())?;
+    match &args.against {
+        None => report_one(&graded, ctx),
+        Some(folder) => report_pair(&grade(folder, None)?, &graded, args.seed, ctx),
+    }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, n) = values.fold((0.0, 0), |(sum, n), value| (sum + value, n + 1));
+    sum / f64::from(n.max(1))
+}
+
+fn report_one(graded: &[Graded], ctx: &Context) -> Outcome {
+    let all = share(&graded.iter().map(|one| one.exact).collect::<Vec<_>>());
+    let part = 100.0 * mean(graded.iter().map(|one| one.part));
+    let ugliness = mean(graded.iter().filter_map(|one| one.ugliness));
+    let mut names: Vec<&str> = graded.iter().map(|one| one.category.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let of = |name: &str| {
+        share(&graded.iter().filter(|one| one.category == name).map(|one| one.exact).collect::<Vec<_>>())
+    };
+    if ctx.output.wants_json() {
+        let categories: serde_json::Map<String, serde_json::Value> =
+            names.iter().map(|name| ((*name).to_owned(), json!(of(name)))).collect();
+        let value = json!({ "exact": all, "part": part, "ugliness": ugliness, "categories": categories });
+        return ctx.output.json(&value);
+    }
+    ctx.output.line(format!(
+        "exact {:5.1} % [{:.1}, {:.1}] of {}; parts met {part:.1} %",
+        all.value, all.low, all.high, all.n
+    ))?;
+    if graded.iter().any(|one| one.ugliness.is_some()) {
+        ctx.output.line(format!("ugliness {ugliness:.3}"))?;
+    }
+    for name in names {
+        let share = of(name);
+        ctx.output.line(format!(
+            "  {name:10} {:5.1} % [{:.1}, {:.1}] of {}",
+            share.value, share.low, share.high, share.n
+        ))?;
+    }
+    Ok(())
+}
+
+fn report_pair(base: &[Graded], aligned: &[Graded], seed: u64, ctx: &Context) -> Outcome {
+    let rows = by_category(base, aligned, seed);
+    if ctx.output.wants_json() {
+        let rows: serde_json::Map<String, serde_json::Value> = rows
+            .into_iter()
+            .map(|(name, gain)| (if name.is_empty() { "all".to_owned() } else { name }, json!(gain)))
+            .collect();
+        return ctx.output.json(&rows);
+    }
+    for (name, gain) in rows {
+        let name = if name.is_empty() { "all" } else { &name };
+        let interval = format!("[{:+.1}, {:+.1}]", gain.gain_low, gain.gain_high);
+        ctx.output.line(format!(
+            "{name:10} {:5.1} % -> {:5.1} %  {:+5.1} {interval} of {}",
+            gain.base, gain.aligned, gain.gain, gain.n
+        ))?;
+    }
+    Ok(())
+}

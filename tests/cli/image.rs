@@ -1,0 +1,128 @@
+//! `votive sample` against diffusers, and with settings that do not fit.
+
+use crate::*;
+
+/// f32 rounding over twenty steps, relative to the largest latent.
+const LATENT_TOLERANCE: f64 = 1e-5;
+
+#[test]
+fn latents_are_those_of_diffusers() {
+    let folder = Folder::new();
+    for model in ["sd1", "sd2"] {
+        let expected =
+            fs::read_to_string(fixture(&format!("diffusion/{model}/expected/expected.json"))).unwrap();
+        let expected: Value = serde_json::from_str(&expected).unwrap();
+        let prompts = expected["prompts"].as_array().unwrap();
+        let (cfg, root) = (expected["guidance_scale"].to_string(), fixture(&format!("diffusion/{model}")));
+        for sampler in ["ddim", "dpmpp", "euler"] {
+            let recorded = tensors(&format!("{root}/expected/sample.{sampler}.20.safetensors"));
+            let start = folder.tensors("start.safetensors", [("latents", recorded["latents"].clone())]);
+            let (out, saved) = (folder.path("images"), folder.path("saved.safetensors"));
+            let mut args =
+                vec!["sample", "--model", &root, "--sampler", sampler, "--steps", "20", "--cfg", &cfg];
+            args.extend(["--out", &out, "--latents", &start, "--save-latents", &saved]);
+            prompts.iter().for_each(|prompt| args.extend(["--prompt", prompt.as_str().unwrap()]));
+            let files: Vec<String> =
+                rows(&args).iter().map(|row| row["file"].as_str().unwrap().to_owned()).collect();
+            assert_eq!(files, [format!("{out}/00000.png"), format!("{out}/00001.png")]);
+            let saved = tensors(&saved);
+            assert_eq!(distance(&saved["latents"], &recorded["latents"]), 0.0);
+            let final_latents = &recorded["final_latents"];
+            let scale = distance(final_latents, &final_latents.zeros_like().unwrap());
+            let error = distance(&saved["final_latents"], final_latents) / scale;
+            assert!(error < LATENT_TOLERANCE, "{model} {sampler}: off by {error}");
+        }
+    }
+}
+
+/// Draws prompts and gives the finished latents.
+fn draw(folder: &Folder, prompts: &[&str], extra: &[&str]) -> Tensor {
+    let (root, out, saved) =
+        (fixture("diffusion/sd1"), folder.path("images"), folder.path("saved.safetensors"));
+    let mut args = vec!["sample", "--model", &root, "--steps", "3", "--sampler", "ddpm", "--out", &out];
+    args.extend(["--save-latents", &saved]);
+    prompts.iter().for_each(|prompt| args.extend(["--prompt", prompt]));
+    args.extend(extra);
+    assert_eq!(ok(&args).lines().count(), prompts.len());
+    tensors(&saved)["final_latents"].clone()
+}
+
+#[test]
+fn an_image_does_not_depend_on_its_batch() {
+    // Products of larger matrices round differently.
+    const ROUNDING: f64 = 1e-4;
+    let folder = Folder::new();
+    let prompts = ["a red circle", "a blue square", "two squares"];
+    let together = draw(&folder, &prompts, &["--batch", "3", "--seed", "7"]);
+    assert!(distance(&together, &draw(&folder, &prompts, &["--batch", "1", "--seed", "7"])) < ROUNDING);
+    let second = together.narrow(0, 1, 1).unwrap();
+    assert!(distance(&second, &draw(&folder, &prompts[1..2], &["--seed", "8"])) < ROUNDING);
+    assert!(distance(&together, &draw(&folder, &prompts, &["--batch", "3", "--seed", "70"])) > 0.1);
+    let png = ::image::open(folder.path("images/00002.png")).unwrap();
+    assert_eq!((png.width(), png.height()), (32, 32));
+}
+
+#[test]
+fn a_negative_model_that_is_the_model_changes_nothing_visible() {
+    let folder = Folder::new();
+    let root = fixture("diffusion/sd1");
+    let saved = |name: &str, extra: &[&str]| {
+        let (out, saved) = (folder.path("images"), folder.path(name));
+        let args = [
+            "sample",
+            "--model",
+            &root,
+            "--prompt",
+            "a",
+            "--steps",
+            "4",
+            "--out",
+            &out,
+            "--save-latents",
+            &saved,
+        ];
+        ok(&[&args, extra].concat());
+        tensors(&saved)["final_latents"].clone()
+    };
+    let plain = saved("plain.safetensors", &[]);
+    let guided = saved("guided.safetensors", &["--negative-model", &root]);
+    assert!(distance(&plain, &guided) < 1e-4);
+    let refused =
+        ["sample", "--model", &root, "--prompt", "a", "--out", "o", "--cfg", "1", "--negative-model", &root];
+    fails(&refused, USAGE, &["no effect", "--cfg above 1"]);
+}
+
+#[test]
+fn latents_that_do_not_fit_are_refused() {
+    let folder = Folder::new();
+    let (root, out) = (fixture("diffusion/sd1"), folder.path("images"));
+    let check = |shape: &[usize], name: &str, parts: &[&str]| {
+        let latents = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        let file = folder.tensors("latents.safetensors", [(name, latents)]);
+        let args =
+            ["sample", "--model", &root, "--prompt", "a", "--steps", "2", "--out", &out, "--latents", &file];
+        fails(&args, DATA, parts);
+    };
+    check(&[2, 4, 8, 8], "latents", &["[1, 4, 8, 8]", "[2, 4, 8, 8]"]);
+    check(&[1, 3, 8, 8], "latents", &["[1, 3, 8, 8]"]);
+    check(&[1, 4, 8, 12], "latents", &["[1, 4, 8, 12]", "--width"]);
+    check(&[4, 8, 8], "latents", &["[4, 8, 8]"]);
+    check(&[1, 4, 8, 8], "noise", &["no tensor `latents`", "noise"]);
+}
+
+#[test]
+fn wrong_settings_are_refused_before_anything_is_drawn() {
+    let folder = Folder::new();
+    let (root, out) = (fixture("diffusion/sd1"), folder.path("images"));
+    let check = |extra: &[&str], code, parts: &[&str]| {
+        fails(&[&["sample", "--model", &root, "--prompt", "a", "--out", &out], extra].concat(), code, parts);
+    };
+    check(&["--steps", "2000"], USAGE, &["2000 steps", "1 to 1000"]);
+    check(&["--steps", "0"], USAGE, &["0 steps"]);
+    check(&["--cfg", "nan"], USAGE, &["cfg", "finite"]);
+    check(&["--width", "17"], USAGE, &["17x", "multiples of"]);
+    check(&["--adapter", &folder.path("none")], DATA, &["none"]);
+    assert!(!PathBuf::from(&out).exists());
+    let text = fixture("text/llama");
+    fails(&["sample", "--model", &text, "--prompt", "a", "--out", &out], DATA, &["model_index.json"]);
+}

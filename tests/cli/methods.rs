@@ -1,0 +1,84 @@
+//! `votive methods` against the registry and against what trl computes.
+
+use crate::*;
+
+#[test]
+fn every_method_is_listed_with_its_defaults() {
+    let [Value::Array(list)] = &rows(&["methods"])[..] else { panic!("one list") };
+    assert_eq!(list.len(), votive::objective::METHODS.len());
+    assert_eq!(list[0]["id"], "dpo");
+    assert_eq!(list[0]["needs"], json!(["REFERENCE"]));
+    assert_eq!(list[0]["options"]["beta"]["default"], 0.1);
+    let text = ok(&["methods"]);
+    for spec in votive::objective::METHODS {
+        assert!(
+            text.contains(spec.title) && ok(&["methods", "show", spec.id]).contains(spec.paper),
+            "{text}"
+        );
+    }
+}
+
+/// Losses, rewards and gradients of every recorded case whose options exist here, in the type of its inputs.
+#[test]
+fn eval_gives_what_trl_gives() {
+    let folder = Folder::new();
+    let cases = fs::read_to_string(fixture("objectives/cases.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(&cases).unwrap();
+    let mut checked = 0;
+    for case in &cases {
+        let id = case["objective"].as_str().unwrap();
+        let known = (votive::objective::find(id).unwrap().defaults)();
+        let options = case["options"].as_object().unwrap();
+        if options.keys().any(|name| known.get(name).is_none()) {
+            continue;
+        }
+        let file = fixture(&format!("objectives/{}", case["file"].as_str().unwrap()));
+        let expected = tensors(&file);
+        let names = |key: &str| -> Vec<String> { serde_json::from_value(case[key].clone()).unwrap() };
+        let given = names("inputs").into_iter().map(|name| (name.clone(), expected[&name].clone()));
+        let (inputs, out) = (folder.path("inputs.safetensors"), folder.path("out.safetensors"));
+        files::write(Path::new(&inputs), given, DType::F64, BTreeMap::new()).unwrap();
+        let mut args = vec!["methods", "eval", id, "--inputs", &inputs, "--out", &out];
+        let settings: Vec<String> = options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        settings.iter().for_each(|setting| args.extend(["--set", setting]));
+        ok(&args);
+        let found = tensors(&out);
+        for name in names("outputs") {
+            assert_eq!(found[&name].dtype(), expected[&name].dtype(), "{file}: {name}");
+            let distance = distance(&found[&name], &expected[&name]);
+            assert!(distance < 1e-9, "{file}: {name} is off by {distance}");
+        }
+        checked += 1;
+    }
+    assert!(checked >= votive::objective::METHODS.len(), "{checked} cases");
+}
+
+#[test]
+fn wrong_options_and_inputs_are_named() {
+    let folder = Folder::new();
+    let out = folder.path("out.safetensors");
+    let row = || Tensor::new(&[1.0f64, 2.0], &Device::Cpu).unwrap();
+    let policy = || [("policy_chosen_logps", row()), ("policy_rejected_logps", row())];
+    let [chosen, rejected] = policy();
+    let inputs = folder.tensors("good.safetensors", policy());
+    let check = |inputs: &str, extra: &[&str], code, parts: &[&str]| {
+        fails(&[&["methods", "eval", "dpo", "--inputs", inputs, "--out", &out], extra].concat(), code, parts);
+    };
+    check(&inputs, &[], DATA, &["missing input reference_chosen_logps, reference_rejected_logps"]);
+    check(&inputs, &["--set", "bta=1"], USAGE, &["no option `bta`", "did you mean `beta`?"]);
+    check(&inputs, &["--set", "beta"], USAGE, &["expected OPTION=VALUE"]);
+    check(&inputs, &["--set", "beta=-1"], USAGE, &["`beta` = -1", "above 0"]);
+    check(&inputs, &["--set", "beta=x"], USAGE, &["dpo"]);
+    let strange = [chosen.clone(), rejected.clone()].map(|(_, tensor)| tensor);
+    let [a, b] = strange;
+    let inputs =
+        folder.tensors("strange.safetensors", [("policy_chosen_logp", a), ("policy_rejected_logps", b)]);
+    check(&inputs, &[], DATA, &["unknown input `policy_chosen_logp`", "did you mean `policy_chosen_logps`?"]);
+    let short = Tensor::new(&[1.0f64], &Device::Cpu).unwrap();
+    let reference = [("reference_chosen_logps", row()), ("reference_rejected_logps", short)];
+    let [c, d] = reference;
+    let inputs = folder.tensors("short.safetensors", [chosen, rejected, c, d]);
+    check(&inputs, &[], DATA, &["reference_rejected_logps", "[2]", "[1]"]);
+    check(&folder.path("absent.safetensors"), &[], DATA, &["absent.safetensors"]);
+    check(&folder.text("text.safetensors", "no tensors"), &[], DATA, &["text.safetensors", "safetensors"]);
+}

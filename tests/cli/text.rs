@@ -1,0 +1,159 @@
+//! `votive generate` and `votive score` against transformers, and on damaged models and data.
+
+use crate::*;
+
+const MODELS: [&str; 5] = ["llama", "llama_tied", "mistral", "qwen2", "qwen3"];
+/// f32 sums of some twenty tokens in another order.
+const LOGPS_TOLERANCE: f64 = 1e-4;
+
+#[test]
+fn scores_are_those_of_transformers() {
+    let folder = Folder::new();
+    for model in MODELS {
+        for data in ["prefs", "prefs_chat"] {
+            let expected = tensors(&fixture(&format!("text/{model}/{data}.expected.safetensors")));
+            let (model, data) = (fixture(&format!("text/{model}")), fixture(&format!("text/{data}.jsonl")));
+            let out = folder.path("scores.jsonl");
+            ok(&["score", "--model", &model, "--data", &data, "--out", &out, "--batch", "3"]);
+            let scores = fs::read_to_string(&out).unwrap();
+            let scores: Vec<Value> = scores.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let column =
+                |name: &str| scores.iter().map(move |row| row[name].as_f64().unwrap()).collect::<Vec<_>>();
+            let logps = [column("chosen_logps"), column("rejected_logps")].concat();
+            let tokens = [column("chosen_tokens"), column("rejected_tokens")].concat();
+            let on_cpu = |values: Vec<f64>| Tensor::new(values, &Device::Cpu).unwrap();
+            assert!(distance(&on_cpu(logps), &expected["logps"]) < LOGPS_TOLERANCE, "{model} {data}");
+            assert_eq!(distance(&on_cpu(tokens), &expected["tokens"]), 0.0, "{model} {data}");
+        }
+    }
+}
+
+#[test]
+fn greedy_completions_are_those_of_transformers() {
+    for model in MODELS {
+        let expected = fs::read_to_string(fixture(&format!("text/{model}/generate.json"))).unwrap();
+        let expected: Vec<Value> = serde_json::from_str(&expected).unwrap();
+        let model = fixture(&format!("text/{model}"));
+        let mut args = vec!["generate", "--model", &model, "--temperature", "0", "--max-new-tokens", "24"];
+        expected.iter().for_each(|row| args.extend(["--prompt", row["prompt"].as_str().unwrap()]));
+        for (found, expected) in rows(&args).iter().zip(&expected) {
+            for key in ["prompt", "token_ids", "text"] {
+                assert_eq!(found[key], expected[key], "{model}");
+            }
+        }
+    }
+}
+
+#[test]
+fn drawn_completions_depend_on_the_seed_and_not_on_the_batch() {
+    let folder = Folder::new();
+    let prompts = folder.text("prompts.txt", "The cat sat on\nName a colour:\nQ: is it warm?\n");
+    let model = fixture("text/llama");
+    let draw = |seed: &str, batch: &str| {
+        let args = ["generate", "--model", &model, "--prompts-file", &prompts, "--max-new-tokens", "12"];
+        rows(&[&args[..], &["--seed", seed, "--batch", batch, "--top-k", "50", "--top-p", "0.95"]].concat())
+    };
+    let three = draw("5", "8");
+    assert_eq!(three.len(), 3);
+    assert_eq!(three, draw("5", "1"));
+    assert_ne!(three, draw("6", "8"));
+}
+
+#[test]
+fn options_without_effect_or_out_of_range_are_refused() {
+    let model = fixture("text/llama");
+    let check = |extra: &[&str], parts: &[&str]| {
+        fails(&[&["generate", "--model", &model, "--prompt", "a"], extra].concat(), USAGE, parts);
+    };
+    check(&["--temperature", "0", "--top-k", "3"], &["no effect", "temperature above 0"]);
+    check(&["--temperature", "-1"], &["--temperature -1"]);
+    check(&["--top-p", "1.5"], &["--top-p 1.5"]);
+    check(&["--batch", "0"], &["--batch"]);
+    check(&["--prompts-file", "b"], &["cannot be used with"]);
+    fails(&["generate", "--model", &model], USAGE, &["--prompt"]);
+}
+
+#[test]
+fn rows_that_cannot_be_scored_are_named_or_dropped() {
+    let folder = Folder::new();
+    let out = folder.path("scores.jsonl");
+    let model = fixture("text/llama");
+    let score = |data: &str| ["score", "--model", &model, "--data", data, "--out", &out].map(str::to_owned);
+    let check = |rows: &str, extra: &[&str], parts: &[&str]| {
+        let data = folder.text("rows.jsonl", rows);
+        let args = score(&data);
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(extra.iter().copied()).collect();
+        fails(&args, DATA, parts);
+    };
+    let good = r#"{"prompt":"The cat","chosen":" sat","rejected":" ran"}"#;
+    check(
+        &format!("{good}\n{{\"prompt\":\"a\",\"chosen\":\"\",\"rejected\":\"b\"}}\n"),
+        &[],
+        &["row 2", "empty completion"],
+    );
+    check(r#"{"prompt":"a","chosen":"b","rejected":"b"}"#, &[], &["row 1", "the same"]);
+    check(r#"{"prompt":"a","chosen":"b"}"#, &[], &["row 1", "rejected"]);
+    check("{\n", &[], &["row 1", "not a JSON object"]);
+    check("", &[], &["no row"]);
+    check(&good.replace("cat", &"cat ".repeat(400)), &[], &["row 1", "context"]);
+    let same = r#"{"prompt":"a","chosen":"b","rejected":"b"}"#;
+    let data = folder.text("mixed.jsonl", &format!("{good}\n{same}\n"));
+    let args = score(&data);
+    let args: Vec<&str> = args.iter().map(String::as_str).chain(["--faulty-rows", "drop"]).collect();
+    let [summary] = &rows(&args)[..] else { panic!("one line") };
+    assert_eq!((&summary["rows"], &summary["data"]["rows_kept"]), (&json!(1), &json!(1)), "{summary}");
+    assert_eq!(fs::read_to_string(&out).unwrap().lines().count(), 1);
+    fails(
+        &["score", "--model", &model, "--data", &data, "--out", &out, "--max-length", "9999"],
+        USAGE,
+        &["256 positions"],
+    );
+}
+
+#[test]
+fn labelled_completions_are_scored_one_by_one() {
+    let folder = Folder::new();
+    let lines = ["true", "false"]
+        .map(|label| format!(r#"{{"prompt":"The cat","completion":" sat","label":{label}}}"#));
+    let (data, out) = (folder.text("labelled.jsonl", &lines.join("\n")), folder.path("scores.jsonl"));
+    ok(&["score", "--model", &fixture("text/llama"), "--data", &data, "--out", &out]);
+    let scores = fs::read_to_string(&out).unwrap();
+    let scores: Vec<Value> = scores.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&scores[0]["label"], &scores[1]["label"]), (&json!(true), &json!(false)));
+    assert_eq!(scores[0]["logps"], scores[1]["logps"]);
+}
+
+#[test]
+fn damaged_model_folders_are_named() {
+    let folder = Folder::new();
+    let model = folder.copy("text/llama");
+    let check = |parts: &[&str]| fails(&["generate", "--model", &model, "--prompt", "a"], DATA, parts);
+    let (config, weights) = (format!("{model}/config.json"), format!("{model}/model.safetensors"));
+    let (whole_config, whole_weights) = (fs::read_to_string(&config).unwrap(), fs::read(&weights).unwrap());
+
+    fs::write(&weights, &whole_weights[..whole_weights.len() / 2]).unwrap();
+    check(&["model.safetensors", "not a whole safetensors file"]);
+    let mut flipped = whole_weights.clone();
+    flipped[3] ^= 0x40;
+    fs::write(&weights, flipped).unwrap();
+    check(&["model.safetensors", "not a whole safetensors file"]);
+    fs::write(&weights, &whole_weights).unwrap();
+
+    let mut changed: Value = serde_json::from_str(&whole_config).unwrap();
+    changed["architectures"] = json!(["MambaForCausalLM"]);
+    changed["model_type"] = json!("mamba");
+    fs::write(&config, changed.to_string()).unwrap();
+    check(&["config.json", "mamba"]);
+    let mut changed: Value = serde_json::from_str(&whole_config).unwrap();
+    changed["vocab_size"] = json!(100);
+    fs::write(&config, changed.to_string()).unwrap();
+    check(&["vocabulary", "100"]);
+    fs::write(&config, "{").unwrap();
+    check(&["config.json", "not valid JSON"]);
+    fs::write(&config, whole_config).unwrap();
+
+    fs::remove_file(format!("{model}/tokenizer.json")).unwrap();
+    check(&["no tokenizer found"]);
+    fs::remove_file(&weights).unwrap();
+    check(&["model.safetensors"]);
+}

@@ -1,0 +1,104 @@
+//! Documents that repeat what the code says: generated from it, or compared with it.
+//!
+//! `VOTIVE_UPDATE=1 cargo test --release --test tidy` writes the generated ones anew.
+
+use crate::{assert_none, files_below, read, relative, root};
+use serde_json::Value;
+use std::fmt::Write as _;
+use votive_objective::{METHODS, MethodSpec};
+
+/// Compares a generated document with the file, or writes the file if that is asked for.
+#[track_caller]
+fn check_generated(path: &str, text: &str) {
+    let path = root().join(path);
+    if std::env::var_os("VOTIVE_UPDATE").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let is_current = std::fs::read_to_string(&path).is_ok_and(|found| found == text);
+    assert!(
+        is_current,
+        "{} is out of date: VOTIVE_UPDATE=1 cargo test --release --test tidy",
+        relative(&path)
+    );
+}
+
+/// One row of a Markdown table.
+fn row<'a>(cells: impl IntoIterator<Item = &'a str>) -> String {
+    let cells: Vec<String> = cells.into_iter().map(|cell| cell.replace('|', "\\|")).collect();
+    format!("| {} |\n", cells.join(" | "))
+}
+
+fn header<const N: usize>(names: [&str; N]) -> String {
+    row(names) + &row(["---"; N])
+}
+
+fn domains(spec: &MethodSpec) -> String {
+    spec.domains.iter().map(|domain| domain.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn needs(spec: &MethodSpec) -> String {
+    spec.needs.names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn options(spec: &MethodSpec) -> String {
+    let Value::Object(defaults) = (spec.defaults)() else {
+        panic!("{}: defaults are not an object", spec.id)
+    };
+    let mut text = header(["option", "default", "meaning"]);
+    for (name, default) in &defaults {
+        let documented = spec.options.iter().find(|option| option.name == name);
+        let doc = documented.unwrap_or_else(|| panic!("{}: option `{name}` is not documented", spec.id)).doc;
+        text += &row([format!("`{name}`").as_str(), &format!("`{default}`"), doc]);
+    }
+    assert_eq!(
+        defaults.len(),
+        spec.options.len(),
+        "{}: an option is documented that does not exist",
+        spec.id
+    );
+    text
+}
+
+fn methods() -> String {
+    let mut text = "# Methods\n\nGenerated from `votive_objective::METHODS`; `votive methods show ID` says what each reads and returns.\n\n".to_owned();
+    text += &header(["id", "title", "paper", "domains", "needs"]);
+    for spec in METHODS {
+        let link = format!("[`{id}`](#{id})", id = spec.id);
+        text += &row([link.as_str(), spec.title, spec.paper, &domains(spec), &needs(spec)]);
+    }
+    for spec in METHODS {
+        // Writing to a String cannot fail.
+        let _ =
+            write!(text, "\n## {}\n\n`[objective.{}]` in a recipe.\n\n{}", spec.id, spec.id, options(spec));
+    }
+    text
+}
+
+#[test]
+fn the_table_of_methods() {
+    check_generated("docs/methods.md", &methods());
+}
+
+#[test]
+fn one_test_command_for_readers_and_machines() {
+    let command = "cargo test --release --workspace";
+    for path in ["README.md", "CONTRIBUTING.md", ".ci/run"] {
+        assert!(read(&root().join(path)).contains(command), "{path} does not say `{command}`");
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = files_below(&root().join("docs"), &[".md"]);
+    pages.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    let mut found = Vec::new();
+    for page in &pages {
+        let folder = page.parent().unwrap();
+        for link in read(page).split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            if !link.contains("://") && !folder.join(link).exists() {
+                found.push(format!("{}: {link}", relative(page)));
+            }
+        }
+    }
+    assert_none("broken links", &found);
+}
