@@ -19,8 +19,10 @@
 
 pub use votive_data as data;
 pub use votive_diffusion as diffusion;
+pub use votive_eval as eval;
 pub use votive_gallery as gallery;
 pub use votive_model as model;
 pub use votive_objective as objective;
 pub use votive_playground as playground;
 pub use votive_tensor as tensor;
+pub use votive_train as train;

@@ -11,6 +11,9 @@ use votive_model::stable_diffusion::{
 };
 use votive_model::{Denoiser, Lora};
 
+/// Pixels along a side at most: beyond, memory would end before the first step.
+const MAX_SIDE: usize = 4096;
+
 /// The networks of a Stable Diffusion folder without gradients, its tokenizer and its noise schedule.
 #[derive(Debug)]
 pub(crate) struct ImageModel {
@@ -106,6 +109,11 @@ impl ImageModel {
         // Every level of the U-Net but the last halves the latents once more.
         let unit = factor << (self.unet.config().levels.len() - 1);
         let (width, height) = (width as usize, height as usize);
+        if width.max(height) > MAX_SIDE {
+            return Err(Failure::usage(format!(
+                "{width}x{height} pixels: at most {MAX_SIDE} a side can be drawn"
+            )));
+        }
         if width == 0 || height == 0 || width % unit != 0 || height % unit != 0 {
             return Err(Failure::usage(format!(
                 "{width}x{height} pixels: this model draws multiples of {unit}"

@@ -4,8 +4,10 @@
 //! clock for its own sake, or looks at the machine it runs on.
 
 mod bench;
+mod demo;
 mod device;
 mod doctor;
+mod embedded;
 mod eval;
 mod failure;
 mod gallery;
@@ -66,18 +68,19 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Methods(methods::Args),
-    Doctor(doctor::Args),
-    Bench(bench::Args),
-    Gallery(gallery::Args),
+    Demo(demo::Args),
+    Train(train::Args),
+    Resume(train::ResumeArgs),
+    Inspect(inspect::Args),
     Generate(generate::Args),
     Sample(sample::Args),
     Score(score::Args),
-    Pretrain(pretrain::Args),
-    Train(train::Args),
     Eval(eval::Args),
-    Resume(train::ResumeArgs),
-    Inspect(inspect::Args),
+    Gallery(gallery::Args),
+    Methods(methods::Args),
+    Bench(bench::Args),
+    Pretrain(pretrain::Args),
+    Doctor(doctor::Args),
 }
 
 impl Command {
@@ -91,6 +94,7 @@ impl Command {
             Self::Sample(args) => sample::run(args, ctx),
             Self::Score(args) => score::run(args, ctx),
             Self::Pretrain(args) => pretrain::run(args, ctx),
+            Self::Demo(args) => demo::run(args, ctx),
             Self::Train(args) => train::run(args, ctx),
             Self::Eval(args) => eval::run(args, ctx),
             Self::Resume(args) => train::resume(args, ctx),

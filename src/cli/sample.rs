@@ -162,7 +162,8 @@ impl<'a> Drawing<'a> {
         progress: impl Fn(usize),
     ) -> Outcome<Tensor> {
         let prompt_embeds = self.model.embed(prompts, &ctx.output)?;
-        let negative_embeds = self.model.embed(&[self.args.negative_prompt.clone()], &ctx.output)?;
+        let negative_embeds =
+            self.model.embed(std::slice::from_ref(&self.args.negative_prompt), &ctx.output)?;
         let network = as_network(&self.model.unet);
         let negative = self.negative.as_ref().map(|unet| as_network(unet));
         let mut guidance = Guidance::new(&network, &prompt_embeds, &negative_embeds, self.args.cfg)?;

@@ -52,6 +52,17 @@ fn indent(text: &str) -> String {
 }
 
 fn go(plan: &Plan, directory: &RunDirectory, ctx: &Context) -> Outcome {
+    execute(plan, directory, ctx)?;
+    let folder = directory.final_folder();
+    if ctx.output.wants_json() {
+        let value = serde_json::json!({ "run": directory.path(), "final": folder, "steps": plan.train.steps });
+        return ctx.output.json(&value);
+    }
+    ctx.output.line(folder.display())
+}
+
+/// Trains a plan to its end in its directory, from the newest checkpoint if there is one.
+pub(crate) fn execute(plan: &Plan, directory: &RunDirectory, ctx: &Context) -> Outcome {
     let device = ctx.device()?;
     let encoding = ctx.output.progress("encoding", "pairs", 0);
     let prepared = prepare(plan, &device, |done, _| encoding.set(done as u64))?;
@@ -85,13 +96,7 @@ fn drive<F: FrontEnd>(
     let progress = ctx.output.progress("training", "steps", plan.train.steps).starting_at(run.steps_done());
     directory.train(&mut run, plan, front, signal::stop_flag(), |metrics| show(&progress, metrics))?;
     progress.finish();
-    let folder = directory.final_folder();
-    if ctx.output.wants_json() {
-        return ctx.output.json(
-            &serde_json::json!({ "run": directory.path(), "final": folder, "steps": run.steps_done() }),
-        );
-    }
-    ctx.output.line(folder.display())
+    Ok(())
 }
 
 fn show(progress: &Progress, metrics: &StepMetrics) {

@@ -120,6 +120,7 @@ fn wrong_settings_are_refused_before_anything_is_drawn() {
     check(&["--steps", "2000"], USAGE, &["2000 steps", "1 to 1000"]);
     check(&["--steps", "0"], USAGE, &["0 steps"]);
     check(&["--cfg", "nan"], USAGE, &["cfg", "finite"]);
+    check(&["--width", "4000000000"], USAGE, &["4096 a side"]);
     check(&["--width", "17"], USAGE, &["17x", "multiples of"]);
     check(&["--adapter", &folder.path("none")], DATA, &["none"]);
     assert!(!PathBuf::from(&out).exists());

@@ -79,6 +79,15 @@ fn wrong_options_and_inputs_are_named() {
     let [c, d] = reference;
     let inputs = folder.tensors("short.safetensors", [chosen, rejected, c, d]);
     check(&inputs, &[], DATA, &["reference_rejected_logps", "[2]", "[1]"]);
+    let square = |name| (name, Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap());
+    let inputs = [
+        "policy_chosen_logps",
+        "policy_rejected_logps",
+        "reference_chosen_logps",
+        "reference_rejected_logps",
+    ];
+    let inputs = folder.tensors("square.safetensors", inputs.map(square));
+    check(&inputs, &[], DATA, &["policy_chosen_logps", "expected shape (B,), found [2, 2]"]);
     check(&folder.path("absent.safetensors"), &[], DATA, &["absent.safetensors"]);
     check(&folder.text("text.safetensors", "no tensors"), &[], DATA, &["text.safetensors", "safetensors"]);
 }

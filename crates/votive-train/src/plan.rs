@@ -134,7 +134,10 @@ impl Plan {
     }
 
     /// Asks for every key, in the order in which a recipe is written.
-    fn resolve(mut r: Resolver) -> Result<Self> {
+    ///
+    /// # Errors
+    /// All mistakes of the recipe together.
+    pub fn resolve(mut r: Resolver) -> Result<Self> {
         let model = path(&mut r, "model.path", "Folder of the model, in the hub's layout.");
         // Without a model nobody knows which keys apply, so the modality of a text model is assumed until the end.
         let modality = if model.as_os_str().is_empty() { Ok(Modality::Text) } else { Modality::of(&model) };

@@ -124,6 +124,12 @@ impl Given {
             if tensor.elem_count() == 0 {
                 return Err(Failure::data(format!("{}: input `{name}` is empty", path.display())));
             }
+            if tensor.rank() != 1 && *name != "kl" {
+                let (file, found) = (path.display(), tensor.dims());
+                return Err(Failure::data(format!(
+                    "{file}: input `{name}`: expected shape (B,), found {found:?}"
+                )));
+            }
             given.add(name, &tensor, dtype)?;
         }
         Ok(given)
