@@ -16,7 +16,7 @@ use votive_train::{Plan, RunDirectory};
 
 /// The recipe, as it is shipped.
 const RECIPE: &str = include_str!("../../../examples/recipes/text/dpo.toml");
-const TRAINING_PROMPTS: usize = 1200;
+const TRAINING_PROMPTS: usize = 3000;
 const SAMPLES_PER_PROMPT: usize = 4;
 const TEST_PROMPTS: usize = 600;
 /// Samples for labels are drawn as the model is, so that its mistakes show.

@@ -154,6 +154,31 @@ impl DenoisingFrontEnd {
         Ok(encoded)
     }
 
+    /// The batch of given latents, noise, timesteps and prompt embeddings; rows `0..B` chosen, `B..2B` rejected.
+    ///
+    /// # Shapes
+    /// `latents`, `noise` `(2B, C, H, W)`, `timesteps` of length 2B, `prompt_embeds (2B, S, D)`; `captions` of length B
+    /// are for showing only.
+    /// # Errors
+    /// If shapes differ or a timestep is outside the schedule.
+    pub fn noised(
+        &self,
+        (latents, noise): (Tensor, Tensor),
+        timesteps: Vec<usize>,
+        prompt_embeds: Tensor,
+        captions: Vec<String>,
+    ) -> Result<DenoisingBatch> {
+        Ok(DenoisingBatch {
+            noisy: self.schedule.add_noise(&latents, &noise, &timesteps)?,
+            target: self.schedule.target(&latents, &noise, &timesteps)?,
+            latents,
+            noise,
+            timesteps,
+            prompt_embeds,
+            captions,
+        })
+    }
+
     fn image(&self, pixels: Vec<f32>) -> Result<Tensor> {
         let side = self.settings.resolution as usize;
         Ok(Tensor::from_vec(pixels, (3, side, side), &self.device)?)
@@ -217,15 +242,8 @@ impl FrontEnd for DenoisingFrontEnd {
         };
         let prompts = pairs.iter().zip(&ids).map(|(pair, id)| if dropped(*id) { &self.empty_prompt } else { &pair.prompt });
         let prompts = Tensor::stack(&prompts.collect::<Vec<_>>(), 0)?;
-        Ok(DenoisingBatch {
-            noisy: self.schedule.add_noise(&latents, &noise, &timesteps)?,
-            target: self.schedule.target(&latents, &noise, &timesteps)?,
-            prompt_embeds: Tensor::cat(&[&prompts, &prompts], 0)?,
-            captions: pairs.iter().map(|pair| pair.caption.clone()).collect(),
-            latents,
-            noise,
-            timesteps,
-        })
+        let captions = pairs.iter().map(|pair| pair.caption.clone()).collect();
+        self.noised((latents, noise), timesteps, Tensor::cat(&[&prompts, &prompts], 0)?, captions)
     }
 
     fn divergence_batch(&self, step: u64, samples: &[Sample]) -> Result<DenoisingBatch> {

@@ -5,7 +5,7 @@
 mod denoising;
 mod text;
 
-pub use denoising::{BetaConvention, DenoisingFrontEnd, DenoisingSettings};
+pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, DenoisingSettings};
 pub use text::{TextBatch, TextFrontEnd};
 
 use crate::error::Result;

@@ -1,0 +1,16 @@
+//! Whole runs through the public interface: the numbers of torch, and runs that must be equal.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod diffusion_parity;
+mod drive;
+mod equality;
+mod text_parity;
+mod torch;
+mod workshop;
+
+use std::path::{Path, PathBuf};
+
+/// The files that `tools/parity` writes with the Python libraries.
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(path)
+}

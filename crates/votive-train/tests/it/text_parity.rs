@@ -1,0 +1,85 @@
+//! Five DPO steps of plain PyTorch on tiny language models (tests/fixtures/text_steps, written by
+//! tools/parity/text_steps.py), along the whole path from a recipe and a file of preferences.
+
+use crate::fixture;
+use crate::torch::{TorchRun, assert_near, largest_distance};
+use crate::workshop::Workshop;
+use candle_core::{Device, Tensor};
+use std::collections::BTreeMap;
+use std::path::Path;
+use votive_train::front_end::FrontEnd;
+use votive_train::{Prepared, Run, prepare};
+
+/// Log-probabilities are sums of about ten numbers near −5, in f32.
+const LOGPS: f64 = 3e-5;
+/// The loss is near ln 2; its margin comes from two sums of log-probabilities, times β = 0.1.
+const LOSS: f64 = 1e-5;
+/// Relative; norms are near 2.
+const GRAD_NORM: f64 = 1e-5;
+
+#[test]
+fn full_fine_tuning() {
+    check("full");
+}
+
+#[test]
+fn full_fine_tuning_with_tied_embeddings() {
+    check("full_tied");
+}
+
+#[test]
+fn adapter() {
+    check("lora");
+}
+
+fn check(name: &'static str) {
+    let torch = TorchRun::read("text_steps", name);
+    let prefs = fixture("text_steps/prefs.jsonl");
+    let data = format!("data = {{ path = {prefs:?}, order = \"sequential\" }}");
+    let workshop = Workshop::new(&format!("{data}\n{}", torch.recipe()));
+    lay_model(&workshop.path("model"), torch.model());
+    let plan = workshop.plan(&[&format!("model.path={}", workshop.path("model").display())]);
+    let Prepared::Text(front, start, _) = prepare(&plan, &Device::Cpu, |_, _| {}).unwrap() else {
+        panic!("a language model");
+    };
+    assert_eq!(front.rows(), torch.pairs() * torch.steps() as usize);
+    let mut run = Run::new(&plan, &front, torch.start(start), None, |_, _| {}).unwrap();
+    for step in 0..torch.steps() {
+        let seen: BTreeMap<String, Tensor> = run.inspect(step, false).unwrap().1.into_iter().collect();
+        check_batch(&torch, step, &seen);
+        let metrics = run.step().unwrap();
+        let what = format!("{name}, step {step}");
+        assert_near(metrics.loss, torch.metric(step, "loss"), LOSS, &what);
+        let grad_norm = torch.metric(step, "grad_norm");
+        assert_near(metrics.grad_norm, grad_norm, GRAD_NORM * grad_norm, &what);
+        if metrics.step == 1 || metrics.step == torch.steps() {
+            torch.check_weights(run.params(), metrics.step);
+        }
+    }
+}
+
+/// Weights and configuration of one model with the tokenizer of text/llama, from which torch's token ids came.
+fn lay_model(folder: &Path, weights: &str) {
+    std::fs::create_dir(folder).unwrap();
+    for (model, file) in [
+        (weights, "config.json"),
+        (weights, "model.safetensors"),
+        ("llama", "tokenizer.json"),
+        ("llama", "tokenizer_config.json"),
+    ] {
+        std::fs::copy(fixture("text").join(model).join(file), folder.join(file)).unwrap();
+    }
+}
+
+/// Tokens and masks are TRL's, log-probabilities torch's.
+fn check_batch(torch: &TorchRun, step: u64, seen: &BTreeMap<String, Tensor>) {
+    for part in ["input_ids", "attention_mask", "completion_mask"] {
+        let name = format!("step{step}.{part}");
+        assert_eq!(largest_distance(&seen[part], &torch.batches[&name]), 0.0, "{name}");
+    }
+    for part in ["policy_logps", "reference_logps"] {
+        let name = format!("step{step}.{part}");
+        let distance = largest_distance(&seen[part], &torch.outputs[&name]);
+        assert!(distance <= LOGPS, "{name}: off by {distance:e}");
+    }
+}

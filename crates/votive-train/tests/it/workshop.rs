@@ -1,0 +1,113 @@
+//! Recipes and data in folders that vanish with the test.
+
+use crate::fixture;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use votive_tensor::random::{Draws, Stream};
+use votive_train::{Plan, RunDirectory};
+
+/// A folder with a recipe.
+pub(crate) struct Workshop {
+    folder: tempfile::TempDir,
+}
+
+/// What to set for an adapter in the place of full fine-tuning.
+pub(crate) const LORA: &str = "adapter.lora.rank=2";
+
+impl Workshop {
+    /// Writes `recipe`.
+    pub(crate) fn new(recipe: &str) -> Self {
+        let workshop = Self { folder: tempfile::tempdir().unwrap() };
+        fs::write(workshop.path("recipe.toml"), recipe).unwrap();
+        workshop
+    }
+
+    /// Full fine-tuning of a tiny language model on 20 pairs, six steps of four: the last one reaches into the
+    /// second epoch.
+    pub(crate) fn text() -> Self {
+        Self::text_on(&fixture("text_steps/prefs.jsonl"))
+    }
+
+    /// The same on labelled single completions, made of the pairs in turn.
+    pub(crate) fn unpaired_text() -> Self {
+        let pairs = fs::read_to_string(fixture("text_steps/prefs.jsonl")).unwrap();
+        let mut rows = String::new();
+        for (index, line) in pairs.lines().enumerate() {
+            let pair: serde_json::Value = serde_json::from_str(line).unwrap();
+            let label = index % 3 == 0;
+            let completion = &pair[if label { "chosen" } else { "rejected" }];
+            writeln!(rows, r#"{{"prompt": {}, "completion": {completion}, "label": {label}}}"#, pair["prompt"]).unwrap();
+        }
+        let workshop = Self::text_on(Path::new("unpaired.jsonl"));
+        fs::write(workshop.path("unpaired.jsonl"), rows).unwrap();
+        workshop
+    }
+
+    fn text_on(data: &Path) -> Self {
+        let workshop = Self::new("");
+        workshop.write_recipe(&fixture("text/llama"), &workshop.path(data), 4);
+        workshop
+    }
+
+    /// Full fine-tuning of a tiny Stable Diffusion model on five pairs of random pictures, six steps of two.
+    pub(crate) fn image() -> Self {
+        const SIDE: u32 = 32;
+        let workshop = Self::new("");
+        let mut rows = String::new();
+        for row in 0..5 {
+            for (side, name) in ["chosen", "rejected"].into_iter().enumerate() {
+                let mut draws = Draws::new(1, Stream::World, side as u64, row);
+                let pixels = (0..SIDE * SIDE * 3).map(|_| draws.below(256) as u8).collect();
+                let picture = image::RgbImage::from_raw(SIDE, SIDE, pixels).unwrap();
+                picture.save(workshop.path(format!("{name}{row}.png"))).unwrap();
+            }
+            writeln!(
+                rows,
+                r#"{{"prompt": "picture number {row}", "chosen": "chosen{row}.png", "rejected": "rejected{row}.png"}}"#
+            )
+            .unwrap();
+        }
+        fs::write(workshop.path("pairs.jsonl"), rows).unwrap();
+        workshop.write_recipe(&fixture("diffusion/sd1"), &workshop.path("pairs.jsonl"), 2);
+        workshop
+    }
+
+    fn write_recipe(&self, model: &Path, data: &Path, batch_size: usize) {
+        let recipe = format!(
+            "[model]\npath = {model:?}\n[data]\npath = {data:?}\n[objective.dpo]\n[optimizer]\nlr = 1e-3\n\
+             weight_decay = 0.01\nschedule = \"linear\"\nwarmup_steps = 1\n\
+             [train]\nsteps = 6\nbatch_size = {batch_size}\nmicro_batch_size = 2\nseed = 11\nsave_every = 3\n"
+        );
+        fs::write(self.path("recipe.toml"), recipe).unwrap();
+    }
+
+    /// Replaces a part of the recipe.
+    pub(crate) fn edit(&self, from: &str, to: &str) {
+        replace_in(&self.path("recipe.toml"), from, to);
+    }
+
+    /// A path in the folder.
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The plan of the recipe with `key=value` overrides.
+    pub(crate) fn plan(&self, overrides: &[&str]) -> Plan {
+        let overrides: Vec<String> = overrides.iter().map(|entry| (*entry).to_owned()).collect();
+        Plan::read(&self.path("recipe.toml"), &overrides).unwrap()
+    }
+
+    /// A new run's directory in the folder.
+    pub(crate) fn directory(&self, name: &str, plan: &Plan) -> RunDirectory {
+        RunDirectory::create(&self.path(name), plan).unwrap()
+    }
+}
+
+/// Replaces a part of a text file, which must be there.
+#[track_caller]
+pub(crate) fn replace_in(file: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{from:?} is not in\n{text}");
+    fs::write(file, text.replace(from, to)).unwrap();
+}
