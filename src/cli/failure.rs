@@ -64,6 +64,11 @@ impl Failure {
         Self::new(Code::Resources, message)
     }
 
+    /// Stopped from outside, with everything saved.
+    pub(crate) fn interrupted(message: impl Display) -> Self {
+        Self::new(Code::Interrupted, message)
+    }
+
     /// A file cannot be read or written.
     pub(crate) fn file(path: &Path, error: io::Error) -> Self {
         Self::new(code_of_io(&error), format!("{}: {error}", path.display()))
@@ -72,6 +77,11 @@ impl Failure {
     /// A panic, which was reported already.
     pub(super) fn defect() -> Self {
         Self::new(Code::Defect, "this is a defect of votive; please report it with the lines above")
+    }
+
+    /// The kind of trouble.
+    pub(crate) fn code(&self) -> Code {
+        self.code
     }
 
     /// What went wrong.
@@ -129,6 +139,7 @@ impl From<ModelError> for Failure {
         let code = match &error {
             ModelError::File { source, .. } => code_of_io(source),
             ModelError::Tensor { source, .. } => code_of_tensor(source),
+            ModelError::NotANumber { .. } => Code::Numbers,
             _ => Code::Data,
         };
         Self::new(code, error)

@@ -1,13 +1,13 @@
 //! `votive inspect`: what a step of a recipe sees, in words and in numbers.
 
 use super::{Context, Outcome};
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use votive_model::{Params, files};
 use votive_train::front_end::FrontEnd;
-use votive_train::{Plan, Prepared, Run, prepare};
+use votive_train::{Inspection, Plan, Prepared, Run, prepare};
 
 /// Show what a training step sees
 ///
@@ -35,11 +35,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     match prepare(&plan, &ctx.device()?, |_, _| {})? {
         Prepared::Text(front, start, report) => {
             ctx.output.note(&report);
-            inspect(args, &plan, &front, start, ctx)
+            inspect(args, &plan, front.as_ref(), start, ctx)
         }
         Prepared::Image(front, start, report) => {
             ctx.output.note(&report);
-            inspect(args, &plan, &front, start, ctx)
+            inspect(args, &plan, front.as_ref(), start, ctx)
         }
     }
 }
@@ -47,14 +47,13 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
 fn inspect<F: FrontEnd>(args: &Args, plan: &Plan, front: &F, start: Params, ctx: &Context) -> Outcome {
     let run = Run::new(plan, front, start, None, |_, _| {})?;
     let colour = std::io::stdout().is_terminal() && !ctx.output.wants_json();
-    let (lines, named) = run.inspect(args.step, colour)?;
+    let Inspection { lines, tensors } = run.inspect(args.step, colour)?;
     let scalar = |name: &str| -> Outcome<f32> {
-        let found = named.iter().find(|(key, _)| key == name);
+        let found = tensors.iter().find(|(key, _)| key == name);
         Ok(found.map(|(_, tensor)| tensor.to_scalar::<f32>()).transpose()?.unwrap_or(f32::NAN))
     };
     let (loss, grad_norm) = (scalar("loss")?, scalar("grad_norm")?);
     if let Some(path) = &args.dump {
-        let tensors: Vec<(String, Tensor)> = named.into_iter().collect();
         files::write(path, tensors, DType::F32, BTreeMap::new())?;
         ctx.output.note(format!("wrote {}", path.display()));
     }

@@ -141,6 +141,8 @@ impl Context {
 
 /// Parses the command line, runs the command on a thread with a large stack, and reports a failure.
 pub(crate) fn main() -> ExitCode {
+    #[cfg(unix)]
+    signal::ignore_file_size_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

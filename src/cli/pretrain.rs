@@ -1,7 +1,7 @@
 //! `votive pretrain`: the shipped models, made from nothing on the playground worlds.
 
 use super::{Context, Failure, Outcome};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,13 @@ use votive_data::{ClipTokenizer, TextTokenizer};
 use votive_diffusion::{NoiseSchedule, SchedulerConfig};
 use votive_model::config::ConfigFile;
 use votive_model::stable_diffusion::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, UNet2DConditionModel, UNetConfig, VaeConfig,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, Component, UNet2DConditionModel, UNetConfig, VaeConfig,
+    save_index,
 };
-use votive_model::{Llama, LlamaConfig, Params, files, save_causal_lm};
+use votive_model::{Llama, LlamaConfig, Params, Scope, files, save_causal_lm};
 use votive_playground::image::{self, Picture};
 use votive_playground::text;
+use votive_train::TrainError;
 use votive_train::pretrain::{
     DenoiserPretraining, DenoiserRecipe, LanguagePretraining, Progress, Schedule, Trainer, VaePretraining,
     clip_tokenizer, text_tokenizer, whiten,
@@ -89,10 +91,10 @@ impl Job<'_> {
         let mut log = open.map_err(|error| Failure::file(&log_path, error))?;
         let stop = super::signal::stop_flag();
         let (mut sum, mut count) = (0.0, 0u32);
-        trainer.run(&checkpoints, stop, loss, |p: &Progress| {
+        let trained = trainer.run(&checkpoints, stop, loss, |p: &Progress| {
             progress.set(p.step);
             (sum, count) = (sum + p.loss, count + 1);
-            if p.step % 50 == 0 {
+            if p.step.is_multiple_of(50) {
                 let mean = sum / f64::from(count);
                 progress.detail(format!("loss {mean:.4}"));
                 let line = serde_json::json!({ "step": p.step, "loss": mean, "grad_norm": p.grad_norm, "learning_rate": p.lr });
@@ -100,7 +102,14 @@ impl Job<'_> {
                 let _ = writeln!(log, "{line}");
                 (sum, count) = (0.0, 0);
             }
-        })?;
+        });
+        match trained {
+            Err(TrainError::Interrupted { step, .. }) => {
+                let stopped = Failure::interrupted(format!("stopped after step {step}; everything is saved"));
+                return Err(stopped.hint("the same command goes on"));
+            }
+            other => other?,
+        }
         progress.finish();
         Ok(trainer.result()?)
     }
@@ -151,6 +160,11 @@ impl Job<'_> {
     fn autoencoder(&self, mut r: Resolver) -> Outcome {
         let config = r.string("model.config", None, "Architecture: a config.json of an AutoencoderKL.");
         let config = r.require("model.config", config).unwrap_or_default();
+        let decoder_of = r.string(
+            "model.decoder_of",
+            None,
+            "Folder of an autoencoder whose decoder alone is trained further.",
+        );
         let object_weight =
             r.float("loss.object_weight", 0.0, Some(4.0), "Weight of pixels off the background.");
         let divergence =
@@ -161,13 +175,17 @@ impl Job<'_> {
         let world = self.world;
         // Half of the pictures without flaws, half as the denoiser will see them.
         let example = move |index: u64| {
-            let make = if index % 2 == 0 { image::clean_example } else { image::training_example };
+            let make = if index.is_multiple_of(2) { image::clean_example } else { image::training_example };
             let (caption, picture) = make(world, index);
             (caption, pixels(&picture))
         };
-        let (_, params) =
-            Params::fresh(schedule.seed, &Device::Cpu, |scope| AutoencoderKl::new(scope, &config))?;
-        let params = params.into_trainable()?;
+        let params = match &decoder_of {
+            None => {
+                let build = |scope: &Scope| AutoencoderKl::new(scope, &config);
+                Params::fresh(schedule.seed, &Device::Cpu, build)?.1.into_trainable()?
+            }
+            Some(folder) => decoder_only(Path::new(folder))?,
+        };
         let vae = params.build(|scope| AutoencoderKl::new(scope, &config))?;
         let work = VaePretraining {
             vae: &vae,
@@ -178,14 +196,20 @@ impl Job<'_> {
             object_weight: object_weight.unwrap_or(4.0) as f32,
             divergence_weight: divergence.unwrap_or(1e-4),
         };
-        let mut result =
+        let trained =
             self.train(&schedule, params.trainable(), |step| work.loss(step * schedule.batch_size))?;
-        let trained = Params::new("pretrained", result.clone(), &Device::Cpu);
-        let vae = trained.build(|scope| AutoencoderKl::new(scope, &config))?;
-        let samples: Vec<f32> = (0..1024).flat_map(|i| example(ELSEWHERE + i).1).collect();
-        let samples =
-            Tensor::from_vec(samples, (1024, 3, config.sample_size, config.sample_size), &Device::Cpu)?;
-        whiten(&mut result, &vae.encode(&samples)?.mean)?;
+        // What was not trained stays as it was.
+        let mut result: BTreeMap<String, Tensor> =
+            params.iter().map(|(name, tensor)| (name.to_owned(), tensor.detach())).collect();
+        result.extend(trained);
+        if decoder_of.is_none() {
+            let vae = Params::new("pretrained", result.clone(), &Device::Cpu);
+            let vae = vae.build(|scope| AutoencoderKl::new(scope, &config))?;
+            let samples: Vec<f32> = (0..1024).flat_map(|i| example(ELSEWHERE + i).1).collect();
+            let side = config.sample_size;
+            let samples = Tensor::from_vec(samples, (1024, 3, side, side), &Device::Cpu)?;
+            whiten(&mut result, &vae.encode(&samples)?.mean)?;
+        }
         let folder = self.out.join("final");
         files::write(
             &folder.join("diffusion_pytorch_model.safetensors"),
@@ -193,11 +217,40 @@ impl Job<'_> {
             DType::F16,
             BTreeMap::new(),
         )?;
-        files::write_json(
-            &folder.join("config.json"),
-            &VaeConfig { scaling_factor: 1.0, ..config }.to_json(),
-        )?;
+        let config = VaeConfig { scaling_factor: 1.0, ..config };
+        files::write_json(&folder.join("config.json"), &config.to_json())?;
+        self.report_reconstructions(&folder, &config)?;
         self.ctx.output.line(folder.display())
+    }
+
+    /// Says how many pictures without flaws the checker still reads exactly after encoding and decoding.
+    fn report_reconstructions(&self, folder: &Path, config: &VaeConfig) -> Outcome {
+        const PICTURES: u64 = 1000;
+        let tensors = files::read_folder(folder, "diffusion_pytorch_model", &Device::Cpu)?;
+        let params = Params::new("autoencoder", tensors, &Device::Cpu);
+        let vae = params.build(|scope| AutoencoderKl::new(scope, config))?;
+        let mut exact = Vec::new();
+        for first in (0..PICTURES).step_by(50) {
+            let originals: Vec<_> = (first..first + 50)
+                .map(|i| image::clean_example(self.world, ELSEWHERE + 100_000 + i))
+                .collect();
+            let pixels: Vec<f32> = originals.iter().flat_map(|(_, picture)| pixels(picture)).collect();
+            let side = config.sample_size;
+            let images = Tensor::from_vec(pixels, (50, 3, side, side), &Device::Cpu)?;
+            let images = vae.decode(&vae.encode(&images)?.mean)?.permute((0, 2, 3, 1))?.flatten_from(1)?;
+            for ((caption, original), values) in originals.iter().zip(images.to_vec2::<f32>()?) {
+                let rgb =
+                    values.iter().map(|x| ((x + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8).collect();
+                let picture = Picture { rgb, ..original.clone() };
+                exact.push(image::check(caption, &picture)?.exact);
+            }
+        }
+        let share = votive_eval::share(&exact);
+        let (value, low, high) = (share.value, share.low, share.high);
+        self.ctx
+            .output
+            .note(format!("{value:.1} % [{low:.1}, {high:.1}] of {PICTURES} reconstructions are exact"));
+        Ok(())
     }
 
     fn denoiser(&self, mut r: Resolver) -> Outcome {
@@ -213,6 +266,7 @@ impl Job<'_> {
         let gamma = r.float("loss.min_snr_gamma", 0.0, Some(5.0), "γ of the min-SNR weights.");
         let schedule = Schedule::resolve(&mut r);
         self.settle(r)?;
+        let vae_folder = vae.clone();
         let (vae_config, vae) = {
             let config = VaeConfig::from_file(&ConfigFile::read(&vae.join("config.json"))?)?;
             let tensors = files::read_folder(&vae, "diffusion_pytorch_model", &Device::Cpu)?;
@@ -268,24 +322,38 @@ impl Job<'_> {
             recipe: &recipe,
         };
         let result = self.train(&schedule, parameters, |step| work.loss(step * schedule.batch_size))?;
-        let part = |prefix: &str| -> Vec<(String, Tensor)> {
+        let part = |prefix: &str| -> BTreeMap<String, Tensor> {
             let own = result
                 .iter()
                 .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())));
             own.collect()
         };
-        let (unet_folder, text_folder) = (folder.join("unet"), folder.join("text_encoder"));
-        files::write(
-            &unet_folder.join("diffusion_pytorch_model.safetensors"),
-            part(UNET),
-            DType::F16,
-            BTreeMap::new(),
-        )?;
-        files::write_json(&unet_folder.join("config.json"), &unet_config.to_json())?;
-        files::write(&text_folder.join("model.safetensors"), part(TEXT), DType::F16, BTreeMap::new())?;
-        files::write_json(&text_folder.join("config.json"), &text_config.to_json())?;
+        let params = |prefix: &str| Params::new("pretrained", part(prefix), &Device::Cpu);
+        Component::UNet.save(&folder, &unet_config.to_json(), &params(UNET), DType::F16)?;
+        Component::TextEncoder.save(&folder, &text_config.to_json(), &params(TEXT), DType::F16)?;
+        for name in ["config.json", "diffusion_pytorch_model.safetensors"] {
+            copy(&vae_folder.join(name), &folder.join("vae").join(name))?;
+        }
+        copy(&scheduler, &folder.join("scheduler/scheduler_config.json"))?;
+        save_index(&folder, "DDIMScheduler")?;
         self.ctx.output.line(folder.display())
     }
+}
+
+/// An autoencoder whose decoder is trainable and whose latents stay what they are.
+fn decoder_only(folder: &Path) -> Outcome<Params> {
+    let mut tensors = files::read_folder(folder, "diffusion_pytorch_model", &Device::Cpu)?;
+    for (name, tensor) in &mut tensors {
+        if name.starts_with("decoder.") || name.starts_with("post_quant_conv.") {
+            *tensor = Var::from_tensor(tensor)?.into_inner();
+        }
+    }
+    Ok(Params::new(&folder.display().to_string(), tensors, &Device::Cpu))
+}
+
+fn copy(from: &Path, to: &Path) -> Outcome {
+    let bytes = std::fs::read(from).map_err(|error| Failure::file(from, error))?;
+    Ok(files::write_bytes(to, &bytes)?)
 }
 
 const UNET: &str = "unet.";

@@ -1,6 +1,6 @@
 //! `votive score`: log-probabilities of the completions of a data set.
 
-use crate::cli::{Context, Failure, Outcome};
+use crate::cli::{Code, Context, Failure, Outcome};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::num::NonZeroUsize;
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     }
     let (front, report) = args.with_rows(front, records)?;
     ctx.output.note(&report);
-    let scores = scores(&front, &params, args.batch.get(), ctx)?;
+    let scores = args.scores(&front, &params, ctx)?;
     write_jsonl(&args.out, &scores)?;
     if ctx.output.wants_json() {
         return ctx.output.json(&json!({"out": args.out, "rows": scores.len(), "data": report}));
@@ -106,39 +106,50 @@ impl Args {
         };
         RowPolicy { max_length: Some(max_length), long_rows, faulty_rows }
     }
-}
 
-/// One JSON object for each row, in the order of the data.
-fn scores(front: &TextFrontEnd, params: &Params, batch_size: usize, ctx: &Context) -> Outcome<Vec<Value>> {
-    let network = front.network(params)?;
-    let samples: Vec<Sample> = (0..front.rows()).map(|row| Sample { row, position: row }).collect();
-    let progress = ctx.output.progress("scoring", "rows", samples.len() as u64);
-    let mut scores = Vec::with_capacity(samples.len());
-    for samples in samples.chunks(batch_size) {
-        let batch = front.batch(0, samples)?;
-        let logps = front.logps(&network, &batch, None)?.to_vec1::<f32>()?;
-        let tokens: Vec<usize> = front.lengths(&batch).into_iter().map(|length| length as usize).collect();
-        let layout = front.layout(&batch);
-        for (i, sample) in samples.iter().enumerate() {
-            let j = samples.len() + i;
-            scores.push(match &layout {
-                Layout::Pairs => json!({
-                    "row": front.source_row(sample.row),
-                    "chosen_logps": logps[i],
-                    "rejected_logps": logps[j],
-                    "chosen_tokens": tokens[i],
-                    "rejected_tokens": tokens[j],
-                }),
-                Layout::Labelled(labels) => json!({
-                    "row": front.source_row(sample.row),
-                    "logps": logps[i],
-                    "tokens": tokens[i],
-                    "label": labels[i],
-                }),
-            });
+    /// One JSON object for each row, in the order of the data.
+    fn scores(&self, front: &TextFrontEnd, params: &Params, ctx: &Context) -> Outcome<Vec<Value>> {
+        let network = front.network(params)?;
+        let samples: Vec<Sample> = (0..front.rows()).map(|row| Sample { row, position: row }).collect();
+        let progress = ctx.output.progress("scoring", "rows", samples.len() as u64);
+        let mut scores = Vec::with_capacity(samples.len());
+        for samples in samples.chunks(self.batch.get()) {
+            let batch = front.batch(0, samples)?;
+            let logps = front.logps(&network, &batch, None)?.to_vec1::<f32>()?;
+            if let Some(i) = logps.iter().position(|logp| !logp.is_finite()) {
+                let row = front.source_row(samples[i % samples.len()].row);
+                return Err(self.not_finite(row, logps[i]));
+            }
+            let tokens: Vec<usize> =
+                front.lengths(&batch).into_iter().map(|length| length as usize).collect();
+            let layout = front.layout(&batch);
+            for (i, sample) in samples.iter().enumerate() {
+                let j = samples.len() + i;
+                scores.push(match &layout {
+                    Layout::Pairs => json!({
+                        "row": front.source_row(sample.row),
+                        "chosen_logps": logps[i],
+                        "rejected_logps": logps[j],
+                        "chosen_tokens": tokens[i],
+                        "rejected_tokens": tokens[j],
+                    }),
+                    Layout::Labelled(labels) => json!({
+                        "row": front.source_row(sample.row),
+                        "logps": logps[i],
+                        "tokens": tokens[i],
+                        "label": labels[i],
+                    }),
+                });
+            }
+            progress.add(samples.len() as u64);
         }
-        progress.add(samples.len() as u64);
+        progress.finish();
+        Ok(scores)
     }
-    progress.finish();
-    Ok(scores)
+
+    fn not_finite(&self, row: usize, logp: f32) -> Failure {
+        let data = self.data.display();
+        Failure::new(Code::Numbers, format!("{data}: row {row}: its log-probability is {logp}"))
+            .hint("the weights of the model or its adapter are damaged")
+    }
 }

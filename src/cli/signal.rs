@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM ask a run to save and stop; a second one ends the program at once.
+//! Ctrl-C and SIGTERM ask a run to save and stop; a second one ends the program at once. A file that outgrows the
+//! limit of `ulimit -f` ends nothing: writing it fails as on a full disk.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -15,4 +16,11 @@ pub(crate) fn stop_flag() -> &'static AtomicBool {
         }
         flag
     })
+}
+
+/// Makes writing beyond the limit on the size of files an error of that write.
+#[cfg(unix)]
+pub(crate) fn ignore_file_size_limit() {
+    // SAFETY: no handler is installed; the signal is only ignored.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }

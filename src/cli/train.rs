@@ -1,6 +1,6 @@
 //! `votive train` and `votive resume`: one run, from its recipe or from where it stopped.
 
-use super::{Context, Outcome, signal};
+use super::{Code, Context, Outcome, signal};
 use crate::cli::progress::Progress;
 use std::path::{Path, PathBuf};
 use votive_model::Params;
@@ -37,11 +37,18 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let name = args.recipe.file_stem().unwrap_or_default();
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
     ctx.output.note(format!("plan\n{}", indent(&plan.to_toml())));
+    // From here on a signal finds a run that can be resumed.
+    signal::stop_flag();
     let directory = RunDirectory::create(&out, &plan)?;
-    go(&plan, &directory, ctx)
+    go(&plan, &directory, ctx).inspect_err(|failure| {
+        if failure.code() != Code::Interrupted {
+            directory.abandon();
+        }
+    })
 }
 
 pub(crate) fn resume(args: &ResumeArgs, ctx: &Context) -> Outcome {
+    signal::stop_flag();
     let directory = RunDirectory::open(&args.run)?;
     let plan = Plan::read(&directory.plan_file(), &[])?;
     go(&plan, &directory, ctx)
@@ -55,7 +62,8 @@ fn go(plan: &Plan, directory: &RunDirectory, ctx: &Context) -> Outcome {
     execute(plan, directory, ctx)?;
     let folder = directory.final_folder();
     if ctx.output.wants_json() {
-        let value = serde_json::json!({ "run": directory.path(), "final": folder, "steps": plan.train.steps });
+        let value =
+            serde_json::json!({ "run": directory.path(), "final": folder, "steps": plan.train.steps });
         return ctx.output.json(&value);
     }
     ctx.output.line(folder.display())
@@ -70,11 +78,11 @@ pub(crate) fn execute(plan: &Plan, directory: &RunDirectory, ctx: &Context) -> O
     match prepared {
         Prepared::Text(front, start, report) => {
             ctx.output.note(&report);
-            drive(plan, &front, start, directory, ctx)
+            drive(plan, front.as_ref(), start, directory, ctx)
         }
         Prepared::Image(front, start, report) => {
             ctx.output.note(&report);
-            drive(plan, &front, start, directory, ctx)
+            drive(plan, front.as_ref(), start, directory, ctx)
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::{assert_none, files_below, read, relative, root};
 use serde_json::Value;
 use std::fmt::Write as _;
 use votive_objective::{METHODS, MethodSpec};
+use votive_train::plan::{Modality, describe};
 
 /// Compares a generated document with the file, or writes the file if that is asked for.
 #[track_caller]
@@ -101,4 +102,37 @@ fn links_lead_somewhere() {
         }
     }
     assert_none("broken links", &found);
+}
+
+/// Keys of one kind of model, except the objective's options.
+fn keys(modality: Modality) -> String {
+    let mut text = header(["key", "value", "default", "meaning"]);
+    for setting in describe(modality).unwrap() {
+        let default = setting.value.map_or_else(String::new, |value| format!("`{}`", value.trim()));
+        text += &row([&format!("`{}`", setting.key), &setting.kind, &default, setting.doc]);
+    }
+    text
+}
+
+#[test]
+fn the_reference_of_recipe_keys_is_current() {
+    let mut text = "# Recipe keys\n\nGenerated from the code: every key that a recipe for `votive train` may have, beside the options of its\n\
+                    objective ([methods.md](methods.md)). Unknown keys are refused. `--set key=value` overrides.\n\
+                    Keys of `adapter.lora` count only if the recipe has one of them.\n"
+        .to_owned();
+    for (title, modality) in [("Language models", Modality::Text), ("Stable Diffusion", Modality::Image)] {
+        let _ = write!(text, "\n## {title}\n\n{}", keys(modality));
+    }
+    check_generated("docs/config.md", &text);
+}
+
+#[test]
+fn every_recipe_resolves() {
+    for folder in ["text", "image"] {
+        for path in files_below(&root().join("examples/recipes").join(folder), &[".toml"]) {
+            // Recipes name their model and data relative to the root, which is where the test runs.
+            let plan = votive_train::Plan::read(&path, &[]).unwrap();
+            assert!(!plan.to_toml().is_empty(), "{}", path.display());
+        }
+    }
 }

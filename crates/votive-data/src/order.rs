@@ -35,14 +35,15 @@ impl DataOrder {
     /// Indices in `0..n_rows` of the rows of a step; steps count from 0.
     #[must_use]
     pub fn indices(&self, step: u64) -> Vec<usize> {
-        let (n_rows, batch_size) = (self.n_rows as u64, self.batch_size as u64);
-        let mut position = step * batch_size;
+        // Wide enough for any step of any batch size.
+        let (n_rows, batch_size) = (self.n_rows as u128, self.batch_size as u128);
+        let mut position = u128::from(step) * batch_size;
         let end = position + batch_size;
         let mut indices = Vec::with_capacity(self.batch_size);
         while position < end {
             let epoch = position / n_rows;
             let until = end.min((epoch + 1) * n_rows);
-            let order = self.epoch(epoch);
+            let order = self.epoch(epoch as u64);
             indices.extend((position..until).map(|at| order[(at % n_rows) as usize]));
             position = until;
         }

@@ -13,14 +13,35 @@ use crate::record::{ChatOptions, ImagePair, PairText, PreferencePair};
 
 /// Writes one row a line. The rows go to a file beside `file`, which takes its name once it is on disk.
 ///
+/// A device or a pipe is written to as it is, and a link leads to what is written: neither is replaced.
+///
 /// # Errors
 /// If writing fails; an earlier file of that name is then unchanged.
 pub fn write_jsonl<T: Serialize>(file: &Path, rows: impl IntoIterator<Item = T>) -> Result<()> {
+    let written = match replaceable(file) {
+        Some(target) => replace(&target, rows),
+        None => File::create(file).and_then(|found| write_rows(found, rows)).map(drop),
+    };
+    written.map_err(|source| DataError::Write { file: file.to_owned(), source })
+}
+
+/// What a new file may take the place of: nothing yet, or a regular file, at the end of a link if `path` is one.
+fn replaceable(path: &Path) -> Option<PathBuf> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => fs::canonicalize(path).ok().filter(|target| target.is_file()),
+        _ => Some(path.to_owned()),
+    }
+}
+
+fn replace<T: Serialize>(file: &Path, rows: impl IntoIterator<Item = T>) -> io::Result<()> {
     let partial = partial_name(file);
-    write_and_sync(&partial, rows).and_then(|()| fs::rename(&partial, file)).map_err(|source| {
+    let write = || {
+        write_rows(File::create(&partial)?, rows)?.sync_all()?;
+        fs::rename(&partial, file)
+    };
+    write().inspect_err(|_| {
         // The rows are lost either way; what is left of them would only be in the way.
         let _ = fs::remove_file(&partial);
-        DataError::Write { file: file.to_owned(), source }
     })
 }
 
@@ -31,13 +52,13 @@ fn partial_name(file: &Path) -> PathBuf {
     file.with_file_name(name)
 }
 
-fn write_and_sync<T: Serialize>(file: &Path, rows: impl IntoIterator<Item = T>) -> io::Result<()> {
-    let mut writer = BufWriter::new(File::create(file)?);
+fn write_rows<T: Serialize>(file: File, rows: impl IntoIterator<Item = T>) -> io::Result<File> {
+    let mut writer = BufWriter::new(file);
     for row in rows {
         serde_json::to_writer(&mut writer, &row)?;
         writer.write_all(b"\n")?;
     }
-    writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    writer.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
 /// Writes preference pairs in the columns that [`read_pairs`](crate::read_pairs) reads.

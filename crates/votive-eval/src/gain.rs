@@ -102,7 +102,10 @@ mod tests {
         let gain = paired_gain(&base, &aligned, 1);
         let half = 1.96 * 100.0 * (0.5f64 - 0.09).sqrt() / 20.0;
         assert!((gain.gain - 30.0).abs() < 1e-9, "{gain:?}");
-        assert!((gain.gain_low - (30.0 - half)).abs() < 0.5 && (gain.gain_high - (30.0 + half)).abs() < 0.5, "{gain:?}");
+        assert!(
+            (gain.gain_low - (30.0 - half)).abs() < 0.5 && (gain.gain_high - (30.0 + half)).abs() < 0.5,
+            "{gain:?}"
+        );
     }
 
     #[test]

@@ -80,5 +80,8 @@ pub fn by_category(base: &[Outcome], aligned: &[Outcome], seed: u64) -> Vec<(Str
             aligned.push(f64::from(u8::from(after.exact)));
         }
     }
-    groups.into_iter().map(|(name, (base, aligned))| (name.to_owned(), paired_gain(&base, &aligned, seed))).collect()
+    groups
+        .into_iter()
+        .map(|(name, (base, aligned))| (name.to_owned(), paired_gain(&base, &aligned, seed)))
+        .collect()
 }

@@ -127,13 +127,20 @@ pub(crate) fn check_ids(rows: &[Vec<u32>], vocabulary: usize) -> Result<()> {
     Ok(())
 }
 
+/// Whether a tensor carries nothing, though some checkpoints hold it: a head that is the embedding again, or the
+/// frequencies that older versions of transformers saved. Nothing computes with it, so it cannot be trained.
+fn is_leftover(config: &LlamaConfig, name: &str) -> bool {
+    (config.tie_word_embeddings && name == "lm_head.weight") || name.ends_with(".rotary_emb.inv_freq")
+}
+
 /// Reads a language model's hub folder: `config.json`, and `model.safetensors` or its shards.
 ///
 /// # Errors
 /// If a file is missing or malformed, or the architecture is not supported.
 pub fn load_causal_lm(folder: &Path, device: &Device) -> Result<(LlamaConfig, Params)> {
     let config = LlamaConfig::read_folder(folder)?;
-    let tensors = files::read_folder(folder, "model", device)?;
+    let mut tensors = files::read_folder(folder, "model", device)?;
+    tensors.retain(|name, _| !is_leftover(&config, name));
     Ok((config, Params::new(&folder.display().to_string(), tensors, device)))
 }
 
@@ -155,8 +162,7 @@ pub fn save_causal_lm(folder: &Path, config: &LlamaConfig, params: &Params, floa
             "merge it or save it by itself; a model folder holds whole weights".to_owned(),
         ));
     }
-    let tied = |name: &str| config.tie_word_embeddings && name == "lm_head.weight";
-    let tensors = params.iter().filter(|(name, _)| !tied(name) && !name.ends_with(".inv_freq"));
+    let tensors = params.iter().filter(|(name, _)| !is_leftover(config, name));
     let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
     files::write(&folder.join("model.safetensors"), tensors, float, BTreeMap::new())?;
     files::write_json(&folder.join("config.json"), &config.to_json(dtype))

@@ -4,6 +4,17 @@ use crate::error::{ModelError, Result};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
+/// Largest size that is believed; the product of two still fits into 64 bits.
+const MOST: u64 = u32::MAX as u64;
+
+fn whole_number() -> String {
+    format!("a whole number up to {MOST}")
+}
+
+fn size(value: &Value) -> Option<usize> {
+    value.as_u64().filter(|n| *n <= MOST).and_then(|n| usize::try_from(n).ok())
+}
+
 /// A JSON object with the path that it came from, for error messages.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
@@ -19,7 +30,8 @@ impl ConfigFile {
     pub fn read(path: &Path) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ModelError::File { path: path.into(), source })?;
-        let value = serde_json::from_str(&text).map_err(|source| ModelError::Json { path: path.into(), source })?;
+        let value =
+            serde_json::from_str(&text).map_err(|source| ModelError::Json { path: path.into(), source })?;
         let file = Self { path: path.into(), value };
         if !file.value.is_object() {
             return Err(file.wrong("(whole file)", "a JSON object", &file.value));
@@ -67,9 +79,9 @@ impl ConfigFile {
     /// A whole number, or none if the field is absent or null.
     ///
     /// # Errors
-    /// If the field has another type.
+    /// If the field has another type, or is larger than any size of a network.
     pub fn maybe_usize(&self, field: &str) -> Result<Option<usize>> {
-        self.parse(field, "a whole number", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
+        self.parse(field, &whole_number(), size)
     }
 
     /// A whole number.
@@ -77,7 +89,7 @@ impl ConfigFile {
     /// # Errors
     /// If the field is missing or has another type.
     pub fn usize(&self, field: &str) -> Result<usize> {
-        self.maybe_usize(field)?.ok_or_else(|| self.wrong(field, "a whole number", &Value::Null))
+        self.maybe_usize(field)?.ok_or_else(|| self.wrong(field, &whole_number(), &Value::Null))
     }
 
     /// A number, or none if the field is absent or null.
@@ -119,13 +131,12 @@ impl ConfigFile {
     /// # Errors
     /// If the field is there but neither.
     pub fn per_level(&self, field: &str, n: usize) -> Result<Option<Vec<usize>>> {
-        let number = |v: &Value| v.as_u64().and_then(|x| usize::try_from(x).ok());
         let read = |v: &Value| match v.as_array() {
-            Some(list) if list.len() == n => list.iter().map(number).collect(),
+            Some(list) if list.len() == n => list.iter().map(size).collect(),
             Some(_) => None,
-            None => number(v).map(|x| vec![x; n]),
+            None => size(v).map(|x| vec![x; n]),
         };
-        self.parse(field, &format!("a whole number, or a list of {n} of them"), read)
+        self.parse(field, &format!("{}, or a list of {n} of them", whole_number()), read)
     }
 
     /// Refuses every value of `field` but those in `supported` (and its absence).

@@ -90,6 +90,12 @@ pub enum ModelError {
     /// A model is asked for something that it cannot do with these tokens.
     #[error("{0}")]
     Tokens(String),
+    /// A network gives something that is not a number.
+    #[error("{what}: not a number (NaN); the weights are damaged")]
+    NotANumber {
+        /// What is not a number, and where.
+        what: String,
+    },
     /// A tensor operation failed.
     #[error("in {place}: {source}")]
     Tensor {

@@ -7,6 +7,8 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Tensors of a file by name, and the strings in its header.
@@ -18,7 +20,7 @@ pub struct TensorFile {
     pub metadata: BTreeMap<String, String>,
 }
 
-fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ModelError + '_ {
+fn file_error(path: &Path) -> impl FnOnce(io::Error) -> ModelError + '_ {
     move |source| ModelError::File { path: path.into(), source }
 }
 
@@ -27,14 +29,15 @@ fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ModelError + '_ {
 /// # Errors
 /// If the file is missing, truncated or malformed, or holds a type that cannot be converted.
 pub fn read(path: &Path, device: &Device) -> Result<TensorFile> {
-    let bytes = std::fs::read(path).map_err(file_error(path))?;
+    let bytes = fs::read(path).map_err(file_error(path))?;
     let malformed = |reason: String| ModelError::Safetensors { path: path.into(), reason };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| malformed(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
     let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
-        let tensor = convert(&view, device).map_err(|reason| malformed(format!("tensor `{name}`: {reason}")))?;
+        let tensor =
+            convert(&view, device).map_err(|reason| malformed(format!("tensor `{name}`: {reason}")))?;
         tensors.insert(name.to_owned(), tensor);
     }
     Ok(TensorFile { tensors, metadata })
@@ -77,7 +80,8 @@ pub fn read_folder(folder: &Path, stem: &str, device: &Device) -> Result<BTreeMa
     if half.exists() {
         return Ok(read(&half, device)?.tensors);
     }
-    let names = [&whole, &index, &half].map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    let names = [&whole, &index, &half]
+        .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
     Err(ModelError::NotFound { folder: folder.into(), expected: names.join(", ") })
 }
 
@@ -89,7 +93,8 @@ fn read_shards(folder: &Path, index: &Path, device: &Device) -> Result<BTreeMap<
         expected: "an object from tensor names to file names in the same folder".into(),
         found: found.into(),
     };
-    let map = file.get("weight_map").and_then(Value::as_object).ok_or_else(|| wrong("nothing of the kind"))?;
+    let map =
+        file.get("weight_map").and_then(Value::as_object).ok_or_else(|| wrong("nothing of the kind"))?;
     let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, shard) in map {
         // A shard outside the folder is a mistake or an attack.
@@ -100,7 +105,8 @@ fn read_shards(folder: &Path, index: &Path, device: &Device) -> Result<BTreeMap<
     for (shard, names) in shards {
         let mut found = read(&folder.join(shard), device)?.tensors;
         for name in names {
-            let tensor = found.remove(name).ok_or_else(|| wrong(&format!("`{name}`, which {shard} lacks")))?;
+            let tensor =
+                found.remove(name).ok_or_else(|| wrong(&format!("`{name}`, which {shard} lacks")))?;
             tensors.insert(name.to_owned(), tensor);
         }
     }
@@ -133,7 +139,11 @@ impl safetensors::View for &Bytes {
 
 fn encode(tensor: &Tensor, float: DType) -> candle_core::Result<Bytes> {
     let shape = tensor.dims().to_vec();
-    let tensor = if tensor.dtype().is_float() && float != DType::F64 { tensor.to_dtype(DType::F32)? } else { tensor.clone() };
+    let tensor = if tensor.dtype().is_float() && float != DType::F64 {
+        tensor.to_dtype(DType::F32)?
+    } else {
+        tensor.clone()
+    };
     let tensor = tensor.to_device(&Device::Cpu)?.flatten_all()?;
     let (storage, layout) = tensor.storage_and_layout();
     let range = layout.start_offset()..layout.start_offset() + tensor.elem_count();
@@ -150,7 +160,10 @@ fn encode(tensor: &Tensor, float: DType) -> candle_core::Result<Bytes> {
         (CpuStorage::I64(v), _) => (Dtype::I64, v[range].iter().flat_map(|x| x.to_le_bytes()).collect()),
         (CpuStorage::U32(v), _) => (Dtype::U32, v[range].iter().flat_map(|x| x.to_le_bytes()).collect()),
         (CpuStorage::U8(v), _) => (Dtype::U8, v[range].to_vec()),
-        (other, _) => candle_core::bail!("tensors of type {:?} are not written", candle_core::backend::BackendStorage::dtype(other)),
+        (other, _) => candle_core::bail!(
+            "tensors of type {:?} are not written",
+            candle_core::backend::BackendStorage::dtype(other)
+        ),
     };
     Ok(Bytes { dtype, shape, bytes })
 }
@@ -174,9 +187,24 @@ pub fn write(
     let mut metadata: std::collections::HashMap<String, String> = metadata.into_iter().collect();
     // transformers refuses files that do not say which framework's layout they have.
     metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
-    let bytes = safetensors::serialize(encoded.iter(), Some(metadata))
+    let mut bytes = safetensors::serialize(encoded.iter(), Some(metadata))
         .map_err(|e| ModelError::Safetensors { path: path.into(), reason: e.to_string() })?;
+    sort_metadata(&mut bytes).map_err(|source| ModelError::Json { path: path.into(), source })?;
     write_bytes(path, &bytes)
+}
+
+/// Orders the strings in a file's header: safetensors keeps them in a hash map, whose order differs from one time to
+/// the next, and the same contents must be the same bytes.
+fn sort_metadata(file: &mut [u8]) -> serde_json::Result<()> {
+    let Some((length, rest)) = file.split_first_chunk_mut() else { return Ok(()) };
+    let length = u64::from_le_bytes(*length) as usize;
+    let Some(header) = rest.get_mut(..length) else { return Ok(()) };
+    let mut entries: serde_json::Map<String, Value> = serde_json::from_slice(header)?;
+    if let Some(Value::Object(strings)) = entries.get_mut("__metadata__") {
+        strings.sort_keys();
+    }
+    // The same characters in another order, so the same length.
+    serde_json::to_writer(header, &entries)
 }
 
 /// Writes indented JSON in one go.
@@ -184,32 +212,50 @@ pub fn write(
 /// # Errors
 /// If the file cannot be written.
 pub fn write_json(path: &Path, value: &Value) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(|source| ModelError::Json { path: path.into(), source })?;
+    let mut text =
+        serde_json::to_vec_pretty(value).map_err(|source| ModelError::Json { path: path.into(), source })?;
     text.push(b'\n');
     write_bytes(path, &text)
 }
 
 /// Writes a file through a temporary one beside it, so that a reader never sees half of it.
 ///
+/// A device or a pipe is written to as it is, and a link leads to what is written: neither is replaced.
+///
 /// # Errors
 /// If the file cannot be written; the temporary file is removed.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || match replaceable(path) {
+        Some(target) => replace(&target, bytes),
+        None => File::create(path)?.write_all(bytes),
+    };
+    write().map_err(file_error(path))
+}
+
+/// What a new file may take the place of: nothing yet, or a regular file, at the end of a link if `path` is one.
+fn replaceable(path: &Path) -> Option<PathBuf> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => fs::canonicalize(path).ok().filter(|target| target.is_file()),
+        _ => Some(path.to_owned()),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".tmp-{}", std::process::id()));
-    let temporary: PathBuf = path.with_file_name(name);
-    let write = || -> std::io::Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let mut file = std::fs::File::create(&temporary)?;
-        std::io::Write::write_all(&mut file, bytes)?;
+    let temporary = path.with_file_name(name);
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
         file.sync_all()?;
-        std::fs::rename(&temporary, path)
+        fs::rename(&temporary, path)
     };
-    write().map_err(|source| {
+    write().inspect_err(|_| {
         // Best effort: the error that matters is the one that led here.
-        let _ = std::fs::remove_file(&temporary);
-        ModelError::File { path: path.into(), source }
+        let _ = fs::remove_file(&temporary);
     })
 }
 
@@ -229,10 +275,53 @@ mod tests {
             assert_eq!(read.tensors["a"].to_vec2::<f32>().unwrap(), tensor.to_vec2::<f32>().unwrap());
             assert_eq!(read.metadata["format"], "pt");
         }
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
         let message = read(&path, &Device::Cpu).unwrap_err().to_string();
-        assert!(message.contains("x.safetensors") && message.contains("not a whole safetensors file"), "{message}");
+        assert!(
+            message.contains("x.safetensors") && message.contains("not a whole safetensors file"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_same_contents_are_the_same_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let metadata =
+            BTreeMap::from(["c", "a", "\u{e9}\"", "b"].map(|key| (key.to_owned(), format!("{key}\n"))));
+        let tensors =
+            || ["z", "y"].map(|name| (name.to_owned(), Tensor::new(&[1.0f32], &Device::Cpu).unwrap()));
+        let bytes = || {
+            write(&path, tensors(), DType::F32, metadata.clone()).unwrap();
+            fs::read(&path).unwrap()
+        };
+        let first = bytes();
+        assert!((0..10).all(|_| bytes() == first));
+        let file = read(&path, &Device::Cpu).unwrap();
+        assert_eq!(file.tensors.len(), 2);
+        assert_eq!(metadata.iter().find(|(key, value)| file.metadata.get(*key) != Some(value)), None);
+    }
+
+    /// What a link leads to is written; a device and a folder stay what they are.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_a_regular_file_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (link, target) in [("file", "real"), ("full", "/dev/full"), ("folder", "."), ("new", "later")] {
+            std::os::unix::fs::symlink(target, at(link)).unwrap();
+        }
+        fs::write(at("real"), "old").unwrap();
+        write_bytes(&at("file"), b"bytes").unwrap();
+        write_bytes(&at("new"), b"bytes").unwrap();
+        assert_eq!(["real", "later"].map(|name| fs::read(at(name)).unwrap()), [b"bytes", b"bytes"]);
+        let message = |path: PathBuf| write_bytes(&path, b"bytes").unwrap_err().to_string();
+        assert!(message(at("full")).contains("No space left"), "{}", message(at("full")));
+        assert!(message(at("folder")).contains("directory"), "{}", message(at("folder")));
+        assert!(message(folder.path().to_owned()).contains("directory"));
+        assert!(["file", "full", "folder", "new"].iter().all(|link| at(link).is_symlink()));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 6);
     }
 
     #[test]

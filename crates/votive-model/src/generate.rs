@@ -61,7 +61,8 @@ impl GenerateOptions {
     /// Chooses the new token with number `step` of a prompt.
     fn choose(&self, logits: &[f32], step: usize, prompt: usize) -> Result<u32> {
         if logits.iter().any(|logit| logit.is_nan()) {
-            return Err(ModelError::Tokens(format!("prompt {prompt}, new token {step}: the logits are NaN")));
+            let what = format!("logits of prompt {prompt}, new token {step}");
+            return Err(ModelError::NotANumber { what });
         }
         if self.temperature == 0.0 {
             return Ok(largest(logits) as u32);

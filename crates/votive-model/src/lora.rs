@@ -75,6 +75,11 @@ impl Lora {
                 continue;
             }
             let (outs, ins) = weight.dims2()?;
+            if config.rank > outs.max(ins) {
+                let rank = config.rank;
+                let reason = format!("rank {rank} is more than both sides of `{path}`, {outs} and {ins}");
+                return Err(ModelError::Adapter(reason));
+            }
             // PEFT's default: kaiming uniform with a = √5, which is ±1/√in.
             let mut draws = Draws::new(seed, Stream::Init, 1, index as u64);
             let bound = (ins as f64).powf(-0.5);
@@ -83,8 +88,11 @@ impl Lora {
             let b = Var::zeros((outs, config.rank), DType::F32, device)?.into_inner();
             layers.insert(path.to_owned(), (a, b));
         }
-        match config.targets.iter().find(|t| !layers.keys().any(|p| p == *t || p.ends_with(&format!(".{t}")))) {
-            Some(target) => Err(ModelError::Adapter(format!("target `{target}` names no linear map of this network"))),
+        match config.targets.iter().find(|t| !layers.keys().any(|p| p == *t || p.ends_with(&format!(".{t}"))))
+        {
+            Some(target) => {
+                Err(ModelError::Adapter(format!("target `{target}` names no linear map of this network")))
+            }
             None if layers.is_empty() => Err(ModelError::Adapter("no targets given".to_owned())),
             None => Ok(Self { config, layers }),
         }
@@ -175,7 +183,10 @@ impl Lora {
         let mut pairs = BTreeMap::new();
         for (module, [a, b]) in layers {
             let (Some(a), Some(b)) = (a, b) else {
-                return Err(ModelError::Adapter(format!("{}: `{module}` lacks lora_A or lora_B", path.display())));
+                return Err(ModelError::Adapter(format!(
+                    "{}: `{module}` lacks lora_A or lora_B",
+                    path.display()
+                )));
             };
             pairs.insert(module, (a, b));
         }
@@ -184,10 +195,14 @@ impl Lora {
             LoraFormat::Peft => read_peft_config(folder)?,
             LoraFormat::Diffusers => diffusers_config(&file.metadata, rank, pairs.keys())?,
         };
-        if let Some((module, (a, _))) = pairs.iter().find(|(_, (a, _))| a.dims().first() != Some(&config.rank)) {
+        if let Some((module, (a, _))) =
+            pairs.iter().find(|(_, (a, _))| a.dims().first() != Some(&config.rank))
+        {
             let found = a.dims();
             let rank = config.rank;
-            return Err(ModelError::Adapter(format!("`{module}`: lora_A {found:?} does not have rank {rank}")));
+            return Err(ModelError::Adapter(format!(
+                "`{module}`: lora_A {found:?} does not have rank {rank}"
+            )));
         }
         Ok(Self { config, layers: pairs })
     }
@@ -197,7 +212,8 @@ impl Lora {
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, folder: &Path, format: LoraFormat, base_model: &str) -> Result<()> {
-        let tensors = self.named_tensors().map(|(name, tensor)| (format!("{}{name}", format.prefix()), tensor));
+        let tensors =
+            self.named_tensors().map(|(name, tensor)| (format!("{}{name}", format.prefix()), tensor));
         let config = self.peft_config(base_model);
         let metadata = match format {
             LoraFormat::Peft => {
@@ -276,5 +292,7 @@ fn diffusers_config<'a>(
     };
     let field = |name: &str| saved.get(format!("unet.{name}")).or_else(|| saved.get(name)).cloned();
     let alpha = field("lora_alpha").and_then(|v| v.as_f64()).unwrap_or(rank as f64);
-    Ok(LoraConfig { rank, alpha, targets: modules.cloned().collect() })
+    let names = |list: Value| list.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect();
+    let targets = field("target_modules").and_then(names).unwrap_or_else(|| modules.cloned().collect());
+    Ok(LoraConfig { rank, alpha, targets })
 }

@@ -5,7 +5,7 @@
 
 use crate::error::{ModelError, Result};
 use crate::lora::{Lora, LoraConfig};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use votive_tensor::random::{Draws, Stream};
@@ -42,7 +42,11 @@ impl Params {
     ///
     /// # Errors
     /// Those of `network`.
-    pub fn fresh<M>(seed: u64, device: &Device, network: impl FnOnce(&Scope) -> Result<M>) -> Result<(M, Self)> {
+    pub fn fresh<M>(
+        seed: u64,
+        device: &Device,
+        network: impl FnOnce(&Scope) -> Result<M>,
+    ) -> Result<(M, Self)> {
         let reader = Reader::new(Source::Fresh { seed, device: device.clone() });
         let built = network(&Scope { reader: &reader, path: String::new() })?;
         Ok((built, Self::new("fresh parameters", reader.used.into_inner(), device)))
@@ -179,7 +183,9 @@ impl Init {
 
     fn draw(self, name: &str, shape: &[usize], seed: u64, device: &Device) -> candle_core::Result<Tensor> {
         // The name keys the draws, so that adding a layer leaves the others as they were.
-        let key = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let key = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         let mut draws = Draws::new(seed ^ key, Stream::Init, 0, 0);
         let n = shape.iter().product();
         let values: Vec<f32> = match self {
@@ -224,17 +230,25 @@ impl<'a> Reader<'a> {
                 Some(tensor) if tensor.dims() == shape => tensor.clone(),
                 Some(tensor) => {
                     let found = tensor.dims();
-                    self.problems.borrow_mut().push(format!("  shape of {name}: expected {shape:?}, found {found:?}"));
-                    Tensor::zeros(shape, candle_core::DType::F32, &params.device)?
+                    let problem = format!("  shape of {name}: expected {shape:?}, found {found:?}");
+                    self.stand_in(problem, shape, params)?
                 }
-                None => {
-                    self.problems.borrow_mut().push(format!("  missing: {name} {shape:?}"));
-                    Tensor::zeros(shape, candle_core::DType::F32, &params.device)?
-                }
+                None => self.stand_in(format!("  missing: {name} {shape:?}"), shape, params)?,
             },
         };
         self.used.borrow_mut().insert(name, tensor.clone());
         Ok(tensor)
+    }
+
+    /// Notes a problem, and lets the rest of the network be looked at with zeros of the wanted shape. They take no
+    /// memory: the shape may be a misprint.
+    fn stand_in(&self, problem: String, shape: &[usize], params: &Params) -> Result<Tensor> {
+        let mut problems = self.problems.borrow_mut();
+        problems.push(problem);
+        if problems.len() >= MOST_PROBLEMS {
+            return Err(mismatch(params, problems.clone()));
+        }
+        Ok(Tensor::zeros((), DType::F32, &params.device)?.broadcast_as(shape)?)
     }
 
     fn check(self, params: &Params) -> Result<()> {
@@ -247,18 +261,27 @@ impl<'a> Reader<'a> {
             }
         }
         if !problems.is_empty() {
-            let total = problems.len();
-            problems.truncate(20);
-            if total > 20 {
-                problems.push(format!("  … and {} more", total - 20));
-            }
-            return Err(ModelError::Mismatch { origin: params.origin.clone(), problems: problems.join("\n") });
+            return Err(mismatch(params, problems));
         }
         match params.lora.iter().flat_map(Lora::paths).find(|path| !used_lora.contains(*path)) {
             Some(path) => Err(ModelError::Adapter(format!("`{path}` is not a linear map of this network"))),
             None => Ok(()),
         }
     }
+}
+
+/// Problems after which no further parameter is looked at: the configuration is another model's, or a misprint.
+const MOST_PROBLEMS: usize = 1000;
+/// Problems that a message lists.
+const LISTED_PROBLEMS: usize = 20;
+
+fn mismatch(params: &Params, mut problems: Vec<String>) -> ModelError {
+    let more = problems.len().saturating_sub(LISTED_PROBLEMS);
+    problems.truncate(LISTED_PROBLEMS);
+    if more > 0 {
+        problems.push(format!("  … and {more} more"));
+    }
+    ModelError::Mismatch { origin: params.origin.clone(), problems: problems.join("\n") }
 }
 
 /// A place in the tree of parameter names, e.g. `model.layers.0.self_attn`.
@@ -316,13 +339,29 @@ mod tests {
 
     #[test]
     fn missing_unexpected_and_misshapen_tensors_are_all_reported() {
-        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
         let tensors = [("a.weight", zeros(&[2, 2])), ("c.weight", zeros(&[1]))];
         let tensors = tensors.into_iter().map(|(n, t)| (n.to_owned(), t)).collect();
-        let message = Params::new("net.safetensors", tensors, &Device::Cpu).build(net).unwrap_err().to_string();
-        for part in
-            ["net.safetensors", "a.weight: expected [2, 3], found [2, 2]", "missing: b.bias [3]", "unexpected: c.weight"]
-        {
+        let message =
+            Params::new("net.safetensors", tensors, &Device::Cpu).build(net).unwrap_err().to_string();
+        for part in [
+            "net.safetensors",
+            "a.weight: expected [2, 3], found [2, 2]",
+            "missing: b.bias [3]",
+            "unexpected: c.weight",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_are_misprints_take_no_memory_and_no_time() {
+        let deep = |scope: &Scope| -> Result<Vec<Tensor>> {
+            (0..usize::MAX).map(|i| scope.sub(i).get("weight", &[1 << 30, 1 << 30], Init::One)).collect()
+        };
+        let params = Params::new("net.safetensors", BTreeMap::new(), &Device::Cpu);
+        let message = params.build(deep).unwrap_err().to_string();
+        for part in ["missing: 0.weight [1073741824, 1073741824]", "… and 980 more"] {
             assert!(message.contains(part), "{message}");
         }
     }
@@ -335,7 +374,8 @@ mod tests {
         let weight = policy.get("a.weight").unwrap();
         let var = Var::from_tensor(weight).unwrap();
         var.set(&(weight * 3.0).unwrap().detach()).unwrap();
-        let first = |p: &Params| p.get("a.weight").unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+        let first =
+            |p: &Params| p.get("a.weight").unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
         assert_eq!((first(&frozen), first(&view)), (1.0, 3.0));
         assert!(frozen.trainable().is_empty() && view.trainable().is_empty());
         assert_eq!(policy.trainable().len(), 2);

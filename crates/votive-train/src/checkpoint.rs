@@ -36,7 +36,12 @@ pub struct Checkpoint {
 ///
 /// # Errors
 /// If a file cannot be written; nothing is left behind then, and older checkpoints stay as they are.
-pub fn write(parent: &Path, name: &str, step: u64, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+pub fn write(
+    parent: &Path,
+    name: &str,
+    step: u64,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
     fs::create_dir_all(parent).map_err(at(parent))?;
     let (temporary, target) = (parent.join(format!(".tmp-{name}-{}", std::process::id())), parent.join(name));
     let written = fill_and_sync(&temporary, step, fill).and_then(|()| replace(&temporary, &target));
@@ -119,8 +124,7 @@ pub fn newest(parent: &Path) -> Result<(Option<Checkpoint>, Vec<TrainError>)> {
 pub fn verify(folder: &Path) -> Result<u64> {
     let broken = |reason: String| TrainError::Checkpoint { path: folder.into(), reason };
     let text = fs::read(folder.join(MANIFEST)).map_err(|e| broken(format!("{MANIFEST}: {e}")))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|e| broken(format!("{MANIFEST}: {e}")))?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| broken(format!("{MANIFEST}: {e}")))?;
     for entry in &manifest.files {
         let path = folder.join(&entry.path);
         let found = describe(folder, &path).map_err(|e| broken(e.to_string()))?;

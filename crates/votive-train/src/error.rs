@@ -67,7 +67,9 @@ pub enum TrainError {
         first: String,
     },
     /// The policy differs from the reference before anything was trained.
-    #[error("the margin of policy and reference is {margin:e} before the first step, at data row {row}; it must be 0")]
+    #[error(
+        "the margin of policy and reference is {margin:e} before the first step, at data row {row}; it must be 0"
+    )]
     StartMargin {
         /// The margin.
         margin: f64,

@@ -20,7 +20,12 @@ impl Gradients {
     ///
     /// # Errors
     /// Those of candle.
-    pub fn accumulate(&mut self, loss: &Tensor, parameters: &[(String, Tensor)], recorder: &Recorder) -> Result<()> {
+    pub fn accumulate(
+        &mut self,
+        loss: &Tensor,
+        parameters: &[(String, Tensor)],
+        recorder: &Recorder,
+    ) -> Result<()> {
         let store = loss.backward()?;
         for ((name, _), gradient) in parameters.iter().zip(recorder.merge(&store)?) {
             let Some(gradient) = gradient else { continue };
@@ -53,7 +58,11 @@ impl Gradients {
                 None => 0.0,
             };
             if !size.is_finite() {
-                return Err(TrainError::NotFinite { step, quantity: "gradient", place: format!("parameter {name}") });
+                return Err(TrainError::NotFinite {
+                    step,
+                    quantity: "gradient",
+                    place: format!("parameter {name}"),
+                });
             }
             if size == 0.0 && !is_idle_adapter(name, parameters)? {
                 missing.push(name.clone());
@@ -79,7 +88,11 @@ impl Gradients {
         for (name, gradient) in &self.0 {
             let square = f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?);
             if !square.is_finite() {
-                return Err(TrainError::NotFinite { step, quantity: "gradient", place: format!("parameter {name}") });
+                return Err(TrainError::NotFinite {
+                    step,
+                    quantity: "gradient",
+                    place: format!("parameter {name}"),
+                });
             }
             total += square;
         }
@@ -118,7 +131,9 @@ mod tests {
     use candle_core::{Device, Var};
 
     fn parameters() -> Vec<(String, Tensor)> {
-        ["a", "b"].map(|name| (name.to_owned(), Var::new(&[1.0f32, 2.0], &Device::Cpu).unwrap().into_inner())).into()
+        ["a", "b"]
+            .map(|name| (name.to_owned(), Var::new(&[1.0f32, 2.0], &Device::Cpu).unwrap().into_inner()))
+            .into()
     }
 
     #[test]
@@ -126,7 +141,9 @@ mod tests {
         let parameters = parameters();
         let recorder = Recorder::new(parameters.iter().map(|(_, t)| t.clone()).collect());
         let mut gradients = Gradients::default();
-        gradients.accumulate(&parameters[0].1.sqr().unwrap().sum_all().unwrap(), &parameters, &recorder).unwrap();
+        gradients
+            .accumulate(&parameters[0].1.sqr().unwrap().sum_all().unwrap(), &parameters, &recorder)
+            .unwrap();
         let message = gradients.require_all(&parameters, 0).unwrap_err().to_string();
         assert!(message.contains("1 of 2") && message.contains("first b"), "{message}");
         gradients.accumulate(&parameters[1].1.sum_all().unwrap(), &parameters, &recorder).unwrap();
@@ -135,7 +152,8 @@ mod tests {
 
     #[test]
     fn clipping_bounds_the_norm_and_leaves_small_gradients() {
-        let mut gradients = Gradients::from([("a".to_owned(), Tensor::new(&[3.0f32, 4.0], &Device::Cpu).unwrap())]);
+        let mut gradients =
+            Gradients::from([("a".to_owned(), Tensor::new(&[3.0f32, 4.0], &Device::Cpu).unwrap())]);
         let norm = gradients.norm(0).unwrap();
         assert_eq!(norm, 5.0);
         gradients.clip(norm, 10.0).unwrap();

@@ -24,6 +24,6 @@ pub mod session;
 
 pub use error::{Result, TrainError};
 pub use plan::{Modality, Plan};
-pub use run::{Run, StepMetrics};
+pub use run::{Inspection, Resumed, Run, StepMetrics};
 pub use run_directory::RunDirectory;
 pub use session::{Prepared, prepare};

@@ -106,11 +106,13 @@ fn apply(
         parameter.inplace_op3(first, second, update)?;
         return Ok(());
     }
-    let blend = |old: &Tensor, new: Tensor, keep: f32| (old * f64::from(keep))? + (new * f64::from(1.0 - keep))?;
+    let blend =
+        |old: &Tensor, new: Tensor, keep: f32| (old * f64::from(keep))? + (new * f64::from(1.0 - keep))?;
     *first = blend(first, gradient.clone(), beta1)?;
     *second = blend(second, gradient.sqr()?, beta2)?;
     let denominator = ((second.sqrt()? / f64::from(update.root))? + f64::from(update.eps))?;
-    let moved = ((parameter * f64::from(update.decay))? - (first.div(&denominator)? * f64::from(update.rate))?)?;
+    let moved =
+        ((parameter * f64::from(update.decay))? - (first.div(&denominator)? * f64::from(update.rate))?)?;
     candle_core::Var::from_tensor(parameter)?.set(&moved.detach())?;
     Ok(())
 }
@@ -143,7 +145,13 @@ impl InplaceOp2 for Blend {
         "adamw moment"
     }
 
-    fn cpu_fwd(&self, m: &mut CpuStorage, ml: &Layout, g: &CpuStorage, gl: &Layout) -> candle_core::Result<()> {
+    fn cpu_fwd(
+        &self,
+        m: &mut CpuStorage,
+        ml: &Layout,
+        g: &CpuStorage,
+        gl: &Layout,
+    ) -> candle_core::Result<()> {
         let (m, g) = (numbers_mut(m, ml)?, numbers(g, gl)?);
         let new = 1.0 - self.keep;
         m.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).for_each(|(m, g)| {
@@ -179,11 +187,13 @@ impl InplaceOp3 for Update {
         vl: &Layout,
     ) -> candle_core::Result<()> {
         let (p, m, v) = (numbers_mut(p, pl)?, numbers(m, ml)?, numbers(v, vl)?);
-        (p.par_chunks_mut(CHUNK), m.par_chunks(CHUNK), v.par_chunks(CHUNK)).into_par_iter().for_each(|(p, m, v)| {
-            for ((p, m), v) in p.iter_mut().zip(m).zip(v) {
-                *p = *p * self.decay - self.rate * *m / (v.sqrt() / self.root + self.eps);
-            }
-        });
+        (p.par_chunks_mut(CHUNK), m.par_chunks(CHUNK), v.par_chunks(CHUNK)).into_par_iter().for_each(
+            |(p, m, v)| {
+                for ((p, m), v) in p.iter_mut().zip(m).zip(v) {
+                    *p = *p * self.decay - self.rate * *m / (v.sqrt() / self.root + self.eps);
+                }
+            },
+        );
         Ok(())
     }
 }
@@ -229,13 +239,15 @@ mod tests {
         let parameters = [("p".to_owned(), p.as_tensor().clone())];
         let config = AdamWConfig { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.1 };
         let mut optimizer = AdamW::new(config);
-        let gradient = |a: f32, b: f32| {
-            Gradients::from([("p".to_owned(), Tensor::new(&[a, b], &Device::Cpu).unwrap())])
-        };
+        let gradient =
+            |a: f32, b: f32| Gradients::from([("p".to_owned(), Tensor::new(&[a, b], &Device::Cpu).unwrap())]);
         // The first step moves by lr against the gradient's sign, whatever its size.
         optimizer.step(&parameters, &gradient(0.5, -4.0), 0.01).unwrap();
         let first = p.to_vec1::<f32>().unwrap();
-        assert!((first[0] - (0.999 - 0.01)).abs() < 1e-6 && (first[1] - (-1.998 + 0.01)).abs() < 1e-6, "{first:?}");
+        assert!(
+            (first[0] - (0.999 - 0.01)).abs() < 1e-6 && (first[1] - (-1.998 + 0.01)).abs() < 1e-6,
+            "{first:?}"
+        );
         // A zero gradient still moves by the remembered moment: m̂ = 0.45·g/0.19·0.1…, here by hand.
         optimizer.step(&parameters, &gradient(0.0, 0.0), 0.01).unwrap();
         let (m, v) = (0.09 * 0.5 / (1.0 - 0.81), 0.000_999 * 0.25 / (1.0 - 0.999f64.powi(2)));
@@ -246,7 +258,8 @@ mod tests {
     #[test]
     fn a_restored_optimizer_makes_the_same_next_step() {
         let config = AdamWConfig { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.0 };
-        let gradient = Gradients::from([("p".to_owned(), Tensor::new(&[0.3f32, 0.7], &Device::Cpu).unwrap())]);
+        let gradient =
+            Gradients::from([("p".to_owned(), Tensor::new(&[0.3f32, 0.7], &Device::Cpu).unwrap())]);
         let run = |restore: bool| {
             let p = Var::new(&[1.0f32, 2.0], &Device::Cpu).unwrap();
             let parameters = [("p".to_owned(), p.as_tensor().clone())];

@@ -3,13 +3,16 @@
 use crate::error::{Result, TrainError};
 use crate::front_end::BetaConvention;
 use crate::optimizer::{AdamWConfig, LrSchedule};
-use crate::recipe::{Resolver, Setting, to_toml};
+use crate::recipe::{Resolver, Setting, did_you_mean, to_toml};
 use crate::reference::ReferenceKind;
 use std::path::{Path, PathBuf};
 use votive_data::{FaultyRows, LongRows, RowPolicy, Traversal};
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
 use votive_model::LoraConfig;
 use votive_objective::{METHODS, Objective, find};
+
+/// Rows of a step at most, so that a misprint does not fill the memory.
+const MOST_ROWS: u64 = 1_000_000;
 
 /// What a model folder holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +46,6 @@ impl Modality {
 /// A resolved recipe.
 #[derive(Debug)]
 pub struct Plan {
-    /// What is trained.
-    pub modality: Modality,
     /// The model's folder.
     pub model: PathBuf,
     /// The adapter; none for full fine-tuning.
@@ -59,7 +60,7 @@ pub struct Plan {
     pub optimizer: OptimizerPlan,
     /// The loop.
     pub train: TrainPlan,
-    /// Noise and times, for a diffusion model.
+    /// Noise and times of a diffusion model; none for a language model.
     pub diffusion: Option<DiffusionPlan>,
     settings: Vec<Setting>,
 }
@@ -155,10 +156,10 @@ impl Plan {
             r.mistake("reference.kind", "this objective needs a reference");
         }
         let settings = r.finish()?;
-        let modality = modality?;
+        modality?;
         // `finish` has refused a recipe whose objective could not be made.
         let objective = objective.ok_or_else(|| TrainError::Plan("no objective".to_owned()))?;
-        Ok(Self { modality, model, adapter, data, objective, reference, optimizer, train, diffusion, settings })
+        Ok(Self { model, adapter, data, objective, reference, optimizer, train, diffusion, settings })
     }
 
     /// Every key with its value.
@@ -210,31 +211,53 @@ fn adapter(r: &mut Resolver, modality: Modality) -> Option<LoraConfig> {
         Modality::Image => ["to_q", "to_k", "to_v", "to_out.0"].map(str::to_owned).to_vec(),
     };
     let rank = r.whole("adapter.lora.rank", 1, Some(8), "Inner dimension r of the adapter.").unwrap_or(8);
-    let alpha = r.float("adapter.lora.alpha", 0.0, Some(2.0 * rank as f64), "α; the update is scaled by α/r.");
-    let dropout = r.float("adapter.lora.dropout", 0.0, Some(0.0), "Dropout before the adapter; only 0 is implemented.");
+    let alpha =
+        r.float("adapter.lora.alpha", 0.0, Some(2.0 * rank as f64), "α; the update is scaled by α/r.");
+    if alpha == Some(0.0) {
+        r.mistake("adapter.lora.alpha", "must be above 0, or nothing reaches the adapter");
+    }
+    let dropout =
+        r.float("adapter.lora.dropout", 0.0, Some(0.0), "Dropout before the adapter; only 0 is implemented.");
     if dropout != Some(0.0) {
         r.mistake("adapter.lora.dropout", "only 0.0 is implemented");
     }
-    let targets = r.strings("adapter.lora.targets", Some(targets), "Modules that get an adapter, by name or ending.");
-    Some(LoraConfig { rank: rank as usize, alpha: alpha.unwrap_or(1.0), targets: targets.unwrap_or_default() })
+    let targets =
+        r.strings("adapter.lora.targets", Some(targets), "Modules that get an adapter, by name or ending.");
+    Some(LoraConfig {
+        rank: rank as usize,
+        alpha: alpha.unwrap_or(1.0),
+        targets: targets.unwrap_or_default(),
+    })
 }
 
 fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
     let path = path(r, "data.path", "File or folder of the rows.");
     let mut rows = RowPolicy::default();
     if modality == Modality::Text {
-        let long = r.choice("data.long_rows", &["error", "drop", "truncate"], "error", "What happens to rows that are too long.");
+        let long = r.choice(
+            "data.long_rows",
+            &["error", "drop", "truncate"],
+            "error",
+            "What happens to rows that are too long.",
+        );
         rows.long_rows = match long.as_str() {
             "drop" => LongRows::Drop,
             "truncate" => LongRows::Truncate,
             _ => LongRows::Error,
         };
-        let most = r.whole("data.max_length", 0, Some(0), "Longest row in tokens; 0 for the model's own limit.");
+        let most =
+            r.whole("data.max_length", 0, Some(0), "Longest row in tokens; 0 for the model's own limit.");
         rows.max_length = most.filter(|most| *most > 0).map(|most| most as usize);
     }
-    let faulty = r.choice("data.faulty_rows", &["error", "drop"], "error", "What happens to rows that cannot be trained on.");
+    let faulty = r.choice(
+        "data.faulty_rows",
+        &["error", "drop"],
+        "error",
+        "What happens to rows that cannot be trained on.",
+    );
     rows.faulty_rows = if faulty == "drop" { FaultyRows::Drop } else { FaultyRows::Error };
-    let order = r.choice("data.order", &["shuffled", "sequential"], "shuffled", "Order of the rows in an epoch.");
+    let order =
+        r.choice("data.order", &["shuffled", "sequential"], "shuffled", "Order of the rows in an epoch.");
     let traversal = if order == "sequential" { Traversal::Sequential } else { Traversal::Shuffled };
     DataPlan { path, rows, traversal }
 }
@@ -251,7 +274,8 @@ fn objective(r: &mut Resolver) -> Option<Objective> {
         Ok(spec) => spec,
         Err(error) => {
             r.touch_below(&format!("objective.{id}"));
-            r.mistake(&format!("objective.{id}"), &error.to_string());
+            let near = did_you_mean(id, METHODS.iter().map(|spec| spec.id));
+            r.mistake(&format!("objective.{id}"), &format!("{error}{near}"));
             return None;
         }
     };
@@ -275,7 +299,10 @@ fn objective(r: &mut Resolver) -> Option<Objective> {
 fn reference(r: &mut Resolver) -> ReferenceKind {
     let names = ReferenceKind::NAMES.map(|(_, name)| name);
     let chosen = r.choice("reference.kind", &names, "frozen", "What the policy is compared with.");
-    ReferenceKind::NAMES.into_iter().find(|(_, name)| *name == chosen).map_or(ReferenceKind::Frozen, |(kind, _)| kind)
+    ReferenceKind::NAMES
+        .into_iter()
+        .find(|(_, name)| *name == chosen)
+        .map_or(ReferenceKind::Frozen, |(kind, _)| kind)
 }
 
 fn diffusion(r: &mut Resolver) -> DiffusionPlan {
@@ -285,15 +312,28 @@ fn diffusion(r: &mut Resolver) -> DiffusionPlan {
         "paper",
         "What β multiplies: half the margin (the paper) or the margin (the script in diffusers).",
     );
-    let timesteps = r.whole_list("diffusion.timesteps", "Times to draw from; all of the schedule if left out.");
-    let noise = r.choice("diffusion.noise", &["shared", "independent"], "shared", "Whether the sides of a pair share their noise.");
-    let dropout = r.float("diffusion.caption_dropout", 0.0, Some(0.0), "Share of captions that are emptied.").unwrap_or(0.0);
+    let timesteps =
+        r.whole_list("diffusion.timesteps", "Times to draw from; all of the schedule if left out.");
+    let noise = r.choice(
+        "diffusion.noise",
+        &["shared", "independent"],
+        "shared",
+        "Whether the sides of a pair share their noise.",
+    );
+    let dropout = r
+        .float("diffusion.caption_dropout", 0.0, Some(0.0), "Share of captions that are emptied.")
+        .unwrap_or(0.0);
     if dropout > 1.0 {
         r.mistake("diffusion.caption_dropout", "must be at most 1");
     }
-    let resolution = r.whole("diffusion.resolution", 0, Some(0), "Pixels along a side; 0 for the model's own.");
+    let resolution =
+        r.whole("diffusion.resolution", 0, Some(0), "Pixels along a side; 0 for the model's own.");
     DiffusionPlan {
-        beta_convention: if convention == "paper" { BetaConvention::Paper } else { BetaConvention::Diffusers },
+        beta_convention: if convention == "paper" {
+            BetaConvention::Paper
+        } else {
+            BetaConvention::Diffusers
+        },
         timesteps: timesteps.map_or(TimestepPolicy::Uniform, |list| {
             TimestepPolicy::List(list.into_iter().map(|t| t as usize).collect())
         }),
@@ -309,35 +349,58 @@ fn optimizer(r: &mut Resolver, modality: Modality) -> OptimizerPlan {
         Modality::Text => 1e-6,
         Modality::Image => 1e-5,
     };
-    let plan = OptimizerPlan {
+    OptimizerPlan {
         lr: r.float("optimizer.lr", 0.0, Some(lr), "Highest learning rate.").unwrap_or(lr),
         adamw: AdamWConfig {
             betas: r.betas("optimizer.betas", [0.9, 0.999], "Decay rates of the two moments."),
-            eps: r.float("optimizer.eps", 0.0, Some(1e-8), "Added to the root of the second moment.").unwrap_or(1e-8),
-            weight_decay: r.float("optimizer.weight_decay", 0.0, Some(0.0), "Decoupled weight decay, on every trained parameter.").unwrap_or(0.0),
+            eps: r
+                .float("optimizer.eps", 0.0, Some(1e-8), "Added to the root of the second moment.")
+                .unwrap_or(1e-8),
+            weight_decay: r
+                .float(
+                    "optimizer.weight_decay",
+                    0.0,
+                    Some(0.0),
+                    "Decoupled weight decay, on every trained parameter.",
+                )
+                .unwrap_or(0.0),
         },
-        max_grad_norm: r.float("optimizer.max_grad_norm", 0.0, Some(1.0), "Bound on the gradient's norm; 0 for none.").unwrap_or(1.0),
-        schedule: match r.choice("optimizer.schedule", &["constant", "linear", "cosine"], "constant", "How the learning rate moves after the warm-up.").as_str() {
+        max_grad_norm: r
+            .float("optimizer.max_grad_norm", 0.0, Some(1.0), "Bound on the gradient's norm; 0 for none.")
+            .unwrap_or(1.0),
+        schedule: match r
+            .choice(
+                "optimizer.schedule",
+                &["constant", "linear", "cosine"],
+                "constant",
+                "How the learning rate moves after the warm-up.",
+            )
+            .as_str()
+        {
             "linear" => LrSchedule::Linear,
             "cosine" => LrSchedule::Cosine,
             _ => LrSchedule::Constant,
         },
         warmup_steps: r.whole("optimizer.warmup_steps", 0, Some(0), "Steps of linear warm-up.").unwrap_or(0),
-    };
-    plan
+    }
 }
 
 fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
     let steps = r.whole("train.steps", 1, None, "Optimizer steps.");
     let steps = r.require("train.steps", steps).unwrap_or(1);
     let batch_size = r.whole("train.batch_size", 1, Some(4), "Rows (pairs) per optimizer step.").unwrap_or(4);
-    let micro = r.whole("train.micro_batch_size", 1, Some(batch_size), "Rows that go through the network at a time.");
+    let micro =
+        r.whole("train.micro_batch_size", 1, Some(batch_size), "Rows that go through the network at a time.");
     let micro_batch_size = micro.unwrap_or(batch_size);
-    if batch_size % micro_batch_size != 0 {
+    if batch_size > MOST_ROWS {
+        r.mistake("train.batch_size", &format!("must be at most {MOST_ROWS}"));
+    }
+    if !batch_size.is_multiple_of(micro_batch_size) {
         r.mistake("train.micro_batch_size", &format!("must divide train.batch_size = {batch_size}"));
     }
     let seed = r.whole("train.seed", 0, Some(0), "Seed of everything random.").unwrap_or(0);
-    let log_every = r.whole("train.log_every", 1, Some(1), "Steps between lines of metrics.jsonl.").unwrap_or(1);
+    let log_every =
+        r.whole("train.log_every", 1, Some(1), "Steps between lines of metrics.jsonl.").unwrap_or(1);
     let save_every = r.whole("train.save_every", 1, Some(50), "Steps between checkpoints.").unwrap_or(50);
     let recompute = modality == Modality::Text
         && r.flag("train.recompute", false, "Compute layers again in the backward instead of keeping them.");

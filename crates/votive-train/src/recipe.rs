@@ -36,6 +36,8 @@ struct Given {
 pub struct Resolver {
     path: PathBuf,
     given: BTreeMap<String, Given>,
+    /// Where tables begin, by dotted path.
+    tables: BTreeMap<String, String>,
     settings: Vec<Setting>,
     mistakes: Vec<String>,
 }
@@ -46,8 +48,9 @@ impl Resolver {
     /// # Errors
     /// If the file is missing or is not TOML, or an override has no `=`.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| TrainError::File { path: path.into(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            TrainError::Plan(format!("{}: the recipe cannot be read: {error}", path.display()))
+        })?;
         Self::parse(path, &text, overrides)
     }
 
@@ -61,9 +64,14 @@ impl Resolver {
             let at = error.span().map_or_else(String::new, |span| format!("{}: ", place(text, &span)));
             refuse(vec![format!("  {at}{}", error.message().trim())])
         })?;
-        let mut given = BTreeMap::new();
-        flatten(document.as_table(), "", text, &mut given);
-        let mut resolver = Self { path: path.into(), given, settings: Vec::new(), mistakes: Vec::new() };
+        let mut resolver = Self {
+            path: path.into(),
+            given: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            settings: Vec::new(),
+            mistakes: Vec::new(),
+        };
+        resolver.take(document.as_table(), "", text);
         for entry in overrides {
             let Some((key, value)) = entry.split_once('=') else {
                 return Err(refuse(vec![format!("  --set {entry}: expected key=value")]));
@@ -73,13 +81,37 @@ impl Resolver {
         Ok(resolver)
     }
 
+    /// Notes every key of a table, with its place in `text`.
+    fn take(&mut self, table: &dyn TableLike, prefix: &str, text: &str) {
+        for (name, item) in table.iter() {
+            let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+            let span = table.key(name).and_then(toml_edit::Key::span).or_else(|| item.span());
+            let place = span.map_or_else(|| "recipe".to_owned(), |span| place(text, &span));
+            match item.as_table_like() {
+                Some(inner) if !inner.is_empty() => {
+                    self.take(inner, &key, text);
+                    self.tables.insert(key, place);
+                }
+                _ => {
+                    let value = match item {
+                        Item::Value(value) => value.clone(),
+                        _ => Value::from(""),
+                    };
+                    self.given.insert(key, Given { value, place, used: false });
+                }
+            }
+        }
+    }
+
     fn set(&mut self, key: &str, value: &str, place: &str) {
         // Whatever is not a TOML value is meant as a string, so that paths need no quotes.
         let value = value.parse::<Value>().unwrap_or_else(|_| Value::from(value));
         if let Some(method) = objective_of(key) {
             // Another objective on the command line replaces the recipe's, options and all.
             let keep = format!("objective.{method}");
-            self.given.retain(|k, _| !k.starts_with("objective.") || *k == keep || k.starts_with(&format!("{keep}.")));
+            self.given.retain(|k, _| {
+                !k.starts_with("objective.") || *k == keep || k.starts_with(&format!("{keep}."))
+            });
         }
         self.given.insert(key.to_owned(), Given { value, place: place.to_owned(), used: false });
     }
@@ -99,9 +131,13 @@ impl Resolver {
         names
     }
 
-    /// Notes a mistake at `key`, with its place if the recipe has it.
+    /// Notes a mistake at `key`, a value or a table, with its place if the recipe has it.
     pub fn mistake(&mut self, key: &str, what: &str) {
-        let place = self.given.get(key).map_or_else(|| "recipe".to_owned(), |given| given.place.clone());
+        let below = format!("{key}.");
+        let given = self.given.get(key).map(|given| &given.place);
+        let inside =
+            self.given.iter().find(|(name, _)| name.starts_with(&below)).map(|(_, given)| &given.place);
+        let place = given.or_else(|| self.tables.get(key)).or(inside).map_or("recipe", String::as_str);
         self.mistakes.push(format!("  {place}: {key}: {what}"));
     }
 
@@ -129,7 +165,13 @@ impl Resolver {
             }
         }
         let shown = value.as_ref().map(|value| show(value).to_string());
-        self.settings.push(Setting { key: key.into(), kind: kind.into(), doc, value: shown, given: is_given });
+        self.settings.push(Setting {
+            key: key.into(),
+            kind: kind.into(),
+            doc,
+            value: shown,
+            given: is_given,
+        });
         value
     }
 
@@ -144,7 +186,14 @@ impl Resolver {
     /// A string.
     pub fn string(&mut self, key: &str, default: Option<&str>, doc: &'static str) -> Option<String> {
         let default = default.map(str::to_owned);
-        self.ask(key, "a string", default, doc, |v| v.as_str().map(str::to_owned), |v| Value::from(v.as_str()))
+        self.ask(
+            key,
+            "a string",
+            default,
+            doc,
+            |v| v.as_str().map(str::to_owned),
+            |v| Value::from(v.as_str()),
+        )
     }
 
     /// One of a few words.
@@ -156,14 +205,20 @@ impl Resolver {
     }
 
     /// A list of strings.
-    pub fn strings(&mut self, key: &str, default: Option<Vec<String>>, doc: &'static str) -> Option<Vec<String>> {
+    pub fn strings(
+        &mut self,
+        key: &str,
+        default: Option<Vec<String>>,
+        doc: &'static str,
+    ) -> Option<Vec<String>> {
         let read = |v: &Value| v.as_array()?.iter().map(|s| s.as_str().map(str::to_owned)).collect();
         self.ask(key, "a list of strings", default, doc, read, |v| v.iter().collect())
     }
 
     /// A number of at least `least`.
     pub fn float(&mut self, key: &str, least: f64, default: Option<f64>, doc: &'static str) -> Option<f64> {
-        let kind = if least == f64::NEG_INFINITY { "a number".to_owned() } else { format!("a number ≥ {least}") };
+        let kind =
+            if least == f64::NEG_INFINITY { "a number".to_owned() } else { format!("a number ≥ {least}") };
         let read = move |v: &Value| number(v).filter(|x| x.is_finite() && *x >= least);
         self.ask(key, &kind, default, doc, read, |v| Value::from(*v))
     }
@@ -180,7 +235,8 @@ impl Resolver {
 
     /// `true` or `false`.
     pub fn flag(&mut self, key: &str, default: bool, doc: &'static str) -> bool {
-        self.ask(key, "true or false", Some(default), doc, Value::as_bool, |v| Value::from(*v)).unwrap_or(default)
+        self.ask(key, "true or false", Some(default), doc, Value::as_bool, |v| Value::from(*v))
+            .unwrap_or(default)
     }
 
     /// Two numbers in [0, 1).
@@ -195,7 +251,8 @@ impl Resolver {
 
     /// A whole number of at least `least`.
     pub fn whole(&mut self, key: &str, least: u64, default: Option<u64>, doc: &'static str) -> Option<u64> {
-        let read = move |v: &Value| v.as_integer().and_then(|n| u64::try_from(n).ok()).filter(|n| *n >= least);
+        let read =
+            move |v: &Value| v.as_integer().and_then(|n| u64::try_from(n).ok()).filter(|n| *n >= least);
         let show = |v: &u64| Value::from(i64::try_from(*v).unwrap_or(i64::MAX));
         self.ask(key, &format!("a whole number ≥ {least}"), default, doc, read, show)
     }
@@ -208,7 +265,8 @@ impl Resolver {
             serde_json::Value::String(_) => "a string",
             _ => "a value",
         };
-        let same_kind = |json: &serde_json::Value| std::mem::discriminant(json) == std::mem::discriminant(&default);
+        let same_kind =
+            |json: &serde_json::Value| std::mem::discriminant(json) == std::mem::discriminant(&default);
         let read = |v: &Value| to_json(v).filter(same_kind);
         self.ask(key, kind, Some(default.clone()), doc, read, from_json).unwrap_or_else(|| default.clone())
     }
@@ -232,7 +290,9 @@ impl Resolver {
 
     /// Settles the value of a key that was asked for: what the plan shows and a resumed run reads.
     pub fn settle(&mut self, key: &str, value: &str) {
-        for setting in self.settings.iter_mut().filter(|setting| setting.key == key && setting.value.is_some()) {
+        for setting in
+            self.settings.iter_mut().filter(|setting| setting.key == key && setting.value.is_some())
+        {
             setting.value = Some(Value::from(value).to_string());
         }
     }
@@ -249,13 +309,7 @@ impl Resolver {
     /// All mistakes together.
     pub fn finish(mut self) -> Result<Vec<Setting>> {
         for (key, given) in self.given.iter().filter(|(_, given)| !given.used) {
-            let near = self
-                .settings
-                .iter()
-                .map(|setting| (strsim::jaro_winkler(&setting.key, key), &setting.key))
-                .max_by(|a, b| a.0.total_cmp(&b.0))
-                .filter(|(likeness, _)| *likeness > 0.8)
-                .map_or_else(String::new, |(_, near)| format!("; did you mean `{near}`?"));
+            let near = did_you_mean(key, self.settings.iter().map(|setting| setting.key.as_str()));
             self.mistakes.push(format!("  {}: unknown key `{key}`{near}", given.place));
         }
         if self.mistakes.is_empty() {
@@ -276,11 +330,13 @@ pub fn to_toml(settings: &[Setting]) -> String {
     let mut text = String::new();
     let mut table = "";
     for setting in settings {
-        let (Some(value), Some((owner, name))) = (&setting.value, setting.key.rsplit_once('.')) else { continue };
+        let (Some(value), Some((owner, name))) = (&setting.value, setting.key.rsplit_once('.')) else {
+            continue;
+        };
         if owner != table {
             table = owner;
             // Writing to a String cannot fail.
-            let _ = write!(text, "{}[{table}]\n", if text.is_empty() { "" } else { "\n" });
+            let _ = writeln!(text, "{}[{table}]", if text.is_empty() { "" } else { "\n" });
         }
         let _ = writeln!(text, "{name} = {}", value.trim());
     }
@@ -310,22 +366,13 @@ fn from_json(value: &serde_json::Value) -> Value {
     }
 }
 
-fn flatten(table: &dyn TableLike, prefix: &str, text: &str, into: &mut BTreeMap<String, Given>) {
-    for (name, item) in table.iter() {
-        let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
-        match item.as_table_like() {
-            Some(inner) if !inner.is_empty() => flatten(inner, &key, text, into),
-            _ => {
-                let span = table.key(name).and_then(toml_edit::Key::span).or_else(|| item.span());
-                let place = span.map_or_else(|| "recipe".to_owned(), |span| place(text, &span));
-                let value = match item {
-                    Item::Value(value) => value.clone(),
-                    _ => Value::from(""),
-                };
-                into.insert(key, Given { value, place, used: false });
-            }
-        }
-    }
+/// The known word that is most like `word`, ready to follow a message; empty if none is.
+pub(crate) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    known
+        .map(|known| (strsim::jaro_winkler(known, word), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .map_or_else(String::new, |(_, near)| format!("; did you mean `{near}`?"))
 }
 
 fn place(text: &str, span: &Range<usize>) -> String {
@@ -374,7 +421,10 @@ mod tests {
             let betas = r.betas("optimizer.betas", [0.9, 0.999], "");
             (lr, path, betas, r.finish().unwrap())
         };
-        let first = ask(resolver("model.path = \"a\"\n[optimizer]\nlr = 1e-5", &["optimizer.lr=2e-5", "model.path=b/c"]));
+        let first = ask(resolver(
+            "model.path = \"a\"\n[optimizer]\nlr = 1e-5",
+            &["optimizer.lr=2e-5", "model.path=b/c"],
+        ));
         let again = ask(resolver(&to_toml(&first.3), &[]));
         assert_eq!((first.0, first.1.as_str(), first.2), (2e-5, "b/c", [0.9, 0.999]));
         assert_eq!((again.0, again.1, again.2), (first.0, first.1, first.2));

@@ -20,8 +20,12 @@ pub enum ReferenceKind {
 
 impl ReferenceKind {
     /// All kinds with their names in recipes.
-    pub const NAMES: [(Self, &'static str); 4] =
-        [(Self::Frozen, "frozen"), (Self::AdapterOff, "adapter_off"), (Self::Cached, "cached"), (Self::None, "none")];
+    pub const NAMES: [(Self, &'static str); 4] = [
+        (Self::Frozen, "frozen"),
+        (Self::AdapterOff, "adapter_off"),
+        (Self::Cached, "cached"),
+        (Self::None, "none"),
+    ];
 }
 
 /// A reference that can be asked for log-probabilities.
@@ -82,8 +86,9 @@ impl<N> Reference<N> {
             Self::Network(network) => Ok(Some(front.logps(network, batch, None)?.detach())),
             Self::Cached(table) => {
                 let sides = table.first().map_or(1, Vec::len);
-                let values: Vec<f32> =
-                    (0..sides).flat_map(|side| samples.iter().map(move |sample| table[sample.row][side])).collect();
+                let values: Vec<f32> = (0..sides)
+                    .flat_map(|side| samples.iter().map(move |sample| table[sample.row][side]))
+                    .collect();
                 Ok(Some(Tensor::new(values, device)?))
             }
         }

@@ -13,7 +13,7 @@ use crate::plan::Plan;
 use crate::reference::Reference;
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use votive_data::DataOrder;
 use votive_model::Params;
 use votive_objective::{Needs, Objective, PairInputs, UnpairedInputs};
@@ -37,6 +37,24 @@ pub struct StepMetrics {
     /// Means over the batch, by name.
     #[serde(flatten)]
     pub means: BTreeMap<&'static str, f64>,
+}
+
+/// A policy that goes on where a checkpoint was written.
+pub struct Resumed {
+    /// The policy's parameters.
+    pub params: Params,
+    /// The optimizer with its moments and steps.
+    pub optimizer: AdamW,
+    /// Completion tokens (latents, for images) trained on so far.
+    pub num_tokens: u64,
+}
+
+/// What a step sees.
+pub struct Inspection {
+    /// The batch in words, a line for each sequence.
+    pub lines: Vec<String>,
+    /// The batch and what was computed from it, by name.
+    pub tensors: Vec<(String, Tensor)>,
 }
 
 /// A policy in training.
@@ -68,7 +86,7 @@ pub struct Evaluation {
 }
 
 impl<'a, F: FrontEnd> Run<'a, F> {
-    /// A run at its start, or going on: `resumed` is a policy with its optimizer and the tokens seen so far.
+    /// A run at its start, or going on from a checkpoint.
     ///
     /// `start` is the policy as the recipe starts it; the reference is made from it either way.
     ///
@@ -78,7 +96,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         plan: &'a Plan,
         front: &'a F,
         start: Params,
-        resumed: Option<(Params, AdamW, u64)>,
+        resumed: Option<Resumed>,
         progress: impl Fn(usize, usize),
     ) -> Result<Self> {
         if front.rows() == 0 {
@@ -86,13 +104,26 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         }
         let reference = Reference::new(plan.reference, front, &start, plan.train.micro_batch_size, progress)?;
         let at_start = resumed.is_none();
-        let fresh = || (start, AdamW::new(plan.optimizer.adamw.clone()), 0);
-        let (params, optimizer, num_tokens) = resumed.unwrap_or_else(fresh);
+        let fresh =
+            || Resumed { params: start, optimizer: AdamW::new(plan.optimizer.adamw.clone()), num_tokens: 0 };
+        let Resumed { params, optimizer, num_tokens } = resumed.unwrap_or_else(fresh);
         let policy = front.network(&params)?;
         let parameters = params.trainable();
         let train = &plan.train;
         let order = DataOrder::new(train.seed, front.rows(), train.batch_size, plan.data.traversal);
-        Ok(Self { plan, front, params, parameters, policy, reference, optimizer, order, num_tokens, at_start, gated: false })
+        Ok(Self {
+            plan,
+            front,
+            params,
+            parameters,
+            policy,
+            reference,
+            optimizer,
+            order,
+            num_tokens,
+            at_start,
+            gated: false,
+        })
     }
 
     /// The policy's parameters.
@@ -280,16 +311,24 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         }
     }
 
-    fn require_finite(&self, step: u64, quantity: &'static str, values: &Tensor, samples: &[Sample]) -> Result<()> {
+    fn require_finite(
+        &self,
+        step: u64,
+        quantity: &'static str,
+        values: &Tensor,
+        samples: &[Sample],
+    ) -> Result<()> {
         let values = values.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-        let bad: Vec<String> = (0..values.len())
+        // A set: both sides of a pair belong to one row.
+        let bad: BTreeSet<usize> = (0..values.len())
             .filter(|i| !values[*i].is_finite())
-            .map(|i| self.front.source_row(samples[i % samples.len()].row).to_string())
+            .map(|i| self.front.source_row(samples[i % samples.len()].row))
             .collect();
         if bad.is_empty() {
             return Ok(());
         }
-        Err(TrainError::NotFinite { step, quantity, place: format!("data row {}", bad.join(", ")) })
+        let rows = bad.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Err(TrainError::NotFinite { step, quantity, place: format!("data row {rows}") })
     }
 
     fn require_zero_margin(&self, policy: &Tensor, reference: &Tensor, samples: &[Sample]) -> Result<()> {
@@ -307,17 +346,17 @@ impl<'a, F: FrontEnd> Run<'a, F> {
     ///
     /// # Errors
     /// As [`Run::step`].
-    pub fn inspect(&self, step: u64, colour: bool) -> Result<(Vec<String>, Vec<(String, Tensor)>)> {
+    pub fn inspect(&self, step: u64, colour: bool) -> Result<Inspection> {
         let samples = self.samples(step);
         let batch = self.front.batch(step, &samples)?;
         let policy = self.front.logps(&self.front.network(&self.params.untracked()?)?, &batch, None)?;
         let reference = self.reference.logps(self.front, &samples, &batch, self.device())?;
-        let mut named = self.front.dump(&batch, &policy, reference.as_ref())?;
+        let mut tensors = self.front.dump(&batch, &policy, reference.as_ref())?;
         let evaluation = self.evaluate(step)?;
         let scalar = |value: f64| Tensor::new(value as f32, &Device::Cpu);
-        named.push(("loss".to_owned(), scalar(evaluation.loss)?));
-        named.push(("grad_norm".to_owned(), scalar(evaluation.gradients.norm(step)?)?));
-        Ok((self.front.show(&batch, colour)?, named))
+        tensors.push(("loss".to_owned(), scalar(evaluation.loss)?));
+        tensors.push(("grad_norm".to_owned(), scalar(evaluation.gradients.norm(step)?)?));
+        Ok(Inspection { lines: self.front.show(&batch, colour)?, tensors })
     }
 }
 

@@ -5,7 +5,7 @@ use crate::error::{Result, TrainError};
 use crate::front_end::FrontEnd;
 use crate::optimizer::AdamW;
 use crate::plan::Plan;
-use crate::run::{Run, StepMetrics};
+use crate::run::{Resumed, Run, StepMetrics};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -51,14 +51,31 @@ impl RunDirectory {
         if existing.exists() {
             let saved = fs::read_to_string(&existing).map_err(at(&existing))?;
             let reason = match first_difference(&saved, &plan.to_toml()) {
-                None => "holds this run already; go on with `votive resume`, or choose another --out".to_owned(),
-                Some(difference) => format!("holds a run of another recipe ({difference}); choose another --out"),
+                None => {
+                    "holds this run already; go on with `votive resume`, or choose another --out".to_owned()
+                }
+                Some(difference) => {
+                    format!("holds a run of another recipe ({difference}); choose another --out")
+                }
             };
             return Err(TrainError::RunDirectory { path: path.into(), reason });
         }
         fs::create_dir_all(&directory.path).map_err(at(&directory.path))?;
         files::write_bytes(&existing, plan.to_toml().as_bytes())?;
         Ok(directory)
+    }
+
+    /// Takes back what [`RunDirectory::create`] made, if the run never made a step: the recipe can then be mended and
+    /// trained into the same directory.
+    pub fn abandon(self) {
+        let metrics = self.path.join(METRICS_FILE);
+        let made_a_step = fs::metadata(&metrics).is_ok_and(|found| found.len() > 0);
+        if !made_a_step && !self.path.join(CHECKPOINTS).exists() {
+            // Best effort, and a folder that holds anything else stays: the error that matters is the one that led here.
+            let _ = fs::remove_file(metrics);
+            let _ = fs::remove_file(self.plan_file());
+            let _ = fs::remove_dir(&self.path);
+        }
     }
 
     /// The directory of a run that was started before.
@@ -102,7 +119,7 @@ impl RunDirectory {
         plan: &Plan,
         front: &F,
         start: &Params,
-    ) -> Result<(Option<(Params, AdamW, u64)>, Vec<TrainError>)> {
+    ) -> Result<(Option<Resumed>, Vec<TrainError>)> {
         let (found, skipped) = checkpoint::newest(&self.path.join(CHECKPOINTS))?;
         let Some(found) = found else { return Ok((None, skipped)) };
         let trainer = found.path.join("trainer");
@@ -121,7 +138,7 @@ impl RunDirectory {
         let params = front.restore(start, &found.path)?;
         let moments = files::read(&trainer.join("optimizer.safetensors"), start.device())?.tensors;
         let optimizer = AdamW::restore(plan.optimizer.adamw.clone(), state.step, moments);
-        Ok((Some((params, optimizer, state.num_tokens)), skipped))
+        Ok((Some(Resumed { params, optimizer, num_tokens: state.num_tokens }), skipped))
     }
 
     fn save<F: FrontEnd>(&self, run: &Run<F>, plan: &Plan, front: &F) -> Result<PathBuf> {
@@ -154,6 +171,10 @@ impl RunDirectory {
     ) -> Result<()> {
         let mut log = self.open_log(run.steps_done())?;
         let path = self.path.join(METRICS_FILE);
+        let interrupted = |step| TrainError::Interrupted { step, path: self.path.clone() };
+        if stop.load(Ordering::Relaxed) && run.steps_done() < plan.train.steps {
+            return Err(interrupted(run.steps_done()));
+        }
         while run.steps_done() < plan.train.steps {
             let metrics = run.step()?;
             let step = metrics.step;
@@ -167,7 +188,7 @@ impl RunDirectory {
                 self.save(run, plan, front)?;
             }
             if stopped {
-                return Err(TrainError::Interrupted { step, path: self.path.clone() });
+                return Err(interrupted(step));
             }
         }
         checkpoint::write(&self.path, FINAL, run.steps_done(), |folder| front.save(run.params(), folder))?;
@@ -182,7 +203,8 @@ impl RunDirectory {
             let mut kept = String::new();
             for line in BufReader::new(file).lines() {
                 let line = line.map_err(at(&path))?;
-                let step = serde_json::from_str::<serde_json::Value>(&line).ok().and_then(|v| v["step"].as_u64());
+                let step =
+                    serde_json::from_str::<serde_json::Value>(&line).ok().and_then(|v| v["step"].as_u64());
                 // A line that was cut off by a crash has no step.
                 if step.is_some_and(|step| step <= steps_done) {
                     kept.push_str(&line);

@@ -33,7 +33,8 @@ pub(super) fn run(setting: &Setting) -> Outcome<ModalityReport> {
     // Seeds of labels and tests are far apart.
     let sampling = Sampling { steps: STEPS, cfg: CFG, seed: (setting.seed << 32) + (1 << 20) };
     let pictures = draw(&base, &repeated, sampling, ctx)?;
-    let labels = best_against_worst(&grade_images(&repeated, &pictures)?, SAMPLES_PER_PROMPT, FLIPPED, setting.seed);
+    let labels =
+        best_against_worst(&grade_images(&repeated, &pictures)?, SAMPLES_PER_PROMPT, FLIPPED, setting.seed);
     let mut pairs = Vec::with_capacity(labels.len());
     for (i, label) in labels.iter().enumerate() {
         let put = |side: &str, sample: usize| {
@@ -79,7 +80,8 @@ fn sample_path(setting: &Setting, i: usize, is_aligned: bool) -> PathBuf {
 
 fn save(picture: &Picture, path: &Path) -> Outcome {
     let wrong = || Failure::data("a picture has fewer numbers than pixels");
-    let image = RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb.clone()).ok_or_else(wrong)?;
+    let image = RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb.clone())
+        .ok_or_else(wrong)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, error))?;
     }

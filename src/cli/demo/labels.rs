@@ -13,7 +13,12 @@ pub(super) struct Label {
 
 /// Pairs the best with the worst of each prompt's `per_prompt` samples; prompts whose samples are equally good give
 /// none. `graded` holds the samples of prompt 0 first, then those of prompt 1, and so on.
-pub(super) fn best_against_worst(graded: &[Graded], per_prompt: usize, flipped: f64, seed: u64) -> Vec<Label> {
+pub(super) fn best_against_worst(
+    graded: &[Graded],
+    per_prompt: usize,
+    flipped: f64,
+    seed: u64,
+) -> Vec<Label> {
     let mut labels = Vec::new();
     for (prompt, samples) in graded.chunks(per_prompt).enumerate() {
         // The first of equals: which one it is must not depend on anything but the samples.
@@ -62,7 +67,8 @@ mod tests {
     #[test]
     fn about_the_asked_share_is_flipped() {
         let samples = graded(&[0.0, 1.0].repeat(2000));
-        let flipped = best_against_worst(&samples, 2, 0.1, 7).iter().filter(|label| label.chosen == 0).count();
+        let flipped =
+            best_against_worst(&samples, 2, 0.1, 7).iter().filter(|label| label.chosen == 0).count();
         assert!((160..240).contains(&flipped), "{flipped}");
     }
 }

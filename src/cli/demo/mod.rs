@@ -63,8 +63,13 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         title: "Votive demo".to_owned(),
         command: format!("votive demo --seed {}", args.seed),
         seed: args.seed,
-        objective: "one objective file aligned both models: crates/votive-objective/src/pair/dpo.rs".to_owned(),
-        settings: [("threads".to_owned(), json!(ctx.threads)), ("device".to_owned(), json!(ctx.device_name()))].into(),
+        objective: "one objective file aligned both models: crates/votive-objective/src/pair/dpo.rs"
+            .to_owned(),
+        settings: [
+            ("threads".to_owned(), json!(ctx.threads)),
+            ("device".to_owned(), json!(ctx.device_name())),
+        ]
+        .into(),
         text: Some(text),
         image: Some(image),
         ..Report::default()
@@ -102,7 +107,8 @@ fn make_room(out: &Path) -> Outcome {
         return Ok(());
     }
     if !out.join("text").is_dir() && !out.join(votive_gallery::REPORT_FILE).exists() {
-        return Err(Failure::usage(format!("{}: not empty, and not a demo's folder", out.display())).hint("choose another --out"));
+        return Err(Failure::usage(format!("{}: not empty, and not a demo's folder", out.display()))
+            .hint("choose another --out"));
     }
     for name in ["text", "image"] {
         let folder = out.join(name);

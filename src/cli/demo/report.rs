@@ -3,7 +3,9 @@
 use super::super::{Failure, Outcome};
 use std::path::Path;
 use votive_eval::{Outcome as Graded, by_category};
-use votive_gallery::{CategoryScore, Direction, Entry, Metric, ModalityReport, Part, Side, TrainingPoint, Verdict};
+use votive_gallery::{
+    CategoryScore, Direction, Entry, Metric, ModalityReport, Part, Side, TrainingPoint, Verdict,
+};
 use votive_train::run_directory::METRICS_FILE;
 
 /// Prompts whose samples are shown in the gallery; all of them count in the scores.
@@ -44,7 +46,9 @@ pub(super) fn compare(
             gain_high: gain.gain_high,
         });
     }
-    report.metrics.push(metric("parts met, %", base, aligned, Direction::Higher, |one| Some(100.0 * one.part)));
+    report
+        .metrics
+        .push(metric("parts met, %", base, aligned, Direction::Higher, |one| Some(100.0 * one.part)));
     if base.iter().any(|one| one.ugliness.is_some()) {
         let ugliness = metric("ugliness, 0 to 1", base, aligned, Direction::Lower, |one| one.ugliness);
         if ugliness.aligned >= ugliness.base {

@@ -32,20 +32,31 @@ pub(super) fn run(setting: &Setting) -> Outcome<ModalityReport> {
     };
     let prompts = instructions(Split::Train, TRAINING_PROMPTS);
     let repeated: Vec<String> = prompts.iter().flat_map(|p| vec![p.clone(); SAMPLES_PER_PROMPT]).collect();
-    let answers = answer(&base, &repeated, Decoding { temperature: LABEL_TEMPERATURE, seed: setting.seed }, ctx)?;
+    let answers =
+        answer(&base, &repeated, Decoding { temperature: LABEL_TEMPERATURE, seed: setting.seed }, ctx)?;
     let graded = grade_texts(&repeated, &answers)?;
     let labels = best_against_worst(&graded, SAMPLES_PER_PROMPT, FLIPPED, setting.seed);
-    let pairs: Vec<PreferencePair> = labels
-        .iter()
+    let answer_of = |prompt: usize, sample: usize| answers[prompt * SAMPLES_PER_PROMPT + sample].clone();
+    // An answer that never ended is empty here; there is nothing in it to train on.
+    let ended = labels.iter().filter(|label| {
+        [label.chosen, label.rejected].iter().all(|sample| !answer_of(label.prompt, *sample).is_empty())
+    });
+    let pairs: Vec<PreferencePair> = ended
         .enumerate()
         .map(|(i, label)| {
-            let answer = |sample: usize| answers[label.prompt * SAMPLES_PER_PROMPT + sample].clone();
-            PreferencePair::plain(i + 1, as_prompt(&prompts[label.prompt]), answer(label.chosen), answer(label.rejected))
+            let (chosen, rejected) =
+                (answer_of(label.prompt, label.chosen), answer_of(label.prompt, label.rejected));
+            PreferencePair::plain(i + 1, as_prompt(&prompts[label.prompt]), chosen, rejected)
         })
         .collect();
     let file = setting.out.join("pairs.jsonl");
     write_text_pairs(&file, &pairs)?;
-    ctx.output.note(format!("{} labelled pairs in {}", pairs.len(), file.display()));
+    let unended = labels.len() - pairs.len();
+    ctx.output.note(format!(
+        "{} labelled pairs in {}; {unended} without an end left out",
+        pairs.len(),
+        file.display()
+    ));
     let run = align(RECIPE, setting, &file)?;
     let aligned = TextModel::load(&run.final_folder(), None, &device)?;
     let tests = instructions(Split::Test, TEST_PROMPTS);
@@ -68,7 +79,6 @@ pub(super) fn align(recipe: &str, setting: &Setting, data: &Path) -> Outcome<Run
     let overrides = [
         format!("model.path={}", setting.model.display()),
         format!("data.path={}", data.display()),
-        "data.faulty_rows=drop".to_owned(),
         format!("train.seed={}", setting.seed),
     ];
     let plan = Plan::resolve(Resolver::parse(Path::new("the demo's recipe"), recipe, &overrides)?)?;

@@ -37,6 +37,7 @@ fn parse(file: &Path, row: usize, line: &[u8]) -> Result<Option<Map<String, Valu
         // The parser sees a single line and says so; the position that helps is in `row` and `column`.
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-        wrong(error.column(), message)
+        // The start of a value of the wrong type has no column.
+        wrong(error.column().max(1), message)
     })
 }

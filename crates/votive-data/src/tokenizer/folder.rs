@@ -21,9 +21,9 @@ pub(crate) fn read_settings(file: &Path) -> Result<Map<String, Value>> {
     })
 }
 
-/// A length in tokens. Folders without a limit state 10³⁰, which is none.
+/// A length in tokens. Folders without a limit state 10³⁰ or the largest integer there is, which is none.
 pub(crate) fn as_length(value: Option<&Value>) -> Option<usize> {
-    const LARGEST: u64 = 1 << 32;
+    const LARGEST: u64 = 1 << 24;
     value?
         .as_u64()
         .filter(|length| (1..LARGEST).contains(length))

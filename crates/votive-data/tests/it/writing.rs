@@ -70,3 +70,23 @@ fn a_failure_leaves_the_earlier_file_and_nothing_else() {
     let nowhere = folder.path().join("no/such/folder.jsonl");
     check_message(write_jsonl(&nowhere, [1]).unwrap_err(), &["folder.jsonl", "cannot be written"]);
 }
+
+/// What a link leads to is written; a device and a folder stay what they are.
+#[cfg(target_os = "linux")]
+#[test]
+fn only_a_regular_file_is_replaced() {
+    let folder = Folder::new();
+    let real = folder.write("real.jsonl", "earlier\n");
+    let link = |name: &str, target: &str| {
+        let link = folder.path().join(name);
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        link
+    };
+    let (file, full) = (link("file.jsonl", "real.jsonl"), link("full.jsonl", "/dev/full"));
+    write_jsonl(&file, [1, 2]).unwrap();
+    assert_eq!(std::fs::read_to_string(&real).unwrap(), "1\n2\n");
+    check_message(write_jsonl(&full, [1]).unwrap_err(), &["full.jsonl", "No space left"]);
+    check_message(write_jsonl(folder.path(), [1]).unwrap_err(), &["directory"]);
+    assert!(file.is_symlink() && full.is_symlink());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+}

@@ -167,6 +167,9 @@ impl LlamaConfig {
         let defaults = family.defaults();
         let hidden_size = positive(config, "hidden_size")?;
         let num_hidden_layers = positive(config, "num_hidden_layers")?;
+        if num_hidden_layers > MOST_LAYERS {
+            return Err(config.unsupported("num_hidden_layers", &format!("at most {MOST_LAYERS}")));
+        }
         let num_attention_heads = positive(config, "num_attention_heads")?;
         let max_position_embeddings =
             config.maybe_usize("max_position_embeddings")?.unwrap_or(defaults.max_positions);
@@ -225,8 +228,9 @@ impl LlamaConfig {
             let supported = format!("a divisor of the {} attention heads", self.num_attention_heads);
             return Err(config.unsupported("num_key_value_heads", &supported));
         }
-        if self.head_dim == 0 || !self.head_dim.is_multiple_of(2) {
-            let supported = format!("an even width of a head, not {}", self.head_dim);
+        let head_dim = self.head_dim;
+        if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim > MOST_HEAD_DIM {
+            let supported = format!("an even width of a head up to {MOST_HEAD_DIM}, not {head_dim}");
             return Err(config.unsupported("head_dim", &supported));
         }
         Ok(self)
@@ -310,6 +314,10 @@ impl LlamaConfig {
         Init::Normal(self.initializer_range / ((2 * self.num_hidden_layers.max(1)) as f64).sqrt())
     }
 }
+
+/// Bounds on sizes that lists are made of before a tensor is looked at: far beyond any model, far below any memory.
+const MOST_LAYERS: usize = 10_000;
+const MOST_HEAD_DIM: usize = 65_536;
 
 const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";

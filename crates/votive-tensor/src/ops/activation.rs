@@ -114,9 +114,12 @@ impl Kernel for Activate {
         impl<R: Real> Loop<R, Vec<R>> for Slopes<'_, R> {
             fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) -> Vec<R> {
                 let mut dx = vec![R::zero(); self.0.len()];
-                dx.par_chunks_mut(CHUNK).zip(self.0.par_chunks(CHUNK)).zip(self.1.par_chunks(CHUNK)).for_each(
-                    |((dx, x), g)| dx.iter_mut().zip(x).zip(g).for_each(|((d, x), g)| *d = *g * function(*x).1),
-                );
+                dx.par_chunks_mut(CHUNK)
+                    .zip(self.0.par_chunks(CHUNK))
+                    .zip(self.1.par_chunks(CHUNK))
+                    .for_each(|((dx, x), g)| {
+                        dx.iter_mut().zip(x).zip(g).for_each(|((d, x), g)| *d = *g * function(*x).1)
+                    });
                 dx
             }
         }
@@ -172,15 +175,18 @@ impl Kernel for Gated {
                 let mut d_value = vec![R::zero(); self.2.len()];
                 let outputs = d_gate.par_chunks_mut(CHUNK).zip(d_value.par_chunks_mut(CHUNK));
                 let arguments = self.0.par_chunks(CHUNK).zip(self.1.par_chunks(CHUNK));
-                outputs.zip(arguments).zip(self.2.par_chunks(CHUNK)).for_each(|((outputs, (gate, value)), grad)| {
-                    let (d_gate, d_value) = outputs;
-                    let outputs = d_gate.iter_mut().zip(d_value);
-                    for (((d_gate, d_value), g), (a, b)) in outputs.zip(grad).zip(gate.iter().zip(value)) {
-                        let (y, slope) = function(*a);
-                        *d_gate = *g * *b * slope;
-                        *d_value = *g * y;
-                    }
-                });
+                outputs.zip(arguments).zip(self.2.par_chunks(CHUNK)).for_each(
+                    |((outputs, (gate, value)), grad)| {
+                        let (d_gate, d_value) = outputs;
+                        let outputs = d_gate.iter_mut().zip(d_value);
+                        for (((d_gate, d_value), g), (a, b)) in outputs.zip(grad).zip(gate.iter().zip(value))
+                        {
+                            let (y, slope) = function(*a);
+                            *d_gate = *g * *b * slope;
+                            *d_value = *g * y;
+                        }
+                    },
+                );
                 (d_gate, d_value)
             }
         }

@@ -6,7 +6,7 @@
 //! log-probability like any other.
 
 use super::{FrontEnd, Layout, Sample};
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
@@ -101,11 +101,13 @@ impl DenoisingFrontEnd {
     ) -> Result<(Self, Params)> {
         let folder = StableDiffusionFolder::open(folder)?;
         let schedule = NoiseSchedule::new(&SchedulerConfig::from_model_folder(folder.root())?)?;
-        settings.timesteps.check(&schedule)?;
+        let of_recipe = |error| TrainError::Plan(format!("diffusion.timesteps: {error}"));
+        settings.timesteps.check(&schedule).map_err(of_recipe)?;
         let unet = folder.params(Component::UNet, device)?;
         let prompts = Prompts::open(&folder, device)?;
         let empty_prompt = prompts.encode("")?;
-        let mut front = Self { folder, schedule, settings, device: device.clone(), pairs: Vec::new(), empty_prompt };
+        let mut front =
+            Self { folder, schedule, settings, device: device.clone(), pairs: Vec::new(), empty_prompt };
         front.pairs = front.encode(file, pairs, &prompts, progress)?;
         Ok((front, unet))
     }
@@ -240,7 +242,10 @@ impl FrontEnd for DenoisingFrontEnd {
         let dropped = |id: u64| {
             Draws::new(settings.seed, Stream::CaptionDropout, step, id).chance(settings.caption_dropout)
         };
-        let prompts = pairs.iter().zip(&ids).map(|(pair, id)| if dropped(*id) { &self.empty_prompt } else { &pair.prompt });
+        let prompts = pairs
+            .iter()
+            .zip(&ids)
+            .map(|(pair, id)| if dropped(*id) { &self.empty_prompt } else { &pair.prompt });
         let prompts = Tensor::stack(&prompts.collect::<Vec<_>>(), 0)?;
         let captions = pairs.iter().map(|pair| pair.caption.clone()).collect();
         self.noised((latents, noise), timesteps, Tensor::cat(&[&prompts, &prompts], 0)?, captions)
@@ -270,7 +275,12 @@ impl FrontEnd for DenoisingFrontEnd {
         Ok((error * -self.settings.beta_convention.factor())?)
     }
 
-    fn dump(&self, batch: &DenoisingBatch, policy: &Tensor, reference: Option<&Tensor>) -> Result<Vec<(String, Tensor)>> {
+    fn dump(
+        &self,
+        batch: &DenoisingBatch,
+        policy: &Tensor,
+        reference: Option<&Tensor>,
+    ) -> Result<Vec<(String, Tensor)>> {
         let scale = -1.0 / self.settings.beta_convention.factor();
         let times: Vec<i64> = batch.timesteps.iter().map(|t| *t as i64).collect();
         let mut named = vec![

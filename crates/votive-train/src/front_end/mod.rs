@@ -80,13 +80,23 @@ pub trait FrontEnd {
     ///
     /// # Errors
     /// Those of the network.
-    fn logps(&self, network: &Self::Network, batch: &Self::Batch, recorder: Option<&Recorder>) -> Result<Tensor>;
+    fn logps(
+        &self,
+        network: &Self::Network,
+        batch: &Self::Batch,
+        recorder: Option<&Recorder>,
+    ) -> Result<Tensor>;
 
     /// The batch and what was computed from it, named for inspection.
     ///
     /// # Errors
     /// Those of candle.
-    fn dump(&self, batch: &Self::Batch, policy: &Tensor, reference: Option<&Tensor>) -> Result<Vec<(String, Tensor)>>;
+    fn dump(
+        &self,
+        batch: &Self::Batch,
+        policy: &Tensor,
+        reference: Option<&Tensor>,
+    ) -> Result<Vec<(String, Tensor)>>;
 
     /// The batch in words, a line for each sequence; `colour` allows terminal escapes.
     ///

@@ -8,8 +8,12 @@ use crate::error::{Result, TrainError};
 use candle_core::{DType, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use votive_data::{TextTokenizer, TokenizedPair, TokenizedUnpaired, collate_mismatched, collate_pairs, collate_unpaired};
-use votive_model::{CausalLm, Llama, LlamaConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, save_causal_lm};
+use votive_data::{
+    TextTokenizer, TokenizedPair, TokenizedUnpaired, collate_mismatched, collate_pairs, collate_unpaired,
+};
+use votive_model::{
+    CausalLm, Llama, LlamaConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, save_causal_lm,
+};
 use votive_tensor::segment::Recorder;
 
 /// The rows of a text data set.
@@ -98,7 +102,8 @@ impl TextBatch {
     /// The sequences without padding, and the completion tokens among them.
     fn token_batch(&self) -> Result<TokenBatch> {
         let tokens = &self.tokens;
-        let row = |i: usize| tokens.input_ids[i * tokens.width..i * tokens.width + tokens.lengths[i]].to_vec();
+        let row =
+            |i: usize| tokens.input_ids[i * tokens.width..i * tokens.width + tokens.lengths[i]].to_vec();
         let rows = (0..tokens.n_sequences).map(row).collect();
         Ok(TokenBatch::new(rows, self.wanted().collect())?)
     }
@@ -106,7 +111,8 @@ impl TextBatch {
     /// (sequence, position) of every completion token.
     fn wanted(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let mask = self.tokens.completion_mask.iter().enumerate();
-        mask.filter(|(_, wanted)| **wanted == 1).map(|(cell, _)| (cell / self.tokens.width, cell % self.tokens.width))
+        mask.filter(|(_, wanted)| **wanted == 1)
+            .map(|(cell, _)| (cell / self.tokens.width, cell % self.tokens.width))
     }
 }
 
@@ -162,7 +168,10 @@ impl FrontEnd for TextFrontEnd {
         };
         let most = self.max_length.unwrap_or(self.config.max_position_embeddings);
         let tokens = collate_mismatched(&examples.iter().collect::<Vec<_>>(), Some(most), self.pad_id()?);
-        Ok(TextBatch { tokens, layout: Layout::Labelled(examples.iter().map(|example| example.label).collect()) })
+        Ok(TextBatch {
+            tokens,
+            layout: Layout::Labelled(examples.iter().map(|example| example.label).collect()),
+        })
     }
 
     fn layout(&self, batch: &TextBatch) -> Layout {
@@ -178,7 +187,12 @@ impl FrontEnd for TextFrontEnd {
         batch.wanted().count()
     }
 
-    fn logps(&self, network: &Self::Network, batch: &TextBatch, recorder: Option<&Recorder>) -> Result<Tensor> {
+    fn logps(
+        &self,
+        network: &Self::Network,
+        batch: &TextBatch,
+        recorder: Option<&Recorder>,
+    ) -> Result<Tensor> {
         let per_token = network.log_probs(&batch.token_batch()?, recorder)?;
         let rows: Vec<u32> = batch.wanted().map(|(row, _)| row as u32).collect();
         let rows = Tensor::new(rows, per_token.device())?;
@@ -186,7 +200,12 @@ impl FrontEnd for TextFrontEnd {
         Ok(zeros.index_add(&rows, &per_token, 0)?)
     }
 
-    fn dump(&self, batch: &TextBatch, policy: &Tensor, reference: Option<&Tensor>) -> Result<Vec<(String, Tensor)>> {
+    fn dump(
+        &self,
+        batch: &TextBatch,
+        policy: &Tensor,
+        reference: Option<&Tensor>,
+    ) -> Result<Vec<(String, Tensor)>> {
         let tokens = &batch.tokens;
         let shape = (tokens.n_sequences, tokens.width);
         let device = policy.device();
@@ -209,7 +228,11 @@ impl FrontEnd for TextFrontEnd {
             let prompt = self.tokenizer.decode(&ids[..start], false)?;
             let completion = self.tokenizer.decode(&ids[start..], false)?;
             let (prompt, completion) = (prompt.replace('\n', "⏎"), completion.replace('\n', "⏎"));
-            Ok(if colour { format!("\x1b[2m{prompt}\x1b[0;32m{completion}\x1b[0m") } else { format!("{prompt} │ {completion}") })
+            Ok(if colour {
+                format!("\x1b[2m{prompt}\x1b[0;32m{completion}\x1b[0m")
+            } else {
+                format!("{prompt} │ {completion}")
+            })
         };
         (0..tokens.n_sequences).map(sequence).collect()
     }

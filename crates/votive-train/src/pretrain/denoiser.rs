@@ -53,21 +53,31 @@ impl DenoiserPretraining<'_> {
         let (mut ids, mut pixels, mut timesteps) = (Vec::new(), Vec::new(), Vec::new());
         for index in first..first + recipe.batch_size {
             let (caption, image) = (self.examples)(index);
-            let dropped = Draws::new(recipe.seed, Stream::CaptionDropout, index, 0).chance(recipe.caption_dropout);
+            let dropped =
+                Draws::new(recipe.seed, Stream::CaptionDropout, index, 0).chance(recipe.caption_dropout);
             ids.extend(self.tokenizer.encode(if dropped { "" } else { &caption })?.ids);
             pixels.extend(image);
-            timesteps.push(Draws::new(recipe.seed, Stream::Timestep, index, 0).below(self.schedule.num_train_timesteps()));
+            timesteps.push(
+                Draws::new(recipe.seed, Stream::Timestep, index, 0)
+                    .below(self.schedule.num_train_timesteps()),
+            );
         }
         let images = Tensor::from_vec(pixels, (n, 3, recipe.side, recipe.side), &Device::Cpu)?;
         let latents = (self.vae.encode(&images)?.mean * self.vae.config().scaling_factor)?.detach();
         let noise = Draws::new(recipe.seed, Stream::Noise, first, 0).normals(latents.elem_count());
         let noise = Tensor::from_vec(noise, latents.shape(), &Device::Cpu)?;
-        let embeds = self.text_encoder.forward(&Tensor::from_vec(ids, (n, self.tokenizer.positions()), &Device::Cpu)?)?;
+        let embeds = self.text_encoder.forward(&Tensor::from_vec(
+            ids,
+            (n, self.tokenizer.positions()),
+            &Device::Cpu,
+        )?)?;
         let noisy = self.schedule.add_noise(&latents, &noise, &timesteps)?;
         let target = self.schedule.target(&latents, &noise, &timesteps)?;
         let times: Vec<f64> = timesteps.iter().map(|t| *t as f64).collect();
-        let error = (self.denoiser.predict(&noisy, &times, &embeds)? - target)?.sqr()?.flatten_from(1)?.mean(1)?;
-        let weights = timesteps.iter().map(|t| Ok(self.schedule.min_snr_weight(*t, recipe.min_snr_gamma)? as f32));
+        let error =
+            (self.denoiser.predict(&noisy, &times, &embeds)? - target)?.sqr()?.flatten_from(1)?.mean(1)?;
+        let weights =
+            timesteps.iter().map(|t| Ok(self.schedule.min_snr_weight(*t, recipe.min_snr_gamma)? as f32));
         let weights = Tensor::from_vec(weights.collect::<Result<Vec<f32>>>()?, n, &Device::Cpu)?;
         Ok(error.mul(&weights)?.mean_all()?)
     }

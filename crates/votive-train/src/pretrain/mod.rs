@@ -58,26 +58,43 @@ impl Schedule {
     pub fn resolve(r: &mut Resolver) -> Self {
         let steps = r.whole("train.steps", 1, None, "Optimizer steps.");
         let steps = r.require("train.steps", steps).unwrap_or(1);
-        let shape = r.choice("optimizer.schedule", &["constant", "linear", "cosine"], "cosine", "Learning-rate schedule.");
+        let shape = r.choice(
+            "optimizer.schedule",
+            &["constant", "linear", "cosine"],
+            "cosine",
+            "Learning-rate schedule.",
+        );
         Self {
             steps,
-            batch_size: r.whole("train.batch_size", 1, Some(32), "Examples per optimizer step.").unwrap_or(32),
+            batch_size: r
+                .whole("train.batch_size", 1, Some(32), "Examples per optimizer step.")
+                .unwrap_or(32),
             lr: r.float("optimizer.lr", 0.0, Some(1e-3), "Highest learning rate.").unwrap_or(1e-3),
             shape: match shape.as_str() {
                 "constant" => LrSchedule::Constant,
                 "linear" => LrSchedule::Linear,
                 _ => LrSchedule::Cosine,
             },
-            warmup_steps: r.whole("optimizer.warmup_steps", 0, Some(100), "Steps of linear warm-up.").unwrap_or(100),
+            warmup_steps: r
+                .whole("optimizer.warmup_steps", 0, Some(100), "Steps of linear warm-up.")
+                .unwrap_or(100),
             adamw: AdamWConfig {
                 betas: r.betas("optimizer.betas", [0.9, 0.98], "Decay rates of AdamW's moments."),
                 eps: r.float("optimizer.eps", 0.0, Some(1e-8), "AdamW's ε.").unwrap_or(1e-8),
-                weight_decay: r.float("optimizer.weight_decay", 0.0, Some(0.01), "Decoupled weight decay.").unwrap_or(0.01),
+                weight_decay: r
+                    .float("optimizer.weight_decay", 0.0, Some(0.01), "Decoupled weight decay.")
+                    .unwrap_or(0.01),
             },
-            max_grad_norm: r.float("optimizer.max_grad_norm", 0.0, Some(1.0), "Bound on the gradient's norm.").unwrap_or(1.0),
-            ema: r.float("train.ema", 0.0, Some(0.0), "Decay of the moving average of the weights; 0 for none.").unwrap_or(0.0),
+            max_grad_norm: r
+                .float("optimizer.max_grad_norm", 0.0, Some(1.0), "Bound on the gradient's norm.")
+                .unwrap_or(1.0),
+            ema: r
+                .float("train.ema", 0.0, Some(0.0), "Decay of the moving average of the weights; 0 for none.")
+                .unwrap_or(0.0),
             seed: r.whole("train.seed", 0, Some(0), "Seed of everything random.").unwrap_or(0),
-            save_every: r.whole("train.save_every", 1, Some(500), "Steps between checkpoints.").unwrap_or(500),
+            save_every: r
+                .whole("train.save_every", 1, Some(500), "Steps between checkpoints.")
+                .unwrap_or(500),
         }
     }
 }
@@ -139,7 +156,8 @@ impl Trainer {
             candle_core::Var::from_tensor(tensor)?.set(value)?;
         }
         self.average = read("average.safetensors")?;
-        self.optimizer = AdamW::restore(self.schedule.adamw.clone(), found.step, read("optimizer.safetensors")?);
+        self.optimizer =
+            AdamW::restore(self.schedule.adamw.clone(), found.step, read("optimizer.safetensors")?);
         Ok(())
     }
 
@@ -165,7 +183,11 @@ impl Trainer {
             let loss = loss(step)?;
             let value = f64::from(loss.to_scalar::<f32>()?);
             if !value.is_finite() {
-                return Err(TrainError::NotFinite { step, quantity: "loss", place: "the whole batch".to_owned() });
+                return Err(TrainError::NotFinite {
+                    step,
+                    quantity: "loss",
+                    place: "the whole batch".to_owned(),
+                });
             }
             let mut gradients = Gradients::default();
             gradients.accumulate(&loss, &self.parameters, &self.recorder)?;
@@ -174,12 +196,16 @@ impl Trainer {
             }
             let grad_norm = gradients.norm(step)?;
             gradients.clip(grad_norm, self.schedule.max_grad_norm)?;
-            let lr = self.schedule.lr * self.schedule.shape.factor(step, self.schedule.warmup_steps, self.schedule.steps);
+            let lr = self.schedule.lr
+                * self.schedule.shape.factor(step, self.schedule.warmup_steps, self.schedule.steps);
             self.optimizer.step(&self.parameters, &gradients, lr)?;
             self.update_average(step)?;
             report(&Progress { step: step + 1, of: self.schedule.steps, loss: value, grad_norm, lr });
             let stopped = stop.load(Ordering::Relaxed);
-            if stopped || (step + 1) % self.schedule.save_every == 0 || step + 1 == self.schedule.steps {
+            if stopped
+                || (step + 1).is_multiple_of(self.schedule.save_every)
+                || step + 1 == self.schedule.steps
+            {
                 self.save(folder)?;
             }
             if stopped {

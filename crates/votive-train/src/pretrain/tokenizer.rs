@@ -28,7 +28,12 @@ fn failed(error: impl std::fmt::Display) -> TrainError {
 ///
 /// # Errors
 /// If the files cannot be written.
-pub fn text_tokenizer(texts: impl Iterator<Item = String> + Send, size: usize, positions: usize, folder: &Path) -> Result<()> {
+pub fn text_tokenizer(
+    texts: impl Iterator<Item = String> + Send,
+    size: usize,
+    positions: usize,
+    folder: &Path,
+) -> Result<()> {
     let specials = [PAD, BEGIN, END].map(|token| AddedToken::from(token, true));
     let mut trainer = BpeTrainer::builder()
         .vocab_size(size)
@@ -55,7 +60,10 @@ pub fn text_tokenizer(texts: impl Iterator<Item = String> + Send, size: usize, p
         .build()
         .map_err(failed)?;
     tokenizer.with_post_processor(Some(template));
-    files::write_bytes(&folder.join("tokenizer.json"), tokenizer.to_string(true).map_err(failed)?.as_bytes())?;
+    files::write_bytes(
+        &folder.join("tokenizer.json"),
+        tokenizer.to_string(true).map_err(failed)?.as_bytes(),
+    )?;
     files::write_json(
         &folder.join("tokenizer_config.json"),
         &json!({
@@ -76,7 +84,11 @@ pub fn text_tokenizer(texts: impl Iterator<Item = String> + Send, size: usize, p
 ///
 /// # Errors
 /// If the files cannot be written.
-pub fn clip_tokenizer(captions: impl Iterator<Item = String> + Send, positions: usize, folder: &Path) -> Result<()> {
+pub fn clip_tokenizer(
+    captions: impl Iterator<Item = String> + Send,
+    positions: usize,
+    folder: &Path,
+) -> Result<()> {
     const START: &str = "<|startoftext|>";
     const STOP: &str = "<|endoftext|>";
     let words = SplitPattern::Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+".to_owned());
@@ -104,14 +116,19 @@ pub fn clip_tokenizer(captions: impl Iterator<Item = String> + Send, positions: 
     tokenizer.train(&mut trainer, captions).map_err(failed)?;
     let learnt: serde_json::Value =
         serde_json::from_str(&tokenizer.to_string(false).map_err(failed)?).map_err(failed)?;
-    let merges: Vec<[String; 2]> = serde_json::from_value(learnt["model"]["merges"].clone()).map_err(failed)?;
+    let merges: Vec<[String; 2]> =
+        serde_json::from_value(learnt["model"]["merges"].clone()).map_err(failed)?;
     // CLIP's order: every byte, every byte as the end of a word, the merges, the two specials.
     let singles = alphabet.iter().map(char::to_string).chain(alphabet.iter().map(|c| format!("{c}</w>")));
-    let entries = singles.chain(merges.iter().map(|pair| pair.concat())).chain([START.to_owned(), STOP.to_owned()]);
+    let entries =
+        singles.chain(merges.iter().map(|pair| pair.concat())).chain([START.to_owned(), STOP.to_owned()]);
     let vocabulary: serde_json::Map<String, serde_json::Value> =
         entries.enumerate().map(|(id, token)| (token, id.into())).collect();
     let lines: Vec<String> = merges.iter().map(|pair| pair.join(" ")).collect();
-    files::write_bytes(&folder.join("merges.txt"), format!("#version: 0.2\n{}\n", lines.join("\n")).as_bytes())?;
+    files::write_bytes(
+        &folder.join("merges.txt"),
+        format!("#version: 0.2\n{}\n", lines.join("\n")).as_bytes(),
+    )?;
     files::write_json(&folder.join("vocab.json"), &vocabulary.into())?;
     let specials = json!({ "bos_token": START, "eos_token": STOP, "unk_token": STOP, "pad_token": STOP });
     files::write_json(&folder.join("special_tokens_map.json"), &specials)?;

@@ -49,8 +49,10 @@ impl VaePretraining<'_> {
         let plane = self.side * self.side;
         for index in first..first + self.batch_size {
             let (_, pixels) = (self.examples)(index);
-            let is_object = |at: usize| (0..3).any(|c| (pixels[c * plane + at] - pixels[c * plane]).abs() > 0.1);
-            let weight: Vec<f32> = (0..plane).map(|at| if is_object(at) { self.object_weight } else { 1.0 }).collect();
+            let is_object =
+                |at: usize| (0..3).any(|c| (pixels[c * plane + at] - pixels[c * plane]).abs() > 0.1);
+            let weight: Vec<f32> =
+                (0..plane).map(|at| if is_object(at) { self.object_weight } else { 1.0 }).collect();
             (0..3).for_each(|_| weights.extend_from_slice(&weight));
             images.extend(pixels);
         }
@@ -73,11 +75,15 @@ pub fn whiten(tensors: &mut BTreeMap<String, Tensor>, latents: &Tensor) -> Resul
     let deviation = flat.broadcast_sub(&mean.unsqueeze(1)?)?.sqr()?.mean(1)?.sqrt()?;
     let get = |name: &str| {
         let found = tensors.get(name).cloned();
-        found.ok_or_else(|| crate::TrainError::Plan(format!("the autoencoder has no {name} to whiten its latents with")))
+        found.ok_or_else(|| {
+            crate::TrainError::Plan(format!("the autoencoder has no {name} to whiten its latents with"))
+        })
     };
     let column = |x: &Tensor| x.reshape((channels, 1, 1, 1));
     let (weight, bias) = (get("quant_conv.weight")?, get("quant_conv.bias")?);
-    let halves = |x: &Tensor| -> Result<(Tensor, Tensor)> { Ok((x.narrow(0, 0, channels)?, x.narrow(0, channels, channels)?)) };
+    let halves = |x: &Tensor| -> Result<(Tensor, Tensor)> {
+        Ok((x.narrow(0, 0, channels)?, x.narrow(0, channels, channels)?))
+    };
     let ((mean_weight, spread_weight), (mean_bias, spread_bias)) = (halves(&weight)?, halves(&bias)?);
     let weight = Tensor::cat(&[mean_weight.broadcast_div(&column(&deviation)?)?, spread_weight], 0)?;
     // The log-variance shrinks with the scale: log(σ²/d²) = log σ² − 2 log d.

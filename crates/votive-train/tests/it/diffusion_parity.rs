@@ -104,11 +104,21 @@ impl FrontEnd for GivenBatches<'_> {
         self.front.trained_units(batch)
     }
 
-    fn logps(&self, network: &Self::Network, batch: &DenoisingBatch, recorder: Option<&Recorder>) -> Result<Tensor> {
+    fn logps(
+        &self,
+        network: &Self::Network,
+        batch: &DenoisingBatch,
+        recorder: Option<&Recorder>,
+    ) -> Result<Tensor> {
         self.front.logps(network, batch, recorder)
     }
 
-    fn dump(&self, batch: &DenoisingBatch, policy: &Tensor, reference: Option<&Tensor>) -> Result<Vec<(String, Tensor)>> {
+    fn dump(
+        &self,
+        batch: &DenoisingBatch,
+        policy: &Tensor,
+        reference: Option<&Tensor>,
+    ) -> Result<Vec<(String, Tensor)>> {
         self.front.dump(batch, policy, reference)
     }
 
@@ -158,7 +168,7 @@ fn check(name: &'static str) {
     let mut run = Run::new(&plan, &front, start, None, |_, _| {}).unwrap();
     for step in 0..torch.steps() {
         let what = format!("{name}, step {step}");
-        let seen: BTreeMap<String, Tensor> = run.inspect(step, false).unwrap().1.into_iter().collect();
+        let seen: BTreeMap<String, Tensor> = run.inspect(step, false).unwrap().tensors.into_iter().collect();
         check_batch(&torch, step, &seen);
         let loss = mean_loss(&probe, &probe_plan, (run.policy(), &reference), &run.samples(step));
         assert_near(loss, torch.metric(step, "loss_diffusers"), LOSS, &format!("{what}, diffusers' β"));

@@ -12,15 +12,25 @@ use votive_train::{Plan, Result, Run, RunDirectory, TrainError};
 macro_rules! with_prepared {
     ($plan:expr, |$front:ident, $start:ident| $body:expr) => {
         match votive_train::prepare($plan, &candle_core::Device::Cpu, |_, _| {}).unwrap() {
-            votive_train::Prepared::Text($front, $start, _) => $body,
-            votive_train::Prepared::Image($front, $start, _) => $body,
+            votive_train::Prepared::Text($front, $start, _) => {
+                let $front = *$front;
+                $body
+            }
+            votive_train::Prepared::Image($front, $start, _) => {
+                let $front = *$front;
+                $body
+            }
         }
     };
 }
 pub(crate) use with_prepared;
 
 /// Starts a run or goes on with it, and asks it to stop after a step; returns the checkpoints that were passed over.
-pub(crate) fn drive(plan: &Plan, directory: &RunDirectory, stop_after: Option<u64>) -> Result<Vec<TrainError>> {
+pub(crate) fn drive(
+    plan: &Plan,
+    directory: &RunDirectory,
+    stop_after: Option<u64>,
+) -> Result<Vec<TrainError>> {
     drive_watched(plan, directory, |step| stop_after == Some(step))
 }
 

@@ -4,6 +4,10 @@
 mod diffusion_parity;
 mod drive;
 mod equality;
+mod failures;
+mod objectives;
+mod references;
+mod resume;
 mod text_parity;
 mod torch;
 mod workshop;

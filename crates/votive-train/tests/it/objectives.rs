@@ -14,14 +14,18 @@ fn another_method_is_another_line() {
             line = other;
             let run = Trajectory::of(&workshop.plan(&[adapter, &["train.steps=3"]].concat()));
             let finite = |name| run.metric(name).iter().all(|value| value.is_finite());
-            assert!(finite("loss") && finite("grad_norm") && finite("rewards/margins"), "{}: {run:?}", spec.id);
+            assert!(
+                finite("loss") && finite("grad_norm") && finite("rewards/margins"),
+                "{}: {run:?}",
+                spec.id
+            );
             let [first, .., last] = run.metric("rewards/margins")[..] else { panic!("three steps") };
             assert_ne!(first, last, "{}", spec.id);
         }
     }
 }
 
-/// Ten times over the same four pairs or completions: the margin of what is liked over what is not must grow.
+/// Ten steps on all pairs at once: the margin of what is liked over what is not must grow.
 #[test]
 fn every_method_learns_what_it_is_shown() {
     for spec in METHODS {

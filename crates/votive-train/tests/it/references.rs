@@ -52,7 +52,7 @@ fn check_reference_stays<F: FrontEnd>(plan: &Plan, front: &F, start: Params) {
     let is_adapter = start.lora().is_some();
     let mut run = Run::new(plan, front, start, None, |_, _| {}).unwrap();
     let seen = |run: &Run<F>| -> [Vec<f32>; 2] {
-        let named: BTreeMap<String, Tensor> = run.inspect(0, false).unwrap().1.into_iter().collect();
+        let named: BTreeMap<String, Tensor> = run.inspect(0, false).unwrap().tensors.into_iter().collect();
         let pick = |wanted: &[&str]| values(wanted.iter().find_map(|name| named.get(*name)).unwrap());
         [pick(&["policy_logps", "policy_error"]), pick(&["reference_logps", "reference_error"])]
     };

@@ -14,7 +14,8 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         if path.is_dir() {
-            files.extend(contents(&path).into_iter().map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
+            files
+                .extend(contents(&path).into_iter().map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
         } else {
             files.insert(name, fs::read(&path).unwrap());
         }
@@ -49,7 +50,11 @@ fn undisturbed(workshop: &Workshop, plan: &Plan) -> RunDirectory {
     assert!(drive(plan, &directory, None).unwrap().is_empty());
     let files = contents(directory.path());
     assert_eq!(files["metrics.jsonl"].iter().filter(|byte| **byte == b'\n').count(), 6);
-    assert!(["plan.toml", "final/manifest.json"].iter().all(|name| files.contains_key(*name)), "{:?}", files.keys());
+    assert!(
+        ["plan.toml", "final/manifest.json"].iter().all(|name| files.contains_key(*name)),
+        "{:?}",
+        files.keys()
+    );
     directory
 }
 
@@ -135,7 +140,8 @@ fn a_flipped_bit_makes_an_older_checkpoint_the_newest() {
     let workshop = Workshop::text();
     let plan = workshop.plan(&[]);
     let whole = undisturbed(&workshop, &plan);
-    for file in ["model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json", "manifest.json"] {
+    for file in ["model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json", "manifest.json"]
+    {
         let directory = workshop.directory(&file.replace('/', "-"), &plan);
         assert_interrupted(drive(&plan, &directory, Some(4)), 4);
         let broken = directory.path().join("checkpoints/step-000004").join(file);
@@ -143,7 +149,8 @@ fn a_flipped_bit_makes_an_older_checkpoint_the_newest() {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&broken, bytes).unwrap();
-        let skipped: Vec<String> = drive(&plan, &directory, None).unwrap().iter().map(ToString::to_string).collect();
+        let skipped: Vec<String> =
+            drive(&plan, &directory, None).unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(skipped.len(), 1, "{skipped:?}");
         assert!(skipped[0].contains("step-000004") && skipped[0].contains(file), "{skipped:?}");
         assert_same_results(&directory, &whole);
@@ -162,7 +169,10 @@ fn a_changed_plan_is_refused_by_the_key() {
     };
     replace_in(&directory.plan_file(), "lr = 0.001", "lr = 0.002");
     let message = resume().unwrap_err().to_string();
-    assert!(message.contains("plan.toml was changed") && message.contains("optimizer.lr was 0.001, is 0.002"), "{message}");
+    assert!(
+        message.contains("plan.toml was changed") && message.contains("optimizer.lr was 0.001, is 0.002"),
+        "{message}"
+    );
     replace_in(&directory.plan_file(), "lr = 0.002", "lr = 0.001");
     resume().unwrap();
 }

@@ -4,9 +4,10 @@
 use crate::fixture;
 use crate::torch::{TorchRun, assert_near, largest_distance};
 use crate::workshop::Workshop;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
+use votive_model::files;
 use votive_train::front_end::FrontEnd;
 use votive_train::{Prepared, Run, prepare};
 
@@ -32,20 +33,40 @@ fn adapter() {
     check("lora");
 }
 
+/// Older checkpoints hold tensors that nothing computes with; they are not trained and don't stop the gate.
+#[test]
+fn full_fine_tuning_of_a_checkpoint_with_leftovers() {
+    check_on("full_tied", |model| {
+        let path = model.join("model.safetensors");
+        let mut tensors = files::read(&path, &Device::Cpu).unwrap().tensors;
+        let head = tensors["model.embed_tokens.weight"].clone();
+        let frequencies = Tensor::ones(4, DType::F32, &Device::Cpu).unwrap();
+        tensors.insert("lm_head.weight".to_owned(), head);
+        tensors.insert("model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(), frequencies);
+        files::write(&path, tensors, DType::F32, BTreeMap::new()).unwrap();
+    });
+}
+
 fn check(name: &'static str) {
+    check_on(name, |_| {});
+}
+
+/// Trains as torch did, on the model's folder as `change` leaves it.
+fn check_on(name: &'static str, change: impl Fn(&Path)) {
     let torch = TorchRun::read("text_steps", name);
     let prefs = fixture("text_steps/prefs.jsonl");
     let data = format!("data = {{ path = {prefs:?}, order = \"sequential\" }}");
     let workshop = Workshop::new(&format!("{data}\n{}", torch.recipe()));
     lay_model(&workshop.path("model"), torch.model());
+    change(&workshop.path("model"));
     let plan = workshop.plan(&[&format!("model.path={}", workshop.path("model").display())]);
     let Prepared::Text(front, start, _) = prepare(&plan, &Device::Cpu, |_, _| {}).unwrap() else {
         panic!("a language model");
     };
     assert_eq!(front.rows(), torch.pairs() * torch.steps() as usize);
-    let mut run = Run::new(&plan, &front, torch.start(start), None, |_, _| {}).unwrap();
+    let mut run = Run::new(&plan, &*front, torch.start(start), None, |_, _| {}).unwrap();
     for step in 0..torch.steps() {
-        let seen: BTreeMap<String, Tensor> = run.inspect(step, false).unwrap().1.into_iter().collect();
+        let seen: BTreeMap<String, Tensor> = run.inspect(step, false).unwrap().tensors.into_iter().collect();
         check_batch(&torch, step, &seen);
         let metrics = run.step().unwrap();
         let what = format!("{name}, step {step}");

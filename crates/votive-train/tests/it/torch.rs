@@ -22,7 +22,8 @@ pub(crate) struct TorchRun {
 impl TorchRun {
     pub(crate) fn read(folder: &'static str, name: &'static str) -> Self {
         let report = std::fs::read(fixture(&format!("{folder}/{name}.json"))).unwrap();
-        let tensors = |file: &str| files::read(&fixture(&format!("{folder}/{file}")), &Device::Cpu).unwrap().tensors;
+        let tensors =
+            |file: &str| files::read(&fixture(&format!("{folder}/{file}")), &Device::Cpu).unwrap().tensors;
         Self {
             folder,
             name,
@@ -102,7 +103,8 @@ impl TorchRun {
             files::read(&file, &Device::Cpu).unwrap().tensors.into_iter().collect()
         };
         let found = params.trainable();
-        let names = |named: &[(String, Tensor)]| named.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let names =
+            |named: &[(String, Tensor)]| named.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&found), names(&expected));
         for ((name, found), (_, expected)) in found.iter().zip(&expected) {
             let distance = largest_distance(found, expected);
@@ -115,7 +117,8 @@ impl TorchRun {
 #[track_caller]
 pub(crate) fn largest_distance(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.dims(), b.dims());
-    let values = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    let values =
+        |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
     values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 

@@ -37,7 +37,12 @@ impl Workshop {
             let pair: serde_json::Value = serde_json::from_str(line).unwrap();
             let label = index % 3 == 0;
             let completion = &pair[if label { "chosen" } else { "rejected" }];
-            writeln!(rows, r#"{{"prompt": {}, "completion": {completion}, "label": {label}}}"#, pair["prompt"]).unwrap();
+            writeln!(
+                rows,
+                r#"{{"prompt": {}, "completion": {completion}, "label": {label}}}"#,
+                pair["prompt"]
+            )
+            .unwrap();
         }
         let workshop = Self::text_on(Path::new("unpaired.jsonl"));
         fs::write(workshop.path("unpaired.jsonl"), rows).unwrap();
