@@ -1,7 +1,8 @@
 //! Ctrl-C and SIGTERM ask a run to save and stop; a second one ends the program at once. A file that outgrows the
 //! limit of `ulimit -f` ends nothing: writing it fails as on a full disk.
 
-use std::sync::atomic::AtomicBool;
+use super::{Failure, Outcome};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// A flag that is set by the first SIGINT or SIGTERM.
@@ -23,4 +24,12 @@ pub(crate) fn stop_flag() -> &'static AtomicBool {
 pub(crate) fn ignore_file_size_limit() {
     // SAFETY: no handler is installed; the signal is only ignored.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Ends work that has nothing to save, once the first signal has come.
+pub(crate) fn go_on() -> Outcome {
+    if stop_flag().load(Ordering::Relaxed) {
+        return Err(Failure::interrupted("stopped"));
+    }
+    Ok(())
 }

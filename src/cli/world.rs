@@ -2,7 +2,7 @@
 
 use super::image_model::{ImageModel, as_network};
 use super::text_model::TextModel;
-use super::{Context, Outcome};
+use super::{Context, Outcome, signal};
 use candle_core::Tensor;
 use image::RgbImage;
 use serde::Serialize;
@@ -46,6 +46,7 @@ pub(crate) fn answer(
     let progress = ctx.output.progress("answering", "prompts", prompts.len() as u64);
     let mut answers = Vec::with_capacity(prompts.len());
     for chunk in prompts.chunks(BATCH) {
+        signal::go_on()?;
         let encode = |prompt: &String| model.tokenizer.encode(&as_prompt(prompt), true);
         let ids = chunk.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let options = GenerateOptions {
@@ -90,6 +91,7 @@ pub(crate) fn draw(
     let network = as_network(&model.unet);
     let mut pictures = Vec::with_capacity(captions.len());
     for chunk in captions.chunks(BATCH) {
+        signal::go_on()?;
         let first = sampling.seed + pictures.len() as u64;
         let seeds: Vec<u64> = (first..first + chunk.len() as u64).collect();
         let latents: Tensor = initial_latents(&seeds, shape, empty.device())?;

@@ -10,10 +10,12 @@ mod contract;
 mod error;
 pub mod pair;
 mod registry;
+mod spec;
 pub mod unpaired;
 
 pub use contract::{
     Completion, Needs, PairInputs, PairLoss, PairObjective, UnpairedInputs, UnpairedLoss, UnpairedObjective,
 };
 pub use error::{ObjectiveError, Result};
-pub use registry::{Domain, METHODS, MethodSpec, Objective, OptionDoc, find};
+pub use registry::{METHODS, find};
+pub use spec::{Domain, MethodSpec, Objective, OptionDoc};

@@ -1,84 +1,12 @@
 //! The table of methods. Lists, documentation and recipe checks are all made from it.
 
-use crate::contract::{Needs, PairObjective, UnpairedObjective};
 use crate::error::{ObjectiveError, Result};
+use crate::spec::MethodSpec;
 use crate::{pair, unpaired};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 /// Every method, sorted by id.
 pub static METHODS: &[&MethodSpec] =
     &[&pair::dpo::SPEC, &pair::ipo::SPEC, &unpaired::kto::SPEC, &pair::simpo::SPEC];
-
-/// Where a method has been published or checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Domain {
-    /// Language models.
-    Text,
-    /// Diffusion models.
-    Image,
-}
-
-impl Domain {
-    /// The name in lists.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Image => "image",
-        }
-    }
-}
-
-/// One row of [`METHODS`].
-#[derive(Debug)]
-pub struct MethodSpec {
-    /// Name in recipes and on the command line.
-    pub id: &'static str,
-    /// Full name.
-    pub title: &'static str,
-    /// Where it comes from.
-    pub paper: &'static str,
-    /// Where it has been published or checked.
-    pub domains: &'static [Domain],
-    /// What it reads besides the policy.
-    pub needs: Needs,
-    /// What each option means; names and defaults come from `defaults`.
-    pub options: &'static [OptionDoc],
-    /// The default options, as an object.
-    pub defaults: fn() -> Value,
-    /// Makes the objective from its options.
-    pub build: fn(Value) -> Result<Objective>,
-}
-
-/// What an option means.
-#[derive(Debug)]
-pub struct OptionDoc {
-    /// Name in recipes.
-    pub name: &'static str,
-    /// One sentence, with the unit and the paper's symbol.
-    pub doc: &'static str,
-}
-
-/// An objective of either kind.
-#[derive(Debug)]
-pub enum Objective {
-    /// On pairs.
-    Pair(Box<dyn PairObjective>),
-    /// On labelled single completions.
-    Unpaired(Box<dyn UnpairedObjective>),
-}
-
-impl Objective {
-    /// What it reads.
-    #[must_use]
-    pub fn needs(&self) -> Needs {
-        match self {
-            Self::Pair(objective) => objective.needs(),
-            Self::Unpaired(objective) => objective.needs(),
-        }
-    }
-}
 
 /// The method with this id.
 ///
@@ -89,25 +17,4 @@ pub fn find(id: &str) -> Result<&'static MethodSpec> {
         id: id.to_owned(),
         known: METHODS.iter().map(|spec| spec.id).collect::<Vec<_>>().join(", "),
     })
-}
-
-/// Reads a method's options, absent ones at their defaults and unknown ones refused.
-pub(crate) fn read_options<T: DeserializeOwned>(id: &'static str, options: Value) -> Result<T> {
-    serde_json::from_value(options).map_err(|error| ObjectiveError::Options { id, reason: error.to_string() })
-}
-
-/// Refuses an option that is not a finite number above zero.
-pub(crate) fn require_positive(id: &'static str, option: &'static str, value: f64) -> Result<()> {
-    if value.is_finite() && value > 0.0 {
-        return Ok(());
-    }
-    Err(ObjectiveError::Range { id, option, value, range: "a finite number above 0" })
-}
-
-/// Refuses an option that is not a finite number of at least zero.
-pub(crate) fn require_not_negative(id: &'static str, option: &'static str, value: f64) -> Result<()> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(());
-    }
-    Err(ObjectiveError::Range { id, option, value, range: "a finite number of at least 0" })
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use votive_data::{FaultyRows, LongRows, RowPolicy, Traversal};
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
 use votive_model::LoraConfig;
-use votive_objective::{METHODS, Objective, find};
+use votive_objective::{METHODS, Objective, ObjectiveError, find};
 
 /// Rows of a step at most, so that a misprint does not fill the memory.
 const MOST_ROWS: u64 = 1_000_000;
@@ -290,7 +290,11 @@ fn objective(r: &mut Resolver) -> Option<Objective> {
     match (spec.build)(options.into()) {
         Ok(objective) => Some(objective),
         Err(error) => {
-            r.mistake(&format!("objective.{id}"), &error.to_string());
+            let key = match &error {
+                ObjectiveError::Range { option, .. } => format!("objective.{id}.{option}"),
+                _ => format!("objective.{id}"),
+            };
+            r.mistake(&key, &error.to_string());
             None
         }
     }

@@ -10,7 +10,7 @@
 
 use crate::contract::{Needs, PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
-use crate::registry::{Domain, MethodSpec, Objective, OptionDoc, read_options, require_positive};
+use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, read_options, require_positive};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;

@@ -9,7 +9,7 @@
 
 use crate::contract::{Needs, PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
-use crate::registry::{
+use crate::spec::{
     Domain, MethodSpec, Objective, OptionDoc, read_options, require_not_negative, require_positive,
 };
 use serde::{Deserialize, Serialize};

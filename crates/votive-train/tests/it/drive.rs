@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use votive_model::Params;
 use votive_train::front_end::FrontEnd;
@@ -51,8 +52,8 @@ pub(crate) fn drive_watched(
     })
 }
 
-/// Named values, ordered by name.
-pub(crate) type Named = Vec<(String, Vec<f32>)>;
+/// Values by name.
+pub(crate) type Named = BTreeMap<String, Vec<f32>>;
 
 /// A run in memory.
 #[derive(Debug)]
@@ -99,9 +100,9 @@ impl Trajectory {
         assert_eq!(self.metrics, other.metrics);
         for (mine, others) in [(&self.gradients, &other.gradients), (&self.weights, &other.weights)] {
             assert_eq!(mine.len(), others.len());
-            for ((name, mine), (_, others)) in mine.iter().zip(others) {
+            for (name, mine) in mine {
                 let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert!(bits(mine) == bits(others), "{name} differs");
+                assert!(bits(mine) == bits(&others[name]), "{name} differs");
             }
         }
     }

@@ -11,14 +11,14 @@ const WEIGHTS: f64 = 1e-5;
 /// Relative above 1, absolute below.
 const METRICS: f64 = 1e-5;
 
-/// The largest distance of two values of the same name and place.
-fn largest_distance(a: &Named, b: &Named) -> (f64, String) {
+/// The largest distance of two values of the same name and place, and the name.
+fn largest_distance<'a>(a: &'a Named, b: &Named) -> (f64, &'a str) {
     assert_eq!(a.len(), b.len());
-    let distance = |((name, a), (_, b)): (&(String, Vec<f32>), &(String, Vec<f32>))| {
-        let distances = a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs()));
-        (distances.fold(0.0, f64::max), name.clone())
+    let distance = |(name, a): (&'a String, &Vec<f32>)| {
+        let distances = a.iter().zip(&b[name]).map(|(a, b)| f64::from((a - b).abs()));
+        (distances.fold(0.0, f64::max), name.as_str())
     };
-    a.iter().zip(b).map(distance).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
+    a.iter().map(distance).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
 }
 
 /// Trains on eight rows at a time and on one row at a time.

@@ -9,14 +9,17 @@ use votive_train::front_end::{FrontEnd, Sample, TextFrontEnd};
 use votive_train::{Plan, Prepared, Run, TrainError, prepare};
 
 /// Trains a language model whose parameters were changed before the run began.
-fn run_changed(plan: &Plan, change: impl Fn(&TextFrontEnd, &Params)) -> TrainError {
+fn run_changed(plan: &Plan, change: impl Fn(&Params)) -> TrainError {
     let Prepared::Text(front, start, _) = prepare(plan, &Device::Cpu, |_, _| {}).unwrap() else {
         panic!("a language model");
     };
-    change(&front, &start);
+    change(&start);
     let mut run = Run::new(plan, &*front, start, None, |_, _| {}).unwrap();
     (0..plan.train.steps).find_map(|_| run.step().err()).unwrap()
 }
+
+/// Width of the tiny language model.
+const WIDTH: usize = 32;
 
 /// Changes one parameter in place.
 fn set(params: &Params, name: &str, change: impl Fn(usize, f32) -> f32) {
@@ -45,13 +48,8 @@ fn a_log_probability_that_is_not_finite_is_traced_to_its_row() {
     let plan = workshop.plan(&["data.order=sequential"]);
     let Prepared::Text(front, ..) = prepare(&plan, &Device::Cpu, |_, _| {}).unwrap() else { panic!("text") };
     let (row, id) = token_of_one_row(&front);
-    let error = run_changed(&plan, |_, params| {
-        set(
-            params,
-            "model.embed_tokens.weight",
-            |at, value| if at / 32 == id as usize { f32::NAN } else { value },
-        );
-    });
+    let poison = |at, value| if at / WIDTH == id as usize { f32::NAN } else { value };
+    let error = run_changed(&plan, |params| set(params, "model.embed_tokens.weight", poison));
     let step = row / plan.train.batch_size;
     assert_eq!(
         error.to_string(),
@@ -76,8 +74,8 @@ fn a_run_that_explodes_is_stopped() {
 fn parameters_without_a_gradient_are_counted_and_named() {
     let workshop = Workshop::text();
     // Nothing comes out of this attention, so nothing goes back into its queries, keys, values and their norm.
-    let silence = |params: &Params| set(params, "model.layers.0.self_attn.o_proj.weight", |_, _| 0.0);
-    let error = run_changed(&workshop.plan(&[]), |_, params| silence(params));
+    let attention = "model.layers.0.self_attn.o_proj.weight";
+    let error = run_changed(&workshop.plan(&[]), |params| set(params, attention, |_, _| 0.0));
     assert_eq!(
         error.to_string(),
         "step 0: no gradient reaches 4 of 21 trainable parameters, first model.layers.0.input_layernorm.weight"
