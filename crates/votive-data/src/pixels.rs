@@ -137,8 +137,13 @@ pub fn decode_image(image: &Path, limits: &ImageLimits, place: &Place) -> Result
         let (place, image, max_side) = (place.clone(), image.to_owned(), limits.max_side);
         return Err(DataError::ImageTooLarge { place, image, width, height, max_side });
     }
-    let decoded =
-        reader().and_then(|reader| decode(reader, limits).map_err(|error| unreadable(describe(&error))));
+    let decoded = decode(reader()?, limits).map_err(|error| match error {
+        ImageError::Limits(_) => {
+            let most = limits.max_bytes >> 20;
+            unreadable(format!("{width}x{height} pixels take more than the limit of {most} MiB; scale it down"))
+        }
+        other => unreadable(describe(&other)),
+    });
     decoded.map(DynamicImage::into_rgb8)
 }
 

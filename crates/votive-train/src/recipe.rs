@@ -6,7 +6,6 @@
 
 use crate::error::{Result, TrainError};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item, TableLike, Value};
@@ -327,20 +326,21 @@ fn objective_of(key: &str) -> Option<&str> {
 /// Settled keys as a TOML text that resolves to the same plan.
 #[must_use]
 pub fn to_toml(settings: &[Setting]) -> String {
-    let mut text = String::new();
-    let mut table = "";
+    // By table, in the order of their first keys: TOML takes each table once.
+    let mut tables: Vec<(&str, String)> = Vec::new();
     for setting in settings {
-        let (Some(value), Some((owner, name))) = (&setting.value, setting.key.rsplit_once('.')) else {
+        let (Some(value), Some((table, name))) = (&setting.value, setting.key.rsplit_once('.')) else {
             continue;
         };
-        if owner != table {
-            table = owner;
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{}[{table}]", if text.is_empty() { "" } else { "\n" });
+        let line = format!("{name} = {}\n", value.trim());
+        match tables.iter_mut().find(|(known, _)| *known == table) {
+            Some((_, lines)) => lines.push_str(&line),
+            None => tables.push((table, line)),
         }
-        let _ = writeln!(text, "{name} = {}", value.trim());
     }
-    text
+    let tables: Vec<String> =
+        tables.into_iter().map(|(table, lines)| format!("[{table}]\n{lines}")).collect();
+    tables.join("\n")
 }
 
 fn number(value: &Value) -> Option<f64> {

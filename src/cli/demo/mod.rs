@@ -30,6 +30,18 @@ pub(crate) struct Args {
     /// Seed of everything random.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Align one of the two models only.
+    #[arg(long, value_enum, value_name = "MODEL")]
+    only: Option<Only>,
+}
+
+/// One of the two models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Only {
+    /// The language model.
+    Text,
+    /// The Stable Diffusion model.
+    Image,
 }
 
 /// Share of the labels that are flipped on purpose.
@@ -55,10 +67,17 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         std::fs::create_dir_all(&out).map_err(|error| Failure::file(&out, error))?;
         Ok(Setting { model: embedded::folder(model)?, out, root: &args.out, seed: args.seed, ctx })
     };
-    ctx.output.note("1 of 2: the language model");
-    let text = text::run(&setting("tiny-lm", "text")?)?;
-    ctx.output.note("2 of 2: the Stable Diffusion model");
-    let image = image::run(&setting("tiny-sd", "image")?)?;
+    let wanted = |model: Only| args.only.is_none_or(|only| only == model);
+    let mut text = None;
+    if wanted(Only::Text) {
+        ctx.output.note("the language model");
+        text = Some(text::run(&setting("tiny-lm", "text")?)?);
+    }
+    let mut image = None;
+    if wanted(Only::Image) {
+        ctx.output.note("the Stable Diffusion model");
+        image = Some(image::run(&setting("tiny-sd", "image")?)?);
+    }
     let report = Report {
         title: "Votive demo".to_owned(),
         command: format!("votive demo --seed {}", args.seed),
@@ -70,8 +89,8 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
             ("device".to_owned(), json!(ctx.device_name())),
         ]
         .into(),
-        text: Some(text),
-        image: Some(image),
+        text,
+        image,
         ..Report::default()
     };
     report.write(&args.out)?;

@@ -5,6 +5,7 @@ use crate::workshop::{LORA, Workshop};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use votive_model::Params;
+use votive_objective::{METHODS, Needs};
 use votive_train::front_end::FrontEnd;
 use votive_train::{Plan, Run};
 
@@ -85,4 +86,19 @@ fn a_reference_that_does_not_fit_is_refused() {
     }
     let divergence = refusal(&text.plan(&["objective.kto.beta=0.1", "reference.kind=cached"]));
     assert!(divergence.contains("has not seen"), "{divergence}");
+}
+
+#[test]
+fn what_reads_no_reference_trains_without_one() {
+    for spec in METHODS {
+        let workshop = Workshop::text();
+        workshop.edit("[objective.dpo]", &format!("[objective.{}]", spec.id));
+        let without = Plan::read(&workshop.path("recipe.toml"), &["reference.kind=none".to_owned()]);
+        if spec.needs.contains(Needs::REFERENCE) {
+            let message = without.unwrap_err().to_string();
+            assert!(message.contains("needs a reference"), "{}: {message}", spec.id);
+        } else {
+            Trajectory::of(&without.unwrap()).assert_same(&Trajectory::of(&workshop.plan(&[])));
+        }
+    }
 }
