@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10)]
     steps: usize,
     /// Scale of classifier-free guidance.
-    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    #[arg(long, value_name = "S", default_value_t = 4.0)]
     cfg: f64,
 }
 

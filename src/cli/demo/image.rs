@@ -22,7 +22,7 @@ const SAMPLES_PER_PROMPT: usize = 4;
 /// All captions that are kept for testing, if there are no more.
 const TEST_PROMPTS: usize = 340;
 const STEPS: usize = 10;
-const CFG: f64 = 2.0;
+const CFG: f64 = 4.0;
 
 pub(super) fn run(setting: &Setting) -> Outcome<ModalityReport> {
     let ctx = setting.ctx;
