@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
 use crate::error::{DataError, Result};
-use crate::tokenizer::{SpecialTokens, as_length, read_settings};
+use crate::tokenizer::{SpecialTokens, as_length, parse, read_settings};
 
 const LOOKED_FOR: &str = "tokenizer.json, or vocab.json with merges.txt";
 const START: &str = "<|startoftext|>";
@@ -168,12 +168,5 @@ fn pipeline(vocab: &Map<String, Value>, merges: &[&str]) -> Value {
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {"type": "BPE", "dropout": null, "unk_token": END, "continuing_subword_prefix": "",
                   "end_of_word_suffix": "</w>", "fuse_unk": false, "vocab": vocab, "merges": merges},
-    })
-}
-
-fn parse(file: &Path, json: &[u8]) -> Result<Tokenizer> {
-    Tokenizer::from_bytes(json).map_err(|error| DataError::Settings {
-        file: file.to_owned(),
-        message: format!("not a tokenizer: {error}"),
     })
 }

@@ -140,7 +140,9 @@ pub fn decode_image(image: &Path, limits: &ImageLimits, place: &Place) -> Result
     let decoded = decode(reader()?, limits).map_err(|error| match error {
         ImageError::Limits(_) => {
             let most = limits.max_bytes >> 20;
-            unreadable(format!("{width}x{height} pixels take more than the limit of {most} MiB; scale it down"))
+            unreadable(format!(
+                "{width}x{height} pixels take more than the limit of {most} MiB; scale it down"
+            ))
         }
         other => unreadable(describe(&other)),
     });

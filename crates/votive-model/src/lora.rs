@@ -75,11 +75,6 @@ impl Lora {
                 continue;
             }
             let (outs, ins) = weight.dims2()?;
-            if config.rank > outs.max(ins) {
-                let rank = config.rank;
-                let reason = format!("rank {rank} is more than both sides of `{path}`, {outs} and {ins}");
-                return Err(ModelError::Adapter(reason));
-            }
             // PEFT's default: kaiming uniform with a = √5, which is ±1/√in.
             let mut draws = Draws::new(seed, Stream::Init, 1, index as u64);
             let bound = (ins as f64).powf(-0.5);

@@ -11,8 +11,9 @@ use votive_diffusion::{NoisePolicy, TimestepPolicy};
 use votive_model::LoraConfig;
 use votive_objective::{METHODS, Objective, ObjectiveError, find};
 
-/// Rows of a step at most, so that a misprint does not fill the memory.
+/// Rows of a step, and inner dimensions of an adapter, at most: a misprint does not fill the memory.
 const MOST_ROWS: u64 = 1_000_000;
+const MOST_RANK: u64 = 4096;
 
 /// What a model folder holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +214,9 @@ fn adapter(r: &mut Resolver, modality: Modality) -> Option<LoraConfig> {
     let rank = r.whole("adapter.lora.rank", 1, Some(8), "Inner dimension r of the adapter.").unwrap_or(8);
     let alpha =
         r.float("adapter.lora.alpha", 0.0, Some(2.0 * rank as f64), "α; the update is scaled by α/r.");
+    if rank > MOST_RANK {
+        r.mistake("adapter.lora.rank", &format!("must be at most {MOST_RANK}"));
+    }
     if alpha == Some(0.0) {
         r.mistake("adapter.lora.alpha", "must be above 0, or nothing reaches the adapter");
     }

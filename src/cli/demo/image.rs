@@ -17,7 +17,7 @@ use votive_playground::image::{Picture, prompts};
 
 /// The recipe, as it is shipped.
 const RECIPE: &str = include_str!("../../../examples/recipes/image/dpo.toml");
-const TRAINING_PROMPTS: usize = 500;
+const TRAINING_PROMPTS: usize = 1000;
 const SAMPLES_PER_PROMPT: usize = 4;
 /// All captions that are kept for testing, if there are no more.
 const TEST_PROMPTS: usize = 340;

@@ -7,8 +7,11 @@
 mod folder;
 mod special;
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::error::{DataError, Result};
@@ -236,10 +239,25 @@ fn load_backend(folder: &Path) -> Result<Tokenizer> {
         return Err(DataError::NoTokenizer { folder: folder.to_owned(), looked_for: LOOKED_FOR });
     }
     let bytes = std::fs::read(&file).map_err(DataError::read(&file))?;
-    let mut tokenizer = Tokenizer::from_bytes(bytes)
-        .map_err(|error| DataError::Settings { file, message: format!("not a tokenizer: {error}") })?;
+    let mut tokenizer = parse(&file, &bytes)?;
     tokenizer.with_truncation(None).map_err(|error| failed(folder, error))?.with_padding(None);
     Ok(tokenizer)
+}
+
+/// A tokenizer from the JSON of a `tokenizer.json`, which stands in `file`.
+pub(crate) fn parse(file: &Path, json: &[u8]) -> Result<Tokenizer> {
+    /// tokenizers 0.23.2 panics where this part is not JSON.
+    #[derive(Deserialize)]
+    struct Delicate {
+        #[serde(rename = "decoder")]
+        _decoder: Option<Value>,
+    }
+    let wrong = |error: &dyn Display| DataError::Settings {
+        file: file.to_owned(),
+        message: format!("not a tokenizer: {error}"),
+    };
+    serde_json::from_slice::<Delicate>(json).map_err(|error| wrong(&error))?;
+    Tokenizer::from_bytes(json).map_err(|error| wrong(&error))
 }
 
 fn failed(folder: &Path, error: tokenizers::Error) -> DataError {

@@ -110,6 +110,11 @@ fn folders_that_are_wrong_are_named() {
     check_message(ClipTokenizer::load(empty.path()).unwrap_err(), &["vocab.json with merges.txt"]);
     empty.write("tokenizer.json", "{}");
     check_message(TextTokenizer::load(empty.path()).unwrap_err(), &["tokenizer.json", "not a tokenizer"]);
+    for damaged in [r#"{"decoder":{"type":"ByteLevel" "x"}}"#, r#"{"decoder":{"type":1e999}}"#] {
+        empty.write("tokenizer.json", damaged);
+        let error = TextTokenizer::load(empty.path()).unwrap_err();
+        check_message(error, &["tokenizer.json", "not a tokenizer", "line 1 column "]);
+    }
     let folder = bare();
     folder.write("tokenizer_config.json", "{");
     check_message(
