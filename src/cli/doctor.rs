@@ -1,12 +1,13 @@
 //! `votive doctor`: what this program and this machine can do, with a check of a second.
 
+use crate::cli::embedded;
 use crate::cli::image_model::ImageModel;
 use crate::cli::text_model::TextModel;
 use crate::cli::{Code, Context, DeviceName, Failure, Outcome, device};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use votive_tensor::gradcheck::{gradient_error, sample_tensor};
 use votive_train::checkpoint;
@@ -79,15 +80,16 @@ fn simd() -> Vec<&'static str> {
     found.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
 }
 
-/// The shipped models: those of the working directory, or else those of the source tree.
+/// The shipped models, where the demo finds them.
 fn models() -> Value {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let here = PathBuf::from("models");
-    let folder = if here.is_dir() { here } else { source };
-    let (text, image) = (folder.join("tiny-lm"), folder.join("tiny-sd"));
-    let text_loads = TextModel::load(&text, None, &Device::Cpu).map(|_| ());
-    let image_loads = ImageModel::load(&image, None, &Device::Cpu).map(|_| ());
-    json!([state(&text, text_loads), state(&image, image_loads)])
+    let model = |name: &str, load: fn(&Path) -> Outcome| match embedded::folder(name) {
+        Ok(folder) => state(&folder, load(&folder)),
+        Err(missing) => state(Path::new(name), Err(missing)),
+    };
+    json!([
+        model("tiny-lm", |folder| TextModel::load(folder, None, &Device::Cpu).map(|_| ())),
+        model("tiny-sd", |folder| ImageModel::load(folder, None, &Device::Cpu).map(|_| ())),
+    ])
 }
 
 fn state(folder: &Path, loads: Outcome) -> Value {

@@ -68,6 +68,8 @@ pub struct Run<'a, F: FrontEnd> {
     optimizer: AdamW,
     order: DataOrder,
     num_tokens: u64,
+    /// Losses that a row of data gives: two if the sides of its pair count as single completions.
+    losses_per_sample: usize,
     /// The reference is the policy as it is now: margins must be 0.
     at_start: bool,
     gated: bool,
@@ -102,6 +104,9 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         if front.rows() == 0 {
             return Err(TrainError::Plan("no row of the data is left to train on".to_owned()));
         }
+        let first = front.batch(0, &[Sample { row: 0, position: 0 }])?;
+        let is_unpaired = matches!(plan.objective, Objective::Unpaired(_));
+        let losses_per_sample = if is_unpaired && front.layout(&first) == Layout::Pairs { 2 } else { 1 };
         let reference = Reference::new(plan.reference, front, &start, plan.train.micro_batch_size, progress)?;
         let at_start = resumed.is_none();
         let fresh =
@@ -121,6 +126,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             optimizer,
             order,
             num_tokens,
+            losses_per_sample,
             at_start,
             gated: false,
         })
@@ -206,7 +212,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let recorder = Recorder::new(self.parameters.iter().map(|(_, tensor)| tensor.clone()).collect());
         let mut gradients = Gradients::default();
         let mut sums = Sums::default();
-        let total = self.loss_rows(samples.len());
+        let total = (self.losses_per_sample * samples.len()) as f64;
         for micro in samples.chunks(self.plan.train.micro_batch_size) {
             let batch = self.front.batch(step, micro)?;
             let segments = self.plan.train.recompute.then_some(&recorder);
@@ -224,19 +230,6 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             gradients.accumulate(&(loss / total)?, &self.parameters, &recorder)?;
         }
         Ok(Evaluation { gradients, loss: sums.loss / total, means: sums.means(), units: sums.units })
-    }
-
-    /// Rows that the loss is a mean over: pairs, or single completions.
-    fn loss_rows(&self, samples: usize) -> f64 {
-        match &self.plan.objective {
-            Objective::Unpaired(_) if !self.is_labelled() => 2.0 * samples as f64,
-            _ => samples as f64,
-        }
-    }
-
-    fn is_labelled(&self) -> bool {
-        let first = self.front.batch(0, &[Sample { row: 0, position: 0 }]);
-        first.is_ok_and(|batch| self.front.layout(&batch) != Layout::Pairs)
     }
 
     fn device(&self) -> &Device {

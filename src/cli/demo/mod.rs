@@ -16,6 +16,8 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use votive_gallery::{Report, write_gallery};
+use votive_train::recipe::Resolver;
+use votive_train::{Plan, RunDirectory};
 
 /// Align both embedded models and show what it did
 ///
@@ -136,4 +138,17 @@ fn make_room(out: &Path) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Trains by a shipped recipe on the pairs of `data`.
+fn align(recipe: &str, setting: &Setting, data: &Path) -> Outcome<RunDirectory> {
+    let overrides = [
+        format!("model.path={}", setting.model.display()),
+        format!("data.path={}", data.display()),
+        format!("train.seed={}", setting.seed),
+    ];
+    let plan = Plan::resolve(Resolver::parse(Path::new("the demo's recipe"), recipe, &overrides)?)?;
+    let run = RunDirectory::create(&setting.out.join("run"), &plan)?;
+    super::train::execute(&plan, &run, setting.ctx)?;
+    Ok(run)
 }

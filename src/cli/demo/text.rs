@@ -1,18 +1,15 @@
 //! The demo's language model.
 
+use super::super::Outcome;
 use super::super::text_model::TextModel;
 use super::super::world::{Decoding, answer, as_prompt};
-use super::super::{Outcome, train};
 use super::labels::best_against_worst;
-use super::{FLIPPED, Setting, report};
+use super::{FLIPPED, Setting, align, report};
 use serde_json::json;
-use std::path::Path;
 use votive_data::{PreferencePair, write_text_pairs};
 use votive_eval::grade_texts;
 use votive_gallery::{Labels, ModalityReport, Side};
 use votive_playground::{Split, text};
-use votive_train::recipe::Resolver;
-use votive_train::{Plan, RunDirectory};
 
 /// The recipe, as it is shipped.
 const RECIPE: &str = include_str!("../../../examples/recipes/text/dpo.toml");
@@ -72,17 +69,4 @@ pub(super) fn run(setting: &Setting) -> Outcome<ModalityReport> {
     part.labels = Some(Labels { source: "exact checker".to_owned(), pairs: pairs.len(), flipped: FLIPPED });
     part.training = report::training(run.path())?;
     Ok(part)
-}
-
-/// Trains by a shipped recipe on the pairs of `data`.
-pub(super) fn align(recipe: &str, setting: &Setting, data: &Path) -> Outcome<RunDirectory> {
-    let overrides = [
-        format!("model.path={}", setting.model.display()),
-        format!("data.path={}", data.display()),
-        format!("train.seed={}", setting.seed),
-    ];
-    let plan = Plan::resolve(Resolver::parse(Path::new("the demo's recipe"), recipe, &overrides)?)?;
-    let run = RunDirectory::create(&setting.out.join("run"), &plan)?;
-    train::execute(&plan, &run, setting.ctx)?;
-    Ok(run)
 }
