@@ -5,6 +5,7 @@ use super::text_model::TextModel;
 use super::world::{Decoding, Sampling, answer, draw};
 use super::{Context, Outcome};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use votive_eval::{Outcome as Graded, by_category, grade_images, grade_texts, share};
 use votive_playground::{Split, image, text};
@@ -87,10 +88,15 @@ fn report_one(graded: &[Graded], ctx: &Context) -> Outcome {
     let of = |name: &str| {
         share(&graded.iter().filter(|one| one.category == name).map(|one| one.exact).collect::<Vec<_>>())
     };
+    let mut parts: BTreeMap<&str, Vec<bool>> = BTreeMap::new();
+    for (name, met) in graded.iter().flat_map(|one| &one.parts) {
+        parts.entry(name).or_default().push(*met);
+    }
+    let parts: BTreeMap<&str, _> = parts.into_iter().map(|(name, met)| (name, share(&met))).collect();
     if ctx.output.wants_json() {
         let categories: serde_json::Map<String, serde_json::Value> =
             names.iter().map(|name| ((*name).to_owned(), json!(of(name)))).collect();
-        let value = json!({ "exact": all, "part": part, "ugliness": ugliness, "categories": categories });
+        let value = json!({ "exact": all, "part": part, "ugliness": ugliness, "categories": categories, "parts": parts });
         return ctx.output.json(&value);
     }
     ctx.output.line(format!(
@@ -100,10 +106,10 @@ fn report_one(graded: &[Graded], ctx: &Context) -> Outcome {
     if graded.iter().any(|one| one.ugliness.is_some()) {
         ctx.output.line(format!("ugliness {ugliness:.3}"))?;
     }
-    for name in names {
-        let share = of(name);
+    let categories = names.into_iter().map(|name| (name, of(name)));
+    for (name, share) in categories.chain(parts) {
         ctx.output.line(format!(
-            "  {name:10} {:5.1} % [{:.1}, {:.1}] of {}",
+            "  {name:12} {:5.1} % [{:.1}, {:.1}] of {}",
             share.value, share.low, share.high, share.n
         ))?;
     }

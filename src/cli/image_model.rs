@@ -36,14 +36,8 @@ impl ImageModel {
         let files = StableDiffusionFolder::open(folder)?;
         let scheduler = SchedulerConfig::from_model_folder(folder)?;
         let tokenizer = ClipTokenizer::load(&files.tokenizer())?;
-        let text_config = files.text_encoder_config();
-        tokenizer.check_model_vocabulary(text_config.vocab_size)?;
-        let text_encoder = files
-            .params(Component::TextEncoder, device)?
-            .build(|scope| ClipTextModel::new(scope, text_config))?;
-        let vae = files
-            .params(Component::Vae, device)?
-            .build(|scope| AutoencoderKl::new(scope, files.vae_config()))?;
+        tokenizer.check_model_vocabulary(files.text_encoder_config().vocab_size)?;
+        let (text_encoder, vae) = (files.read_text_encoder(device)?, files.read_vae(device)?);
         let unet = unet(&files, adapter, device)?;
         Ok(Self { unet, scheduler, tokenizer, text_encoder, vae, device: device.clone() })
     }

@@ -28,13 +28,27 @@ impl Gradients {
     ) -> Result<()> {
         let store = loss.backward()?;
         for ((name, _), gradient) in parameters.iter().zip(recorder.merge(&store)?) {
-            let Some(gradient) = gradient else { continue };
-            let sum = match self.0.remove(name) {
-                Some(before) => (before + gradient)?,
-                None => gradient,
-            };
-            self.0.insert(name.clone(), sum.detach());
+            if let Some(gradient) = gradient {
+                self.add_one(name.clone(), gradient)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Adds other gradients to these.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn add(&mut self, other: Self) -> Result<()> {
+        other.0.into_iter().try_for_each(|(name, gradient)| self.add_one(name, gradient))
+    }
+
+    fn add_one(&mut self, name: String, gradient: Tensor) -> Result<()> {
+        let sum = match self.0.remove(&name) {
+            Some(before) => (before + gradient)?,
+            None => gradient,
+        };
+        self.0.insert(name, sum.detach());
         Ok(())
     }
 

@@ -45,12 +45,11 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
         vae: &vae,
         examples: &example,
         side: config.sample_size,
-        batch_size: schedule.batch_size,
         seed: schedule.seed,
         object_weight: object_weight.unwrap_or(4.0) as f32,
         divergence_weight: divergence.unwrap_or(1e-4),
     };
-    let trained = job.train(&schedule, params.trainable(), |step| work.loss(step * schedule.batch_size))?;
+    let trained = job.train(&schedule, params.trainable(), |examples| work.loss(examples))?;
     // What was not trained stays as it was.
     let mut result: BTreeMap<String, Tensor> =
         params.iter().map(|(name, tensor)| (name.to_owned(), tensor.detach())).collect();

@@ -9,8 +9,8 @@ use votive_data::ClipTokenizer;
 use votive_diffusion::{NoiseSchedule, SchedulerConfig};
 use votive_model::config::ConfigFile;
 use votive_model::stable_diffusion::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, Component, UNet2DConditionModel, UNetConfig, VaeConfig,
-    save_index,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel,
+    UNetConfig, VaeConfig, save_index,
 };
 use votive_model::{Params, files};
 use votive_playground::image;
@@ -26,6 +26,13 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     let encoder = path("model.text_encoder", "Architecture: a config.json of a CLIPTextModel.");
     let scheduler = path("model.scheduler", "Noise levels: a scheduler_config.json.");
     let vae = path("model.vae", "Folder of the trained autoencoder.");
+    let start_from = r
+        .string(
+            "model.start_from",
+            None,
+            "Stable Diffusion folder whose U-Net, text encoder and tokenizer the run starts from; fresh ones without.",
+        )
+        .map(PathBuf::from);
     let dropout = r.float("data.caption_dropout", 0.0, Some(0.1), "Share of captions that are emptied.");
     let gamma = r.float("loss.min_snr_gamma", 0.0, Some(5.0), "γ of the min-SNR weights.");
     let schedule = Schedule::resolve(&mut r);
@@ -47,7 +54,10 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
         (caption, pixels(&picture))
     };
     let text_file = ConfigFile::read(&encoder)?;
-    if !tokens.join("vocab.json").exists() {
+    let start = start_from.as_deref().map(StableDiffusionFolder::open).transpose()?;
+    if let Some(start) = &start {
+        start.copy_tokenizer(&tokens)?;
+    } else if !tokens.join("vocab.json").exists() {
         let positions = text_file.usize("max_position_embeddings")?;
         clip_tokenizer((0..20_000).map(|i| example(ELSEWHERE + i).0), positions, &tokens)?;
     }
@@ -58,8 +68,16 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     let build_text = |params: &Params| params.build(|scope| ClipTextModel::new(scope, &text_config));
     let seed = schedule.seed;
     let fresh = |which: u64| seed.wrapping_mul(2).wrapping_add(which);
-    let (_, unet) = Params::fresh(fresh(0), &Device::Cpu, |s| UNet2DConditionModel::new(s, &unet_config))?;
-    let (_, text) = Params::fresh(fresh(1), &Device::Cpu, |s| ClipTextModel::new(s, &text_config))?;
+    let (unet, text) = match &start {
+        Some(start) => (
+            start.params(Component::UNet, &Device::Cpu)?,
+            start.params(Component::TextEncoder, &Device::Cpu)?,
+        ),
+        None => (
+            Params::fresh(fresh(0), &Device::Cpu, |s| UNet2DConditionModel::new(s, &unet_config))?.1,
+            Params::fresh(fresh(1), &Device::Cpu, |s| ClipTextModel::new(s, &text_config))?.1,
+        ),
+    };
     let (unet, text) = (unet.into_trainable()?, text.into_trainable()?);
     let prefixed = |params: &Params, prefix: &str| -> Vec<(String, Tensor)> {
         params.trainable().into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
@@ -68,7 +86,6 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     parameters.extend(prefixed(&text, TEXT));
     let (denoiser, text_encoder) = (build_unet(&unet)?, build_text(&text)?);
     let recipe = DenoiserRecipe {
-        batch_size: schedule.batch_size,
         caption_dropout: dropout.unwrap_or(0.1),
         min_snr_gamma: gamma.unwrap_or(5.0),
         seed,
@@ -83,7 +100,7 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
         examples: &example,
         recipe: &recipe,
     };
-    let result = job.train(&schedule, parameters, |step| work.loss(step * schedule.batch_size))?;
+    let result = job.train(&schedule, parameters, |examples| work.loss(examples))?;
     let part = |prefix: &str| -> BTreeMap<String, Tensor> {
         let own = result
             .iter()

@@ -40,13 +40,8 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     let (_, params) = Params::fresh(schedule.seed, &Device::Cpu, |scope| Llama::new(&config, scope))?;
     let params = params.into_trainable()?;
     let model = params.build(|scope| Llama::new(&config, scope))?;
-    let work = LanguagePretraining {
-        model: &model,
-        tokenizer: &tokenizer,
-        examples: &example,
-        batch_size: schedule.batch_size,
-    };
-    let result = job.train(&schedule, params.trainable(), |step| work.loss(step * schedule.batch_size))?;
+    let work = LanguagePretraining { model: &model, tokenizer: &tokenizer, examples: &example };
+    let result = job.train(&schedule, params.trainable(), |examples| work.loss(examples))?;
     save_causal_lm(&folder, &config, &Params::new("pretrained", result, &Device::Cpu), DType::F16)?;
     job.ctx.output.line(folder.display())
 }

@@ -8,6 +8,7 @@ use super::{Context, Failure, Outcome, signal};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use votive_model::files;
 use votive_playground::image::Picture;
@@ -70,7 +71,7 @@ impl Job<'_> {
         &self,
         schedule: &Schedule,
         parameters: Vec<(String, Tensor)>,
-        loss: impl FnMut(u64) -> votive_train::Result<Tensor>,
+        loss: impl Fn(Range<u64>) -> votive_train::Result<Tensor> + Sync,
     ) -> Outcome<BTreeMap<String, Tensor>> {
         let count: usize = parameters.iter().map(|(_, tensor)| tensor.elem_count()).sum();
         self.ctx.output.note(format!("{count} parameters, {} steps", schedule.steps));

@@ -1,7 +1,9 @@
 //! The folder of a Stable Diffusion model, as diffusers' `StableDiffusionPipeline` reads and writes it.
 
+use super::clip::ClipTextModel;
 use super::clip_config::ClipTextConfig;
 use super::unet_config::UNetConfig;
+use super::vae::AutoencoderKl;
 use super::vae_config::VaeConfig;
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
@@ -172,6 +174,14 @@ impl StableDiffusionFolder {
         self.root.join("tokenizer")
     }
 
+    /// Copies the tokenizer's files.
+    ///
+    /// # Errors
+    /// If one cannot be read or written.
+    pub fn copy_tokenizer(&self, target: &Path) -> Result<()> {
+        copy_files(&self.tokenizer(), target)
+    }
+
     /// Reads the parameters of one network.
     ///
     /// # Errors
@@ -182,6 +192,24 @@ impl StableDiffusionFolder {
         // A table 0, 1, 2, … that older versions of transformers saved; it is no parameter.
         tensors.retain(|name, _| !name.ends_with("embeddings.position_ids"));
         Ok(Params::new(&folder.display().to_string(), tensors, device))
+    }
+
+    /// Reads the text encoder, without gradients.
+    ///
+    /// # Errors
+    /// If its weights are missing, malformed or do not fit its configuration.
+    pub fn read_text_encoder(&self, device: &Device) -> Result<ClipTextModel> {
+        let params = self.params(Component::TextEncoder, device)?;
+        params.build(|scope| ClipTextModel::new(scope, &self.text_encoder))
+    }
+
+    /// Reads the autoencoder, without gradients.
+    ///
+    /// # Errors
+    /// If its weights are missing, malformed or do not fit its configuration.
+    pub fn read_vae(&self, device: &Device) -> Result<AutoencoderKl> {
+        let params = self.params(Component::Vae, device)?;
+        params.build(|scope| AutoencoderKl::new(scope, &self.vae))
     }
 
     /// Writes the folder of the same pipeline with another U-Net of the same shape. The other parts are copied.

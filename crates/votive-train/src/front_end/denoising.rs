@@ -12,9 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
 use votive_diffusion::{NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy};
-use votive_model::stable_diffusion::{
-    AutoencoderKl, ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel,
-};
+use votive_model::stable_diffusion::{ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel};
 use votive_model::{Denoiser, Lora, LoraFormat, Params};
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
@@ -119,8 +117,7 @@ impl DenoisingFrontEnd {
         prompts: &Prompts,
         progress: impl Fn(usize, usize),
     ) -> Result<Vec<EncodedPair>> {
-        let params = self.folder.params(Component::Vae, &self.device)?;
-        let vae = params.build(|scope| AutoencoderKl::new(scope, self.folder.vae_config()))?;
+        let vae = self.folder.read_vae(&self.device)?;
         let loader = ImageLoader::new(self.settings.resolution);
         let mut encoded = Vec::with_capacity(pairs.len());
         for (chunk, group) in pairs.chunks(ENCODE_BATCH / 2).enumerate() {
@@ -198,8 +195,7 @@ impl Prompts {
     fn open(folder: &StableDiffusionFolder, device: &Device) -> Result<Self> {
         let tokenizer = ClipTokenizer::load(&folder.tokenizer())?;
         tokenizer.check_model_vocabulary(folder.text_encoder_config().vocab_size)?;
-        let params = folder.params(Component::TextEncoder, device)?;
-        let encoder = params.build(|scope| ClipTextModel::new(scope, folder.text_encoder_config()))?;
+        let encoder = folder.read_text_encoder(device)?;
         Ok(Self { tokenizer, encoder, device: device.clone() })
     }
 

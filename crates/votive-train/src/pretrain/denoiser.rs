@@ -3,6 +3,7 @@
 use super::Examples;
 use crate::error::Result;
 use candle_core::{Device, Tensor};
+use std::ops::Range;
 use votive_data::ClipTokenizer;
 use votive_diffusion::NoiseSchedule;
 use votive_model::Denoiser;
@@ -12,8 +13,6 @@ use votive_tensor::random::{Draws, Stream};
 /// Numbers of the loss.
 #[derive(Clone, Debug)]
 pub struct DenoiserRecipe {
-    /// Examples per step.
-    pub batch_size: u64,
     /// Share of captions that are emptied, for classifier-free guidance.
     pub caption_dropout: f64,
     /// γ of the min-SNR weights (Hang et al., arXiv:2303.09556).
@@ -43,15 +42,15 @@ pub struct DenoiserPretraining<'a> {
 }
 
 impl DenoiserPretraining<'_> {
-    /// The loss on the examples `first .. first + batch_size`.
+    /// The loss on some of the examples.
     ///
     /// # Errors
     /// Those of the networks.
-    pub fn loss(&self, first: u64) -> Result<Tensor> {
+    pub fn loss(&self, examples: Range<u64>) -> Result<Tensor> {
         let recipe = self.recipe;
-        let n = recipe.batch_size as usize;
+        let n = (examples.end - examples.start) as usize;
         let (mut ids, mut pixels, mut timesteps) = (Vec::new(), Vec::new(), Vec::new());
-        for index in first..first + recipe.batch_size {
+        for index in examples.clone() {
             let (caption, image) = (self.examples)(index);
             let dropped =
                 Draws::new(recipe.seed, Stream::CaptionDropout, index, 0).chance(recipe.caption_dropout);
@@ -64,7 +63,11 @@ impl DenoiserPretraining<'_> {
         }
         let images = Tensor::from_vec(pixels, (n, 3, recipe.side, recipe.side), &Device::Cpu)?;
         let latents = (self.vae.encode(&images)?.mean * self.vae.config().scaling_factor)?.detach();
-        let noise = Draws::new(recipe.seed, Stream::Noise, first, 0).normals(latents.elem_count());
+        // Drawn for each example by its number, so that a share of a batch sees what the whole batch would.
+        let size = latents.elem_count() / n;
+        let noise: Vec<f32> = examples
+            .flat_map(|index| Draws::new(recipe.seed, Stream::Noise, index, 0).normals(size))
+            .collect();
         let noise = Tensor::from_vec(noise, latents.shape(), &Device::Cpu)?;
         let embeds = self.text_encoder.forward(&Tensor::from_vec(
             ids,

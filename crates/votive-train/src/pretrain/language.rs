@@ -3,6 +3,7 @@
 use super::Examples;
 use crate::error::Result;
 use candle_core::Tensor;
+use std::ops::Range;
 use votive_data::TextTokenizer;
 use votive_model::{CausalLm, TokenBatch};
 
@@ -14,19 +15,17 @@ pub struct LanguagePretraining<'a> {
     pub tokenizer: &'a TextTokenizer,
     /// The examples by index.
     pub examples: &'a Examples<String>,
-    /// Examples per step.
-    pub batch_size: u64,
 }
 
 impl LanguagePretraining<'_> {
-    /// Mean loss in nats per answer token of the examples `first .. first + batch_size`.
+    /// Mean loss in nats per answer token of some examples.
     ///
     /// # Errors
     /// If an example cannot be tokenized or is too long for the model.
-    pub fn loss(&self, first: u64) -> Result<Tensor> {
+    pub fn loss(&self, examples: Range<u64>) -> Result<Tensor> {
         let eos = self.tokenizer.eos_id()?;
         let (mut rows, mut wanted) = (Vec::new(), Vec::new());
-        for index in first..first + self.batch_size {
+        for index in examples {
             let (prompt, answer) = (self.examples)(index);
             let mut ids = self.tokenizer.encode(&prompt, true)?;
             let start = ids.len();

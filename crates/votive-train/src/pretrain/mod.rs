@@ -19,7 +19,9 @@ use crate::gradients::Gradients;
 use crate::optimizer::{AdamW, AdamWConfig, LrSchedule};
 use crate::recipe::Resolver;
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use votive_model::files;
@@ -35,6 +37,9 @@ pub struct Schedule {
     pub steps: u64,
     /// Examples per step.
     pub batch_size: u64,
+    /// Equal parts of the batch whose gradients are computed at the same time, each mostly by one core: small
+    /// networks have no operation that is worth sharing.
+    pub shards: u64,
     /// Highest learning rate.
     pub lr: f64,
     /// How it moves.
@@ -58,6 +63,14 @@ impl Schedule {
     pub fn resolve(r: &mut Resolver) -> Self {
         let steps = r.whole("train.steps", 1, None, "Optimizer steps.");
         let steps = r.require("train.steps", steps).unwrap_or(1);
+        let batch_size =
+            r.whole("train.batch_size", 1, Some(32), "Examples per optimizer step.").unwrap_or(32);
+        let shards = r
+            .whole("train.shards", 1, Some(1), "Equal parts of a batch that are computed at the same time.")
+            .unwrap_or(1);
+        if !batch_size.is_multiple_of(shards) {
+            r.mistake("train.shards", &format!("{batch_size} examples cannot be shared evenly by {shards}"));
+        }
         let shape = r.choice(
             "optimizer.schedule",
             &["constant", "linear", "cosine"],
@@ -66,9 +79,8 @@ impl Schedule {
         );
         Self {
             steps,
-            batch_size: r
-                .whole("train.batch_size", 1, Some(32), "Examples per optimizer step.")
-                .unwrap_or(32),
+            batch_size,
+            shards,
             lr: r.float("optimizer.lr", 0.0, Some(1e-3), "Highest learning rate.").unwrap_or(1e-3),
             shape: match shape.as_str() {
                 "constant" => LrSchedule::Constant,
@@ -118,7 +130,6 @@ pub struct Progress {
 pub struct Trainer {
     schedule: Schedule,
     parameters: Vec<(String, Tensor)>,
-    recorder: Recorder,
     optimizer: AdamW,
     average: BTreeMap<String, Tensor>,
 }
@@ -129,9 +140,8 @@ impl Trainer {
     /// # Errors
     /// If a checkpoint cannot be read or has other parameters.
     pub fn start(schedule: Schedule, parameters: Vec<(String, Tensor)>, folder: &Path) -> Result<Self> {
-        let recorder = Recorder::new(parameters.iter().map(|(_, tensor)| tensor.clone()).collect());
         let optimizer = AdamW::new(schedule.adamw.clone());
-        let mut trainer = Self { schedule, parameters, recorder, optimizer, average: BTreeMap::new() };
+        let mut trainer = Self { schedule, parameters, optimizer, average: BTreeMap::new() };
         match checkpoint::newest(folder)?.0 {
             Some(found) => trainer.restore(&found)?,
             None if trainer.schedule.ema > 0.0 => {
@@ -167,7 +177,8 @@ impl Trainer {
         self.optimizer.steps()
     }
 
-    /// Trains to the end of the schedule; `loss` is called with the step, counted from 0.
+    /// Trains to the end of the schedule; `loss` is called with the numbers of examples, which
+    /// count from 0 and are used once.
     ///
     /// # Errors
     /// If a loss or gradient is not finite, a checkpoint cannot be written, or `stop` was set (everything is saved).
@@ -175,13 +186,12 @@ impl Trainer {
         &mut self,
         folder: &Path,
         stop: &AtomicBool,
-        mut loss: impl FnMut(u64) -> Result<Tensor>,
+        loss: impl Fn(Range<u64>) -> Result<Tensor> + Sync,
         mut report: impl FnMut(&Progress),
     ) -> Result<()> {
         while self.step() < self.schedule.steps {
             let step = self.step();
-            let loss = loss(step)?;
-            let value = f64::from(loss.to_scalar::<f32>()?);
+            let (value, mut gradients) = self.differentiate(step, &loss)?;
             if !value.is_finite() {
                 return Err(TrainError::NotFinite {
                     step,
@@ -189,8 +199,6 @@ impl Trainer {
                     place: "the whole batch".to_owned(),
                 });
             }
-            let mut gradients = Gradients::default();
-            gradients.accumulate(&loss, &self.parameters, &self.recorder)?;
             if step == 0 {
                 gradients.require_all(&self.parameters, step)?;
             }
@@ -213,6 +221,32 @@ impl Trainer {
             }
         }
         Ok(())
+    }
+
+    /// The loss of a step, and its gradients.
+    fn differentiate(
+        &self,
+        step: u64,
+        loss: &(impl Fn(Range<u64>) -> Result<Tensor> + Sync),
+    ) -> Result<(f64, Gradients)> {
+        let Schedule { batch_size, shards, .. } = self.schedule;
+        let size = batch_size / shards;
+        let trainable: Vec<Tensor> = self.parameters.iter().map(|(_, tensor)| tensor.clone()).collect();
+        let shard = |index: u64| {
+            let first = step * batch_size + index * size;
+            let loss = (loss(first..first + size)? / shards as f64)?;
+            let mut gradients = Gradients::default();
+            gradients.accumulate(&loss, &self.parameters, &Recorder::new(trainable.clone()))?;
+            Ok((f64::from(loss.to_scalar::<f32>()?), gradients))
+        };
+        let parts = (0..shards).into_par_iter().map(shard).collect::<Result<Vec<_>>>()?;
+        // Summed in the order of the shards, whichever was ready first.
+        let mut sum = (0.0, Gradients::default());
+        for (loss, gradients) in parts {
+            sum.0 += loss;
+            sum.1.add(gradients)?;
+        }
+        Ok(sum)
     }
 
     fn update_average(&mut self, step: u64) -> Result<()> {

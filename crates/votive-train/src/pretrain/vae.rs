@@ -4,6 +4,7 @@ use super::Examples;
 use crate::error::Result;
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use votive_model::stable_diffusion::AutoencoderKl;
 use votive_tensor::random::{Draws, Stream};
 
@@ -15,8 +16,6 @@ pub struct VaePretraining<'a> {
     pub examples: &'a Examples<Vec<f32>>,
     /// Pixels along a side.
     pub side: usize,
-    /// Images per step.
-    pub batch_size: u64,
     /// Seed of the posterior's draws.
     pub seed: u64,
     /// Weight of pixels that differ from the image's corner; the rest has weight 1.
@@ -26,12 +25,13 @@ pub struct VaePretraining<'a> {
 }
 
 impl VaePretraining<'_> {
-    /// The loss on the images `first .. first + batch_size`.
+    /// The loss on some of the images.
     ///
     /// # Errors
     /// Those of the network.
-    pub fn loss(&self, first: u64) -> Result<Tensor> {
-        let (images, weights) = self.batch(first)?;
+    pub fn loss(&self, examples: Range<u64>) -> Result<Tensor> {
+        let first = examples.start;
+        let (images, weights) = self.batch(examples)?;
         let posterior = self.vae.encode(&images)?;
         let shape = posterior.mean.dims().to_vec();
         let noise = Draws::new(self.seed, Stream::Posterior, first, 0).normals(posterior.mean.elem_count());
@@ -44,10 +44,11 @@ impl VaePretraining<'_> {
         Ok((pixels + (posterior.divergence()?.sum_all()? * (self.divergence_weight / latents))?)?)
     }
 
-    fn batch(&self, first: u64) -> Result<(Tensor, Tensor)> {
+    fn batch(&self, examples: Range<u64>) -> Result<(Tensor, Tensor)> {
         let (mut images, mut weights) = (Vec::new(), Vec::new());
         let plane = self.side * self.side;
-        for index in first..first + self.batch_size {
+        let n = (examples.end - examples.start) as usize;
+        for index in examples {
             let (_, pixels) = (self.examples)(index);
             let is_object =
                 |at: usize| (0..3).any(|c| (pixels[c * plane + at] - pixels[c * plane]).abs() > 0.1);
@@ -56,7 +57,7 @@ impl VaePretraining<'_> {
             (0..3).for_each(|_| weights.extend_from_slice(&weight));
             images.extend(pixels);
         }
-        let shape = (self.batch_size as usize, 3, self.side, self.side);
+        let shape = (n, 3, self.side, self.side);
         Ok((Tensor::from_vec(images, shape, &Device::Cpu)?, Tensor::from_vec(weights, shape, &Device::Cpu)?))
     }
 }
