@@ -99,13 +99,27 @@ impl NoiseSchedule {
     /// # Errors
     /// [`DiffusionError::Timestep`] outside the schedule.
     pub fn min_snr_weight(&self, timestep: usize, gamma: f64) -> Result<f64> {
+        self.bounded_snr_weight(timestep, (0.0, gamma))
+    }
+
+    /// The weight of the squared error in what the model predicts that gives the squared error in z₀ the weight SNR,
+    /// but at least `least` and at most `most`.
+    ///
+    /// `least = 0` is min-SNR-γ with γ = `most`; `least = 1` the truncated SNR of Salimans & Ho (arXiv:2202.00512,
+    /// section 4), under which a picture's composition, which is decided where SNR is small, counts for more.
+    /// Infinite for ε where SNR = 0, if `least` is not 0.
+    ///
+    /// # Errors
+    /// [`DiffusionError::Timestep`] outside the schedule.
+    pub fn bounded_snr_weight(&self, timestep: usize, (least, most): (f64, f64)) -> Result<f64> {
         let snr = self.snr(timestep)?;
+        let bounded = snr.max(least).min(most);
         Ok(match self.prediction_type {
             // The limit where SNR = 0, so that a schedule with zero terminal SNR does not divide by zero.
-            PredictionType::Epsilon if snr <= gamma => 1.0,
-            PredictionType::Epsilon => gamma / snr,
-            PredictionType::VPrediction => snr.min(gamma) / (snr + 1.0),
-            PredictionType::Sample => snr.min(gamma),
+            PredictionType::Epsilon if bounded == snr => 1.0,
+            PredictionType::Epsilon => bounded / snr,
+            PredictionType::VPrediction => bounded / (snr + 1.0),
+            PredictionType::Sample => bounded,
         })
     }
 
@@ -325,6 +339,10 @@ mod tests {
             check(f64::from(sigmas[t]), sigma, 1e-4);
             check(epsilon.min_snr_weight(t, 5.0).unwrap(), of_epsilon, 1e-4);
             check(velocity.min_snr_weight(t, 5.0).unwrap(), of_velocity, 1e-4);
+            // The same weight of the error in z₀, whatever is predicted: ε's error is √SNR times it, v's √(SNR+1).
+            let of_latents = snr.clamp(1.0, 5.0);
+            check(epsilon.bounded_snr_weight(t, (1.0, 5.0)).unwrap() * snr, of_latents, 1e-4);
+            check(velocity.bounded_snr_weight(t, (1.0, 5.0)).unwrap() * (snr + 1.0), of_latents, 1e-4);
         }
         let first_below_5 = (0..1000).find(|t| epsilon.snr(*t).unwrap() < 5.0);
         assert_eq!(first_below_5, Some(147));

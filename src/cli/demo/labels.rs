@@ -11,6 +11,9 @@ pub(super) struct Label {
     pub(super) rejected: usize,
 }
 
+/// Differences in utility below this are ties: a shade of blur between two right pictures says nothing.
+const LEAST_DIFFERENCE: f64 = 0.05;
+
 /// Pairs the best with the worst of each prompt's `per_prompt` samples; prompts whose samples are equally good give
 /// none. `graded` holds the samples of prompt 0 first, then those of prompt 1, and so on.
 pub(super) fn best_against_worst(
@@ -31,7 +34,7 @@ pub(super) fn best_against_worst(
                 worst = i;
             }
         }
-        if samples[best].utility > samples[worst].utility {
+        if samples[best].utility - samples[worst].utility >= LEAST_DIFFERENCE {
             let flip = Draws::new(seed, Stream::LabelFlip, 0, prompt as u64).chance(flipped);
             let (chosen, rejected) = if flip { (worst, best) } else { (best, worst) };
             labels.push(Label { prompt, chosen, rejected });

@@ -34,7 +34,8 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
         )
         .map(PathBuf::from);
     let dropout = r.float("data.caption_dropout", 0.0, Some(0.1), "Share of captions that are emptied.");
-    let gamma = r.float("loss.min_snr_gamma", 0.0, Some(5.0), "γ of the min-SNR weights.");
+    let floor = r.float("loss.snr_floor", 0.0, Some(0.0), "Least weight of the error in z₀, which is SNR above.");
+    let gamma = r.float("loss.min_snr_gamma", 0.0, Some(5.0), "Largest weight of the error in z₀.");
     let schedule = Schedule::resolve(&mut r);
     job.settle(r)?;
     let vae_folder = vae.clone();
@@ -87,7 +88,7 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     let (denoiser, text_encoder) = (build_unet(&unet)?, build_text(&text)?);
     let recipe = DenoiserRecipe {
         caption_dropout: dropout.unwrap_or(0.1),
-        min_snr_gamma: gamma.unwrap_or(5.0),
+        snr_bounds: (floor.unwrap_or(0.0), gamma.unwrap_or(5.0)),
         seed,
         side: vae_config.sample_size,
     };

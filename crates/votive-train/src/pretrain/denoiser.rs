@@ -15,8 +15,9 @@ use votive_tensor::random::{Draws, Stream};
 pub struct DenoiserRecipe {
     /// Share of captions that are emptied, for classifier-free guidance.
     pub caption_dropout: f64,
-    /// γ of the min-SNR weights (Hang et al., arXiv:2303.09556).
-    pub min_snr_gamma: f64,
+    /// Bounds of the weight of the error in z₀, which is SNR between them. The upper one is γ of min-SNR (Hang et al.,
+    /// arXiv:2303.09556); the lower one is 0 there and 1 in the truncated SNR of Salimans & Ho (arXiv:2202.00512).
+    pub snr_bounds: (f64, f64),
     /// Seed of noise, timesteps and dropped captions.
     pub seed: u64,
     /// Pixels along a side.
@@ -80,7 +81,7 @@ impl DenoiserPretraining<'_> {
         let error =
             (self.denoiser.predict(&noisy, &times, &embeds)? - target)?.sqr()?.flatten_from(1)?.mean(1)?;
         let weights =
-            timesteps.iter().map(|t| Ok(self.schedule.min_snr_weight(*t, recipe.min_snr_gamma)? as f32));
+            timesteps.iter().map(|t| Ok(self.schedule.bounded_snr_weight(*t, recipe.snr_bounds)? as f32));
         let weights = Tensor::from_vec(weights.collect::<Result<Vec<f32>>>()?, n, &Device::Cpu)?;
         Ok(error.mul(&weights)?.mean_all()?)
     }
