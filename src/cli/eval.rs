@@ -2,7 +2,7 @@
 
 use super::image_model::ImageModel;
 use super::text_model::TextModel;
-use super::world::{Decoding, Sampling, answer, draw};
+use super::world::{CFG, Decoding, STEPS, Sampling, answer, draw};
 use super::{Context, Outcome};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -39,10 +39,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "T", default_value_t = 0.7)]
     temperature: f64,
     /// Calls of the U-Net per image.
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = STEPS)]
     steps: usize,
     /// Scale of classifier-free guidance.
-    #[arg(long, value_name = "S", default_value_t = 4.0)]
+    #[arg(long, value_name = "S", default_value_t = CFG)]
     cfg: f64,
 }
 

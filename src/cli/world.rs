@@ -5,7 +5,9 @@ use super::text_model::TextModel;
 use super::{Context, Outcome, signal};
 use candle_core::Tensor;
 use image::RgbImage;
+use rayon::prelude::*;
 use serde::Serialize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use votive_diffusion::{Guidance, SamplerKind, StepNoise, initial_latents, sample};
 use votive_model::{GenerateOptions, generate};
 use votive_playground::image::Picture;
@@ -18,6 +20,13 @@ pub(crate) struct Decoding {
     /// Seed of the draws.
     pub(crate) seed: u64,
 }
+
+/// DDIM steps of a picture of the playground.
+pub(crate) const STEPS: usize = 10;
+
+/// Guidance of pictures of the playground: enough to draw what the caption says, not so much that the flaws the model
+/// learnt from its data, which alignment is to remove, are hidden.
+pub(crate) const CFG: f64 = 1.5;
 
 /// How pictures are sampled.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -36,6 +45,32 @@ const MAX_NEW_TOKENS: usize = 64;
 /// Prompts that go through a model at a time.
 const BATCH: usize = 32;
 
+/// Does the work of all batches, in order; on the CPU several at a time, because small networks have no operation that
+/// is worth sharing between cores.
+fn in_batches<T: Send>(
+    (what, unit): (&'static str, &'static str),
+    prompts: &[String],
+    ctx: &Context,
+    work: impl Fn(usize, &[String]) -> Outcome<Vec<T>> + Sync,
+) -> Outcome<Vec<T>> {
+    let progress = ctx.output.progress(what, unit, prompts.len() as u64);
+    let done = AtomicU64::new(0);
+    let one = |(index, batch): (usize, &[String])| {
+        signal::go_on()?;
+        let made = work(index * BATCH, batch)?;
+        let before = done.fetch_add(made.len() as u64, Ordering::Relaxed);
+        progress.set(before + made.len() as u64);
+        Ok(made)
+    };
+    let batches: Outcome<Vec<Vec<T>>> = if ctx.device()?.is_cpu() {
+        prompts.par_chunks(BATCH).enumerate().map(one).collect()
+    } else {
+        prompts.chunks(BATCH).enumerate().map(one).collect()
+    };
+    progress.finish();
+    Ok(batches?.into_iter().flatten().collect())
+}
+
 /// The models' answers to instructions, in their order.
 pub(crate) fn answer(
     model: &TextModel,
@@ -43,14 +78,11 @@ pub(crate) fn answer(
     decoding: Decoding,
     ctx: &Context,
 ) -> Outcome<Vec<String>> {
-    let progress = ctx.output.progress("answering", "prompts", prompts.len() as u64);
-    let mut answers = Vec::with_capacity(prompts.len());
-    for chunk in prompts.chunks(BATCH) {
-        signal::go_on()?;
+    in_batches(("answering", "prompts"), prompts, ctx, |first, batch| {
         let encode = |prompt: &String| model.tokenizer.encode(&as_prompt(prompt), true);
-        let ids = chunk.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        let ids = batch.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let options = GenerateOptions {
-            first_sample: answers.len() as u64,
+            first_sample: first as u64,
             ..GenerateOptions::sampled(
                 MAX_NEW_TOKENS,
                 model.tokenizer.stop_ids().to_vec(),
@@ -58,19 +90,16 @@ pub(crate) fn answer(
                 decoding.seed,
             )
         };
-        for completion in generate(&model.network, &ids, &options)? {
-            // An answer that does not end is no answer.
-            let text = if completion.finished {
-                model.tokenizer.decode(&completion.token_ids, true)?
-            } else {
-                String::new()
-            };
-            answers.push(text);
-        }
-        progress.set(answers.len() as u64);
-    }
-    progress.finish();
-    Ok(answers)
+        let completions = generate(&model.network, &ids, &options)?;
+        completions
+            .into_iter()
+            .map(|completion| match completion.finished {
+                true => Ok(model.tokenizer.decode(&completion.token_ids, true)?),
+                // An answer that does not end is no answer.
+                false => Ok(String::new()),
+            })
+            .collect()
+    })
 }
 
 /// The form in which the embedded language model reads an instruction: a line of its own.
@@ -85,25 +114,19 @@ pub(crate) fn draw(
     sampling: Sampling,
     ctx: &Context,
 ) -> Outcome<Vec<Picture>> {
-    let progress = ctx.output.progress("drawing", "images", captions.len() as u64);
     let shape = model.latent_shape(model.native_size())?;
     let empty = model.embed(&[String::new()], &ctx.output)?;
     let network = as_network(&model.unet);
-    let mut pictures = Vec::with_capacity(captions.len());
-    for chunk in captions.chunks(BATCH) {
-        signal::go_on()?;
-        let first = sampling.seed + pictures.len() as u64;
-        let seeds: Vec<u64> = (first..first + chunk.len() as u64).collect();
+    in_batches(("drawing", "images"), captions, ctx, |start, batch| {
+        let first = sampling.seed + start as u64;
+        let seeds: Vec<u64> = (first..first + batch.len() as u64).collect();
         let latents: Tensor = initial_latents(&seeds, shape, empty.device())?;
-        let prompts = model.embed(chunk, &ctx.output)?;
+        let prompts = model.embed(batch, &ctx.output)?;
         let mut sampler = SamplerKind::Ddim.build(&model.scheduler, sampling.steps)?;
         let guidance = Guidance::new(&network, &prompts, &empty, sampling.cfg)?;
         let latents = sample(sampler.as_mut(), &guidance, &latents, &StepNoise::Seeded(seeds), |_, _| {})?;
-        pictures.extend(model.decode(&latents)?.into_iter().map(to_picture));
-        progress.set(pictures.len() as u64);
-    }
-    progress.finish();
-    Ok(pictures)
+        Ok(model.decode(&latents)?.into_iter().map(to_picture).collect())
+    })
 }
 
 fn to_picture(image: RgbImage) -> Picture {

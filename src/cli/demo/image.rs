@@ -1,7 +1,7 @@
 //! The demo's Stable Diffusion model.
 
 use super::super::image_model::ImageModel;
-use super::super::world::{Sampling, draw};
+use super::super::world::{CFG, STEPS, Sampling, draw};
 use super::super::{Failure, Outcome};
 use super::labels::best_against_worst;
 use super::{FLIPPED, Setting, align, report};
@@ -16,12 +16,10 @@ use votive_playground::image::{Picture, prompts};
 
 /// The recipe, as it is shipped.
 const RECIPE: &str = include_str!("../../../examples/recipes/image/dpo.toml");
-const TRAINING_PROMPTS: usize = 1000;
+const TRAINING_PROMPTS: usize = 1500;
 const SAMPLES_PER_PROMPT: usize = 4;
 /// All captions that are kept for testing, if there are no more.
 const TEST_PROMPTS: usize = 340;
-const STEPS: usize = 10;
-const CFG: f64 = 4.0;
 
 pub(super) fn run(setting: &Setting) -> Outcome<ModalityReport> {
     let ctx = setting.ctx;
