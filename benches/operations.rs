@@ -4,6 +4,7 @@
 //! tokens of width 512) and of a Diffusion-DPO step of a U-Net of 25.4 M (8 latents of 32×32). Matrix-like work is
 //! counted in floating-point operations ("items"), the rest in the bytes of its arguments and result, each moved once:
 //! no program can do with less.
+#![expect(clippy::disallowed_methods, reason = "what the program must not use is what it is compared with")]
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use divan::Bencher;

@@ -34,7 +34,8 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
         )
         .map(PathBuf::from);
     let dropout = r.float("data.caption_dropout", 0.0, Some(0.1), "Share of captions that are emptied.");
-    let floor = r.float("loss.snr_floor", 0.0, Some(0.0), "Least weight of the error in z₀, which is SNR above.");
+    let floor =
+        r.float("loss.snr_floor", 0.0, Some(0.0), "Least weight of the error in z₀, which is SNR above.");
     let gamma = r.float("loss.min_snr_gamma", 0.0, Some(5.0), "Largest weight of the error in z₀.");
     let schedule = Schedule::resolve(&mut r);
     job.settle(r)?;

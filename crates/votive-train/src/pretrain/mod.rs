@@ -290,3 +290,69 @@ impl Trainer {
         named.collect()
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use candle_core::Var;
+
+    fn schedule(shards: u64) -> Schedule {
+        Schedule {
+            steps: 6,
+            batch_size: 8,
+            shards,
+            lr: 0.05,
+            shape: LrSchedule::Cosine,
+            warmup_steps: 2,
+            adamw: AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.01 },
+            max_grad_norm: 1.0,
+            ema: 0.9,
+            seed: 0,
+            save_every: 2,
+        }
+    }
+
+    /// Trains a line through some points until `stop_at`, and gives its two numbers and their averages.
+    fn train(shards: u64, folder: &Path, stop_at: u64) -> Vec<f32> {
+        let parameters = ["slope", "offset"]
+            .map(|name| (name.to_owned(), Var::new(&[0.5f32], &Device::Cpu).unwrap().into_inner()));
+        let (slope, offset) = (parameters[0].1.clone(), parameters[1].1.clone());
+        let mut trainer = Trainer::start(schedule(shards), parameters.to_vec(), folder).unwrap();
+        let loss = |examples: Range<u64>| {
+            let at = examples.map(|i| (i % 7) as f32).collect::<Vec<_>>();
+            let x = Tensor::new(at, &Device::Cpu)?;
+            let wanted = ((&x * 2.0)? - 1.0)?;
+            Ok((x.broadcast_mul(&slope)?.broadcast_add(&offset)? - wanted)?.sqr()?.mean_all()?)
+        };
+        let stop = AtomicBool::new(false);
+        let stopped = trainer.run(folder, &stop, loss, |progress| {
+            stop.store(progress.step == stop_at, Ordering::Relaxed);
+        });
+        assert_eq!(stopped.is_err(), stop_at > 0, "{stopped:?}");
+        let values = parameters
+            .iter()
+            .map(|(_, tensor)| tensor.detach())
+            .chain(trainer.result().unwrap().into_values());
+        values.map(|tensor| tensor.to_vec1::<f32>().unwrap()[0]).collect()
+    }
+
+    #[test]
+    fn shards_change_nothing_but_rounding() {
+        let run = |shards| train(shards, tempfile::tempdir().unwrap().path(), 0);
+        let whole = run(1);
+        assert!((whole[0] - 0.5).abs() > 0.05, "nothing was learnt: {whole:?}");
+        for shards in [2, 4, 8] {
+            for (one, other) in whole.iter().zip(run(shards)) {
+                assert!((one - other).abs() < 1e-6, "{shards} shards: {one} and {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stopped_run_goes_on_to_the_same_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        train(2, folder.path(), 3);
+        assert_eq!(train(2, folder.path(), 0), train(2, tempfile::tempdir().unwrap().path(), 0));
+    }
+}
