@@ -7,7 +7,6 @@ use candle_core::Tensor;
 use image::RgbImage;
 use rayon::prelude::*;
 use serde::Serialize;
-use std::sync::atomic::{AtomicU64, Ordering};
 use votive_diffusion::{Guidance, SamplerKind, StepNoise, initial_latents, sample};
 use votive_model::{GenerateOptions, generate};
 use votive_playground::image::Picture;
@@ -54,12 +53,10 @@ fn in_batches<T: Send>(
     work: impl Fn(usize, &[String]) -> Outcome<Vec<T>> + Sync,
 ) -> Outcome<Vec<T>> {
     let progress = ctx.output.progress(what, unit, prompts.len() as u64);
-    let done = AtomicU64::new(0);
     let one = |(index, batch): (usize, &[String])| {
         signal::go_on()?;
         let made = work(index * BATCH, batch)?;
-        let before = done.fetch_add(made.len() as u64, Ordering::Relaxed);
-        progress.set(before + made.len() as u64);
+        progress.add(made.len() as u64);
         Ok(made)
     };
     let batches: Outcome<Vec<Vec<T>>> = if ctx.device()?.is_cpu() {
@@ -67,8 +64,9 @@ fn in_batches<T: Send>(
     } else {
         prompts.chunks(BATCH).enumerate().map(one).collect()
     };
+    let made = batches?.into_iter().flatten().collect();
     progress.finish();
-    Ok(batches?.into_iter().flatten().collect())
+    Ok(made)
 }
 
 /// The models' answers to instructions, in their order.

@@ -92,21 +92,12 @@ impl NoiseSchedule {
         Ok(alpha_bar / (1.0 - alpha_bar))
     }
 
-    /// The min-SNR-γ weight of the squared error in what the model predicts (γ is 5 in the paper).
-    ///
-    /// `min(SNR, γ)` over SNR for ε, over SNR + 1 for v, over 1 for z₀.
-    ///
-    /// # Errors
-    /// [`DiffusionError::Timestep`] outside the schedule.
-    pub fn min_snr_weight(&self, timestep: usize, gamma: f64) -> Result<f64> {
-        self.bounded_snr_weight(timestep, (0.0, gamma))
-    }
-
     /// The weight of the squared error in what the model predicts that gives the squared error in z₀ the weight SNR,
     /// but at least `least` and at most `most`.
     ///
-    /// `least = 0` is min-SNR-γ with γ = `most`; `least = 1` the truncated SNR of Salimans & Ho (arXiv:2202.00512,
-    /// section 4), under which a picture's composition, which is decided where SNR is small, counts for more.
+    /// `least = 0` is min-SNR-γ (Hang et al., arXiv:2303.09556) with γ = `most`, 5 in the paper; `least = 1` the
+    /// truncated SNR of Salimans & Ho (arXiv:2202.00512, section 4), under which a picture's composition, which is
+    /// decided where SNR is small, counts for more.
     /// Infinite for ε where SNR = 0, if `least` is not 0.
     ///
     /// # Errors
@@ -337,8 +328,8 @@ mod tests {
             // 1 − ᾱ_0 is 0.00085 with the rounding of a number near 1.
             check(epsilon.snr(t).unwrap(), snr, 1e-4);
             check(f64::from(sigmas[t]), sigma, 1e-4);
-            check(epsilon.min_snr_weight(t, 5.0).unwrap(), of_epsilon, 1e-4);
-            check(velocity.min_snr_weight(t, 5.0).unwrap(), of_velocity, 1e-4);
+            check(epsilon.bounded_snr_weight(t, (0.0, 5.0)).unwrap(), of_epsilon, 1e-4);
+            check(velocity.bounded_snr_weight(t, (0.0, 5.0)).unwrap(), of_velocity, 1e-4);
             // The same weight of the error in z₀, whatever is predicted: ε's error is √SNR times it, v's √(SNR+1).
             let of_latents = snr.clamp(1.0, 5.0);
             check(epsilon.bounded_snr_weight(t, (1.0, 5.0)).unwrap() * snr, of_latents, 1e-4);
@@ -369,7 +360,7 @@ mod tests {
         check(rescaled.alpha_bar(0).unwrap(), 0.99915, 1e-6);
         check(rescaled.alpha_bar(500).unwrap(), 0.241018783, 1e-5);
         assert_eq!(rescaled.alpha_bar(999).unwrap(), 0.0);
-        assert_eq!(rescaled.min_snr_weight(999, 5.0).unwrap(), 1.0);
+        assert_eq!(rescaled.bounded_snr_weight(999, (0.0, 5.0)).unwrap(), 1.0);
         assert_eq!(rescaled.sigmas()[999], 4096.0 * (1.0 - LEAST_ALPHA_BAR).sqrt());
         let one = Tensor::ones((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
         let error = rescaled.clean_latents(&one, &one, &[999]).unwrap_err();
