@@ -19,6 +19,7 @@ mod output;
 mod pretrain;
 mod progress;
 mod prompts;
+mod run_samples;
 mod sample;
 mod score;
 mod signal;

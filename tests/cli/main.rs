@@ -9,6 +9,7 @@ mod image;
 mod methods;
 mod program;
 mod text;
+mod watching;
 
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};

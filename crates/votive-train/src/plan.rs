@@ -1,5 +1,11 @@
 //! The plan of a run: everything resolved, nothing left to decide.
 
+mod watching;
+
+pub use watching::{Drawing, EvalPlan, EvalRows, PromptSource, SamplePlan};
+
+pub(crate) use watching::is_due;
+
 use crate::error::{Result, TrainError};
 use crate::front_end::BetaConvention;
 use crate::optimizer::{AdamWConfig, LrSchedule};
@@ -63,6 +69,10 @@ pub struct Plan {
     pub train: TrainPlan,
     /// Noise and times of a diffusion model; none for a language model.
     pub diffusion: Option<DiffusionPlan>,
+    /// Evaluation of held-out rows; none if nothing is held out.
+    pub eval: Option<EvalPlan>,
+    /// Samples of the model while it is trained; none if the recipe asks for none.
+    pub sample: Option<SamplePlan>,
     settings: Vec<Setting>,
 }
 
@@ -75,6 +85,8 @@ pub struct DataPlan {
     pub rows: RowPolicy,
     /// The order of the rows.
     pub traversal: Traversal,
+    /// Share of the prompts that is held out for evaluation, 0 for none.
+    pub eval_fraction: f64,
 }
 
 /// The optimizer and its learning rate.
@@ -151,6 +163,8 @@ impl Plan {
         let diffusion = (kind == Modality::Image).then(|| diffusion(&mut r));
         let optimizer = optimizer(&mut r, kind);
         let train = train(&mut r, kind);
+        let eval = watching::eval(&mut r, data.eval_fraction, train.save_every);
+        let sample = watching::sample(&mut r, kind, train.save_every);
         if let (Some(objective), ReferenceKind::None) = (&objective, reference)
             && objective.needs().contains(votive_objective::Needs::REFERENCE)
         {
@@ -160,7 +174,19 @@ impl Plan {
         modality?;
         // `finish` has refused a recipe whose objective could not be made.
         let objective = objective.ok_or_else(|| TrainError::Plan("no objective".to_owned()))?;
-        Ok(Self { model, adapter, data, objective, reference, optimizer, train, diffusion, settings })
+        Ok(Self {
+            model,
+            adapter,
+            data,
+            objective,
+            reference,
+            optimizer,
+            train,
+            diffusion,
+            eval,
+            sample,
+            settings,
+        })
     }
 
     /// Every key with its value.
@@ -181,7 +207,9 @@ impl Plan {
 /// # Errors
 /// None that a caller could cause; the questions are asked of an empty recipe.
 pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
-    let mut r = Resolver::parse(Path::new("reference"), "[adapter.lora]\nrank = 8\n", &[])?;
+    // A table that is there and says nothing of its own.
+    let tables = "[adapter.lora]\nrank = 8\n[eval]\nx = 0\n[sample]\nx = 0\n";
+    let mut r = Resolver::parse(Path::new("reference"), tables, &[])?;
     path(&mut r, "model.path", "Folder of the model, in the hub's layout.");
     adapter(&mut r, modality);
     data(&mut r, modality);
@@ -190,7 +218,9 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
         diffusion(&mut r);
     }
     optimizer(&mut r, modality);
-    train(&mut r, modality);
+    let save_every = train(&mut r, modality).save_every;
+    watching::eval(&mut r, 0.0, save_every);
+    watching::sample(&mut r, modality, save_every);
     Ok(r.settings().to_vec())
 }
 
@@ -201,6 +231,14 @@ fn path(r: &mut Resolver, key: &str, doc: &'static str) -> PathBuf {
     let absolute = std::path::absolute(&given).unwrap_or(given);
     r.settle(key, &absolute.to_string_lossy());
     absolute
+}
+
+/// A path that may be left out, made absolute if it is given.
+fn optional_path(r: &mut Resolver, key: &str, doc: &'static str) -> Option<PathBuf> {
+    let given = PathBuf::from(r.string(key, None, doc)?);
+    let absolute = std::path::absolute(&given).unwrap_or(given);
+    r.settle(key, &absolute.to_string_lossy());
+    Some(absolute)
 }
 
 fn adapter(r: &mut Resolver, modality: Modality) -> Option<LoraConfig> {
@@ -263,7 +301,18 @@ fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
     let order =
         r.choice("data.order", &["shuffled", "sequential"], "shuffled", "Order of the rows in an epoch.");
     let traversal = if order == "sequential" { Traversal::Sequential } else { Traversal::Shuffled };
-    DataPlan { path, rows, traversal }
+    let eval_fraction = r
+        .float(
+            "data.eval_fraction",
+            0.0,
+            Some(0.0),
+            "Share of the prompts that is held out for evaluation, picked by their hash; 0 for none.",
+        )
+        .unwrap_or(0.0);
+    if eval_fraction >= 1.0 {
+        r.mistake("data.eval_fraction", "must be below 1, or nothing is left to train on");
+    }
+    DataPlan { path, rows, traversal, eval_fraction }
 }
 
 fn objective(r: &mut Resolver) -> Option<Objective> {

@@ -101,7 +101,8 @@ fn tabulate<F: FrontEnd>(
     batch_size: usize,
     progress: impl Fn(usize, usize),
 ) -> Result<Vec<Vec<f32>>> {
-    let rows: Vec<usize> = (0..front.rows()).collect();
+    let all = front.rows() + front.held_out();
+    let rows: Vec<usize> = (0..all).collect();
     let mut table = Vec::with_capacity(rows.len());
     for rows in rows.chunks(batch_size.max(1)) {
         let samples: Vec<Sample> = rows.iter().map(|row| Sample { row: *row, position: *row }).collect();
@@ -109,7 +110,7 @@ fn tabulate<F: FrontEnd>(
         let logps = front.logps(network, &batch, None)?.to_vec1::<f32>()?;
         let sides = if front.layout(&batch) == Layout::Pairs { 2 } else { 1 };
         table.extend((0..rows.len()).map(|i| (0..sides).map(|side| logps[side * rows.len() + i]).collect()));
-        progress(table.len(), front.rows());
+        progress(table.len(), all);
     }
     Ok(table)
 }

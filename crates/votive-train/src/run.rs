@@ -5,6 +5,10 @@
 //!   ─▶ gate ─▶ clip ─▶ AdamW ─▶ metrics
 //! ```
 
+mod held_out;
+
+pub use held_out::HeldOut;
+
 use crate::error::{Result, TrainError};
 use crate::front_end::{FrontEnd, Layout, Sample};
 use crate::gradients::Gradients;
@@ -32,7 +36,7 @@ pub struct StepMetrics {
     pub learning_rate: f64,
     /// Passes over the data.
     pub epoch: f64,
-    /// Completion tokens (latents, for images) trained on so far.
+    /// Tokens read so far, prompts included and padding not (latents, for images).
     pub num_tokens: u64,
     /// Means over the batch, by name.
     #[serde(flatten)]
@@ -45,7 +49,7 @@ pub struct Resumed {
     pub params: Params,
     /// The optimizer with its moments and steps.
     pub optimizer: AdamW,
-    /// Completion tokens (latents, for images) trained on so far.
+    /// Tokens read so far (latents, for images).
     pub num_tokens: u64,
 }
 
@@ -83,7 +87,7 @@ pub struct Evaluation {
     pub loss: f64,
     /// Means over the batch, by name.
     pub means: BTreeMap<&'static str, f64>,
-    /// Completion tokens, or latents.
+    /// Tokens, or latents.
     pub units: usize,
 }
 
@@ -138,6 +142,12 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         &self.params
     }
 
+    /// Where the rows come from.
+    #[must_use]
+    pub fn front(&self) -> &'a F {
+        self.front
+    }
+
     /// The policy's network.
     #[must_use]
     pub fn policy(&self) -> &F::Network {
@@ -156,7 +166,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         self.optimizer.steps()
     }
 
-    /// Completion tokens (latents, for images) trained on so far.
+    /// Tokens read so far, prompts included and padding not (latents, for images).
     #[must_use]
     pub fn num_tokens(&self) -> u64 {
         self.num_tokens
@@ -224,7 +234,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             }
             let per_row = self.per_row_losses(&batch, &policy, reference.as_ref(), kl, &mut sums)?;
             self.require_finite(step, "loss", &per_row, micro)?;
-            sums.units += self.front.trained_units(&batch);
+            sums.units += self.front.tokens(&batch);
             let loss = per_row.sum_all()?;
             sums.loss += f64::from(loss.to_scalar::<f32>()?);
             gradients.accumulate(&(loss / total)?, &self.parameters, &recorder)?;
@@ -265,6 +275,11 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         sums: &mut Sums,
     ) -> Result<Tensor> {
         let lengths = Tensor::new(self.front.lengths(batch), self.device())?;
+        // What no objective reads may be left out of the recipe, and must not change what is logged.
+        if let Some(reference) = reference.filter(|_| self.plan.objective.needs().contains(Needs::REFERENCE))
+        {
+            sums.add_log_ratios(policy, reference, &lengths)?;
+        }
         let layout = self.front.layout(batch);
         match (&self.plan.objective, layout) {
             (Objective::Pair(objective), Layout::Pairs) => {
@@ -321,7 +336,9 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             return Ok(());
         }
         let rows = bad.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        Err(TrainError::NotFinite { step, quantity, place: format!("data row {rows}") })
+        let held_out =
+            if samples.iter().any(|sample| sample.row >= self.front.rows()) { "held-out " } else { "" };
+        Err(TrainError::NotFinite { step, quantity, place: format!("{held_out}data row {rows}") })
     }
 
     fn require_zero_margin(&self, policy: &Tensor, reference: &Tensor, samples: &[Sample]) -> Result<()> {
@@ -378,6 +395,13 @@ impl Sums {
     fn add_logps(&mut self, chosen: &Tensor, rejected: &Tensor) -> Result<()> {
         self.add("logps/chosen", numbers(chosen)?);
         self.add("logps/rejected", numbers(rejected)?);
+        Ok(())
+    }
+
+    /// How far the policy has gone from the reference, whichever way: nats a token, a latent counting as one.
+    fn add_log_ratios(&mut self, policy: &Tensor, reference: &Tensor, lengths: &Tensor) -> Result<()> {
+        let per_token = ((policy.detach() - reference)? / lengths)?;
+        self.add("logratios/abs", numbers(&per_token)?.map(f64::abs));
         Ok(())
     }
 

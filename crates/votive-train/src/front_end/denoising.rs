@@ -59,6 +59,7 @@ pub struct DenoisingFrontEnd {
     settings: DenoisingSettings,
     device: Device,
     pairs: Vec<EncodedPair>,
+    held_out: usize,
     empty_prompt: Tensor,
 }
 
@@ -83,16 +84,17 @@ pub struct DenoisingBatch {
 }
 
 /// Images that go through the autoencoder at a time.
-const ENCODE_BATCH: usize = 16;
+pub(crate) const ENCODE_BATCH: usize = 16;
 
 impl DenoisingFrontEnd {
-    /// Reads a Stable Diffusion folder and encodes the images and prompts of `pairs`, which come from `file`.
+    /// Reads a Stable Diffusion folder and encodes images and prompts: of the pairs that are trained on and of those
+    /// that are held out, each with the file that they come from.
     ///
     /// # Errors
     /// If a file is missing, an image cannot be decoded, or a part is not supported.
     pub fn open(
         folder: &Path,
-        (file, pairs): (&Path, &[ImagePair]),
+        [train, held_out]: [(&Path, &[ImagePair]); 2],
         settings: DenoisingSettings,
         device: &Device,
         progress: impl Fn(usize, usize),
@@ -104,19 +106,35 @@ impl DenoisingFrontEnd {
         let unet = folder.params(Component::UNet, device)?;
         let prompts = Prompts::open(&folder, device)?;
         let empty_prompt = prompts.encode("")?;
-        let mut front =
-            Self { folder, schedule, settings, device: device.clone(), pairs: Vec::new(), empty_prompt };
-        front.pairs = front.encode(file, pairs, &prompts, progress)?;
+        let mut front = Self {
+            folder,
+            schedule,
+            settings,
+            device: device.clone(),
+            pairs: Vec::new(),
+            held_out: 0,
+            empty_prompt,
+        };
+        let all = train.1.len() + held_out.1.len();
+        for source in [train, held_out] {
+            let before = front.pairs.len();
+            let encoded = front.encode(source, before, &prompts, |done| progress(before + done, all))?;
+            front.pairs.extend(encoded);
+        }
+        front.held_out = held_out.1.len();
         Ok((front, unet))
     }
 
     fn encode(
         &self,
-        file: &Path,
-        pairs: &[ImagePair],
+        (file, pairs): (&Path, &[ImagePair]),
+        before: usize,
         prompts: &Prompts,
-        progress: impl Fn(usize, usize),
+        progress: impl Fn(usize),
     ) -> Result<Vec<EncodedPair>> {
+        if pairs.is_empty() {
+            return Ok(Vec::new());
+        }
         let vae = self.folder.read_vae(&self.device)?;
         let loader = ImageLoader::new(self.settings.resolution);
         let mut encoded = Vec::with_capacity(pairs.len());
@@ -130,7 +148,7 @@ impl DenoisingFrontEnd {
             let posterior = vae.encode(&Tensor::stack(&pixels, 0)?)?;
             let shape = posterior.mean.dims()[1..].to_vec();
             let size: usize = shape.iter().product();
-            let first = chunk * (ENCODE_BATCH / 2);
+            let first = before + chunk * (ENCODE_BATCH / 2);
             let noise: Vec<f32> = (0..pixels.len())
                 .flat_map(|i| {
                     let row = (first + i / 2) as u64;
@@ -148,9 +166,27 @@ impl DenoisingFrontEnd {
                     row: pair.row,
                 });
             }
-            progress(encoded.len(), pairs.len());
+            progress(encoded.len());
         }
         Ok(encoded)
+    }
+
+    /// The folder of the model.
+    #[must_use]
+    pub fn folder(&self) -> &StableDiffusionFolder {
+        &self.folder
+    }
+
+    /// Pixels along a side of the images.
+    #[must_use]
+    pub fn resolution(&self) -> usize {
+        self.settings.resolution as usize
+    }
+
+    /// Numbers of a row: those of its two latents, and those of its prompt's embedding.
+    #[must_use]
+    pub fn numbers_a_row(&self) -> (usize, usize) {
+        self.pairs.first().map_or((0, 0), |pair| (2 * pair.chosen.elem_count(), pair.prompt.elem_count()))
     }
 
     /// The batch of given latents, noise, timesteps and prompt embeddings; rows `0..B` chosen, `B..2B` rejected.
@@ -215,7 +251,11 @@ impl FrontEnd for DenoisingFrontEnd {
     }
 
     fn rows(&self) -> usize {
-        self.pairs.len()
+        self.pairs.len() - self.held_out.min(self.pairs.len())
+    }
+
+    fn held_out(&self) -> usize {
+        self.held_out
     }
 
     fn source_row(&self, row: usize) -> usize {
@@ -260,7 +300,7 @@ impl FrontEnd for DenoisingFrontEnd {
         vec![1.0; batch.timesteps.len()]
     }
 
-    fn trained_units(&self, batch: &DenoisingBatch) -> usize {
+    fn tokens(&self, batch: &DenoisingBatch) -> usize {
         batch.timesteps.len()
     }
 

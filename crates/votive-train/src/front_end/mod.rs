@@ -45,8 +45,13 @@ pub trait FrontEnd {
     /// If the parameters don't fit the architecture.
     fn network(&self, params: &Params) -> Result<Self::Network>;
 
-    /// Number of rows that were kept: pairs, or labelled completions.
+    /// Number of rows that are trained on: pairs, or labelled completions.
     fn rows(&self) -> usize;
+
+    /// Number of rows that are held out for evaluation; their indices follow those of the rows that are trained on.
+    fn held_out(&self) -> usize {
+        0
+    }
 
     /// Number of a kept row in its file, counted from 1.
     fn source_row(&self, row: usize) -> usize;
@@ -73,8 +78,8 @@ pub trait FrontEnd {
     /// Length of every sequence as objectives count it, `(R,)`.
     fn lengths(&self, batch: &Self::Batch) -> Vec<f32>;
 
-    /// Tokens (or latents) that a batch trains on.
-    fn trained_units(&self, batch: &Self::Batch) -> usize;
+    /// Tokens of a batch's sequences, prompts included and padding not (latents, for images).
+    fn tokens(&self, batch: &Self::Batch) -> usize;
 
     /// Log-probability of every sequence, `(R,)`.
     ///

@@ -28,6 +28,7 @@ pub struct TextFrontEnd {
     config: LlamaConfig,
     tokenizer: TextTokenizer,
     rows: Rows,
+    held_out: usize,
     max_length: Option<usize>,
 }
 
@@ -60,7 +61,7 @@ impl TextFrontEnd {
         let tokenizer = TextTokenizer::load(folder)?;
         tokenizer.check_model_vocabulary(config.vocab_size)?;
         let rows = Rows::Pairs(Vec::new());
-        Ok((Self { folder: folder.into(), config, tokenizer, rows, max_length: None }, params))
+        Ok((Self { folder: folder.into(), config, tokenizer, rows, held_out: 0, max_length: None }, params))
     }
 
     /// The tokenizer of the folder.
@@ -85,6 +86,41 @@ impl TextFrontEnd {
     #[must_use]
     pub fn with_unpaired(self, examples: Vec<TokenizedUnpaired>, max_length: usize) -> Self {
         Self { rows: Rows::Unpaired(examples), max_length: Some(max_length), ..self }
+    }
+
+    /// The model's configuration.
+    #[must_use]
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Prompt and completion tokens of every sequence, row after row; two sequences a pair.
+    #[must_use]
+    pub fn lengths_in_all(&self) -> Vec<(usize, usize)> {
+        let pair = |row: &TokenizedPair| {
+            [&row.chosen_ids, &row.rejected_ids].map(|completion| (row.prompt_ids.len(), completion.len()))
+        };
+        match &self.rows {
+            Rows::Pairs(rows) => rows.iter().flat_map(pair).collect(),
+            Rows::Unpaired(rows) => {
+                rows.iter().map(|row| (row.prompt_ids.len(), row.completion_ids.len())).collect()
+            }
+        }
+    }
+
+    /// Sequences that a row gives to the network.
+    #[must_use]
+    pub fn sequences_a_row(&self) -> usize {
+        match &self.rows {
+            Rows::Pairs(_) => 2,
+            Rows::Unpaired(_) => 1,
+        }
+    }
+
+    /// Holds the last `rows` rows out for evaluation.
+    #[must_use]
+    pub fn holding_out(self, rows: usize) -> Self {
+        Self { held_out: rows, ..self }
     }
 
     fn pad_id(&self) -> Result<u32> {
@@ -125,10 +161,15 @@ impl FrontEnd for TextFrontEnd {
     }
 
     fn rows(&self) -> usize {
-        match &self.rows {
+        let all = match &self.rows {
             Rows::Pairs(rows) => rows.len(),
             Rows::Unpaired(rows) => rows.len(),
-        }
+        };
+        all - self.held_out.min(all)
+    }
+
+    fn held_out(&self) -> usize {
+        self.held_out
     }
 
     fn source_row(&self, row: usize) -> usize {
@@ -183,8 +224,8 @@ impl FrontEnd for TextFrontEnd {
         batch.tokens.completion_mask.chunks(batch.tokens.width.max(1)).map(count).collect()
     }
 
-    fn trained_units(&self, batch: &TextBatch) -> usize {
-        batch.wanted().count()
+    fn tokens(&self, batch: &TextBatch) -> usize {
+        batch.tokens.lengths.iter().sum()
     }
 
     fn logps(

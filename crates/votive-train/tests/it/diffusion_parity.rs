@@ -42,7 +42,7 @@ impl<'a> GivenBatches<'a> {
         };
         let none = (Path::new("no pairs"), &[][..]);
         let (front, params) =
-            DenoisingFrontEnd::open(&plan.model, none, settings, &Device::Cpu, |_, _| {}).unwrap();
+            DenoisingFrontEnd::open(&plan.model, [none; 2], settings, &Device::Cpu, |_, _| {}).unwrap();
         let params = match &plan.adapter {
             Some(config) => params.with_new_lora(config.clone(), 0).unwrap(),
             None => params.into_trainable().unwrap(),
@@ -100,8 +100,8 @@ impl FrontEnd for GivenBatches<'_> {
         self.front.lengths(batch)
     }
 
-    fn trained_units(&self, batch: &DenoisingBatch) -> usize {
-        self.front.trained_units(batch)
+    fn tokens(&self, batch: &DenoisingBatch) -> usize {
+        self.front.tokens(batch)
     }
 
     fn logps(
