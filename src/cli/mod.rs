@@ -14,8 +14,10 @@ mod gallery;
 mod generate;
 mod image_model;
 mod inspect;
+mod memory;
 mod methods;
 mod output;
+mod plan;
 mod pretrain;
 mod progress;
 mod prompts;
@@ -72,6 +74,7 @@ enum Command {
     Demo(demo::Args),
     Train(train::Args),
     Resume(train::ResumeArgs),
+    Plan(plan::Args),
     Inspect(inspect::Args),
     Generate(generate::Args),
     Sample(sample::Args),
@@ -100,6 +103,7 @@ impl Command {
             Self::Eval(args) => eval::run(args, ctx),
             Self::Resume(args) => train::resume(args, ctx),
             Self::Inspect(args) => inspect::run(args, ctx),
+            Self::Plan(args) => plan::run(args, ctx),
         }
     }
 }

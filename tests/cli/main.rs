@@ -7,6 +7,7 @@ mod bench;
 mod gallery;
 mod image;
 mod methods;
+mod plan;
 mod program;
 mod text;
 mod watching;

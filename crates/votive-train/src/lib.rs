@@ -17,6 +17,7 @@ pub mod front_end;
 pub mod gradients;
 mod history;
 mod lock;
+pub mod memory;
 pub mod optimizer;
 pub mod plan;
 pub mod pretrain;

@@ -51,7 +51,7 @@ fn cpu_seconds() -> f64 {
 }
 
 /// The most memory that the process has held, MiB.
-pub(super) fn peak_rss_mib() -> f64 {
+pub(in crate::cli) fn peak_rss_mib() -> f64 {
     // Linux counts KiB, macOS bytes.
     let unit = if cfg!(target_os = "macos") { 1024.0 * 1024.0 } else { 1024.0 };
     usage().ru_maxrss as f64 / unit

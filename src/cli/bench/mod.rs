@@ -5,6 +5,8 @@ mod laps;
 mod text;
 mod update;
 
+pub(super) use laps::peak_rss_mib;
+
 use crate::cli::{Context, Failure, Outcome};
 use clap::ValueEnum;
 use laps::Laps;

@@ -5,6 +5,7 @@
 mod denoising;
 mod text;
 
+pub(crate) use denoising::ENCODE_BATCH;
 pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, DenoisingSettings};
 pub use text::{TextBatch, TextFrontEnd};
 

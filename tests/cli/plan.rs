@@ -1,0 +1,103 @@
+//! `votive plan`: what it counts exactly, what fits, and a prediction beside a measurement.
+
+use crate::bad_input::Trial;
+use crate::*;
+
+fn plan(recipe: &str, more: &[&str]) -> Value {
+    let args = [&["plan", recipe, "--quiet"], more].concat();
+    let mut found = rows(&args);
+    assert_eq!(found.len(), 1);
+    found.remove(0)
+}
+
+fn part(plan: &Value, name: &str) -> u64 {
+    let parts = plan["memory"]["parts"].as_array().unwrap();
+    parts.iter().find(|part| part["name"] == name).unwrap_or_else(|| panic!("no {name} in {plan}"))["bytes"]
+        .as_u64()
+        .unwrap()
+}
+
+/// Parameters in a model's file.
+fn parameters(model: &str) -> u64 {
+    tensors(&fixture(&format!("{model}/model.safetensors"))).values().map(|t| t.elem_count() as u64).sum()
+}
+
+#[test]
+fn weights_copies_gradients_and_moments_are_counted() {
+    let trial = Trial::text();
+    let recipe = trial.path("recipe.toml");
+    let weights = 4 * parameters("text/llama");
+    let full = plan(&recipe, &[]);
+    assert_eq!(part(&full, "weights"), weights);
+    assert_eq!(part(&full, "copy for the reference"), weights);
+    assert_eq!(part(&full, "gradients"), weights);
+    assert_eq!(part(&full, "moments of the optimizer"), 2 * weights);
+    assert_eq!((&full["trained"]["share"], &full["steps"]), (&json!(1.0), &json!(6)));
+    assert_eq!(full["rows"], json!({"train": 20, "held_out": 0, "read": 20, "dropped": 0}));
+    let sequences = full["lengths"].as_array().unwrap().iter().map(|bin| bin["sequences"].as_u64().unwrap());
+    assert_eq!(sequences.sum::<u64>(), 40);
+    // A sum of gradients waits for the next micro-batch's.
+    let cut = plan(&recipe, &["--set", "train.micro_batch_size=1"]);
+    assert_eq!(part(&cut, "gradients"), 2 * weights);
+    assert!(part(&cut, "activations of the layers") < part(&full, "activations of the layers"));
+
+    let adapter = ["--set", "adapter.lora.rank=2", "--set", "reference.kind=adapter_off"];
+    let lora = plan(&recipe, &adapter);
+    // Two of 32 inputs for q_proj and v_proj of two layers, and their outputs.
+    let trained = lora["trained"]["parameters"].as_u64().unwrap();
+    assert_eq!(part(&lora, "weights"), weights + 4 * trained);
+    assert_eq!((part(&lora, "copy for the reference"), part(&lora, "gradients")), (0, 4 * trained));
+    let modules = lora["trained"]["modules"].as_object().unwrap();
+    assert_eq!(modules.values().map(|count| count.as_u64().unwrap()).sum::<u64>(), trained);
+    assert!(modules.contains_key("model.layers.*.self_attn.q_proj.lora_A.weight"), "{modules:?}");
+}
+
+#[test]
+fn the_largest_micro_batch_that_fits_is_named() {
+    let trial = Trial::text();
+    let recipe = trial.path("recipe.toml");
+    let sizes = ["--set", "train.batch_size=12"];
+    let fitting = |memory: &str| plan(&recipe, &[&sizes, &["--memory", memory][..]].concat())["memory"].clone();
+    assert_eq!(fitting("1GiB")["micro_batch_that_fits"], json!(12));
+    assert_eq!(fitting("1MiB")["micro_batch_that_fits"], Value::Null);
+    // Just what four rows at a time take: six is too much.
+    let four = plan(&recipe, &[&sizes[..], &["--set", "train.micro_batch_size=4"]].concat());
+    let bytes = four["memory"]["peak"].as_u64().unwrap();
+    assert_eq!(fitting(&format!("{bytes}B"))["micro_batch_that_fits"], json!(4));
+    fails(&["plan", &recipe, "--memory", "8"], USAGE, &["expected a size such as 8GiB"]);
+    fails(&["plan", &recipe, "--trial", "1"], USAGE, &["--trial"]);
+}
+
+#[test]
+fn a_plan_is_shown_in_words_and_trains_nothing() {
+    let trial = Trial::image();
+    let recipe = trial.path("recipe.toml");
+    let said = ok(&["plan", &recipe, "--quiet", "--memory", "8GiB"]);
+    for words in ["[train]", "3 kept", "passes over 3 rows", "parameters are trained", "activations of the U-Net", "fits"] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    assert!(!Path::new("runs/recipe").exists());
+}
+
+/// Two steps of the embedded models in a trial, whose peak is that of a run; every row is in every step.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_prediction_is_within_fifteen_percent_of_a_trial() {
+    const TOLERANCE: f64 = 0.15;
+    let folder = Folder::new();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let pairs = fs::read_to_string(format!("{root}/examples/data/text-pairs.jsonl")).unwrap();
+    let few: Vec<&str> = pairs.lines().take(16).collect();
+    let data = folder.text("pairs.jsonl", &few.join("\n"));
+    let recipe = format!("{root}/examples/recipes/text/dpo.toml");
+    let (model, data) = (format!("model.path={root}/models/tiny-lm"), format!("data.path={data}"));
+    let own = ["--set", &model, "--set", &data, "--trial", "2"];
+    let lora = ["--set", "adapter.lora.rank=16", "--set", "reference.kind=adapter_off"];
+    for setting in [&[][..], &lora, &["--set", "train.micro_batch_size=4"], &["--set", "train.recompute=true"]] {
+        let found = plan(&recipe, &[&own, setting].concat());
+        let predicted = found["memory"]["step"].as_u64().unwrap() as f64 / f64::from(1 << 20);
+        let measured = found["trial"]["peak_mib"].as_f64().unwrap();
+        assert!((predicted / measured - 1.0).abs() < TOLERANCE, "{setting:?}: {predicted} for {measured}");
+        assert!(found["trial"]["seconds_in_all"].as_f64().unwrap() > 0.0);
+    }
+}
