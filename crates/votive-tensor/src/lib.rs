@@ -11,6 +11,7 @@ pub mod kernel;
 mod ops;
 pub mod random;
 pub mod segment;
+mod vector;
 
 pub use ops::{
     Activation, AttentionMask, activate, attention, conv2d, gated, group_norm, layer_norm, linear,

@@ -1,6 +1,7 @@
 //! Scaled dot-product attention with grouped queries; masked blocks are not computed, and the (T × T) weights are
 //! not kept for the backward but computed again.
 
+use super::few_queries;
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
@@ -37,7 +38,7 @@ impl AttentionMask {
     }
 
     /// The keys that a query at `position` of batch row `row` sees, never empty.
-    fn keys(&self, row: usize, position: usize, total: usize) -> Range<usize> {
+    pub(super) fn keys(&self, row: usize, position: usize, total: usize) -> Range<usize> {
         let end = if self.causal { position + 1 } else { total };
         let window = self.window.filter(|_| self.causal).map_or(0, |window| end.saturating_sub(window));
         let first = self.first_key.as_ref().map_or(0, |first| first[row]);
@@ -64,15 +65,20 @@ pub fn attention(
     scale: f64,
     mask: &AttentionMask,
 ) -> Result<Tensor> {
-    apply(Attention { heads, kv_heads, scale, mask: mask.clone() }, &[q, k, v])
+    let op = Attention { heads, kv_heads, scale, mask: mask.clone() };
+    op.shape(&[q.dims(), k.dims(), v.dims()])?;
+    match few_queries::attention(&op, [q, k, v])? {
+        Some(result) => Ok(result),
+        None => apply(op, &[q, k, v]),
+    }
 }
 
 #[derive(Clone)]
-struct Attention {
-    heads: usize,
-    kv_heads: usize,
-    scale: f64,
-    mask: AttentionMask,
+pub(super) struct Attention {
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) scale: f64,
+    pub(super) mask: AttentionMask,
 }
 
 /// Sizes of one call.

@@ -1,5 +1,6 @@
 //! `x · Wᵀ (+ b)`. The gradient of a weight that is not trained is neither computed nor stored.
 
+use super::few_rows;
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
@@ -45,6 +46,9 @@ impl Kernel for Linear {
         let rows = output.len() / outs;
         if let Some(bias) = inputs.get(2) {
             output.par_chunks_mut(outs).for_each(|row| row.copy_from_slice(bias.data));
+        }
+        if rows <= few_rows::MOST {
+            return few_rows::add_product(inputs[0].data, weight.data, ins, output);
         }
         matmul(
             (output, Matrix::dense(rows, outs)),

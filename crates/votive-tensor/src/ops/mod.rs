@@ -3,6 +3,8 @@
 mod activation;
 mod attention;
 mod conv;
+mod few_queries;
+mod few_rows;
 mod linear;
 mod log_prob;
 mod log_sigmoid;
