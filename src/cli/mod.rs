@@ -4,16 +4,20 @@
 //! clock for its own sake, or looks at the machine it runs on.
 
 mod bench;
+mod chat;
+mod decoding;
 mod demo;
 mod device;
 mod doctor;
 mod embedded;
 mod eval;
+mod export;
 mod failure;
 mod gallery;
 mod generate;
 mod image_model;
 mod inspect;
+mod merge;
 mod methods;
 mod output;
 mod pretrain;
@@ -73,6 +77,9 @@ enum Command {
     Resume(train::ResumeArgs),
     Inspect(inspect::Args),
     Generate(generate::Args),
+    Chat(chat::Args),
+    Merge(merge::Args),
+    Export(export::Args),
     Sample(sample::Args),
     Score(score::Args),
     Eval(eval::Args),
@@ -91,6 +98,9 @@ impl Command {
             Self::Bench(args) => bench::run(args, ctx),
             Self::Gallery(args) => gallery::run(args, ctx),
             Self::Generate(args) => generate::run(args, ctx),
+            Self::Chat(args) => chat::run(args, ctx),
+            Self::Merge(args) => merge::run(args, ctx),
+            Self::Export(args) => export::run(args, ctx),
             Self::Sample(args) => sample::run(args, ctx),
             Self::Score(args) => score::run(args, ctx),
             Self::Pretrain(args) => pretrain::run(args, ctx),

@@ -4,6 +4,8 @@
 
 mod bad_input;
 mod bench;
+mod chat;
+mod export;
 mod gallery;
 mod image;
 mod methods;

@@ -60,6 +60,109 @@ fn drawn_completions_depend_on_the_seed_and_not_on_the_batch() {
 }
 
 #[test]
+fn samples_of_a_prompt_are_drawn_apart_and_the_first_is_the_only_one() {
+    let model = fixture("text/llama");
+    let draw = |extra: &[&str]| {
+        let args = [
+            "generate",
+            "--model",
+            &model,
+            "--prompt",
+            "The cat",
+            "--prompt",
+            "Name",
+            "--max-new-tokens",
+            "8",
+        ];
+        rows(&[&args[..], extra].concat())
+    };
+    let (single, several) = (draw(&[]), draw(&["--num-samples", "3"]));
+    assert_eq!((single.len(), several.len()), (2, 6));
+    assert_eq!((&single[0], &single[1]), (&several[0], &several[3]));
+    assert_eq!(several, draw(&["--num-samples", "3", "--batch", "4"]));
+    assert!(
+        several[0]["token_ids"] != several[1]["token_ids"]
+            && several[1]["token_ids"] != several[2]["token_ids"]
+    );
+    assert_eq!(
+        several.iter().map(|row| row["sample"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [0, 1, 2, 0, 1, 2]
+    );
+}
+
+#[test]
+fn a_stop_string_ends_a_completion_and_is_cut_off() {
+    let model = fixture("text/llama");
+    let base = [
+        "generate",
+        "--model",
+        &model,
+        "--prompt",
+        "The cat sat on",
+        "--temperature",
+        "0",
+        "--max-new-tokens",
+        "24",
+    ];
+    let [whole] = &rows(&base)[..] else { panic!("one line") };
+    let text = whole["text"].as_str().unwrap();
+    // Some characters from the middle, and where they stand first.
+    let stop: String = text.chars().skip(8).take(3).collect();
+    let (before, _) = text.split_once(&stop).unwrap();
+    let [cut] = &rows(&[&base[..], &["--stop", "never written", "--stop", &stop]].concat())[..] else {
+        panic!("one line")
+    };
+    assert_eq!((&cut["text"], &cut["stop"], &cut["finished"]), (&json!(before), &json!(stop), &json!(true)));
+    let (ids, all) = (cut["token_ids"].as_array().unwrap(), whole["token_ids"].as_array().unwrap());
+    assert!(ids.len() < all.len() && all.starts_with(ids), "{cut}");
+    assert_eq!(whole["stop"], Value::Null);
+    let args: Vec<&str> = [&base[..], &["--stop", &stop, "--stream"]].concat();
+    assert_eq!(ok(&args), format!("{before}\n"));
+}
+
+#[test]
+fn conversations_need_the_chat_template_and_bad_rows_are_named() {
+    let (folder, model) = (Folder::new(), fixture("text/llama"));
+    let check = |file: &str, extra: &[&str], code: i32, parts: &[&str]| {
+        fails(&[&["generate", "--model", &model, "--prompts", file], extra].concat(), code, parts);
+    };
+    let talk = folder.text("talk.jsonl", r#"{"prompt": [{"role": "user", "content": "Hello"}]}"#);
+    check(&talk, &[], USAGE, &["conversation", "--chat"]);
+    let file = folder.text("bad.jsonl", "{\"prompt\": \"a\"}\n{\"text\": \"b\", \"id\": 1}\n");
+    check(&file, &[], DATA, &["bad.jsonl", "row 2", "`prompt`", "text, id"]);
+    let file = folder.text("roles.jsonl", r#"{"prompt": [{"content": "Hello"}]}"#);
+    check(&file, &["--chat"], DATA, &["row 1", "turn 1", "role"]);
+    check(&folder.text("empty.txt", "\n\n"), &[], DATA, &["no prompt"]);
+}
+
+#[test]
+fn the_models_own_generation_config_counts_if_asked_for() {
+    let folder = Folder::new();
+    let model = folder.copy("text/llama");
+    let config = format!("{model}/generation_config.json");
+    let write = |value: Value| fs::write(&config, value.to_string()).unwrap();
+    let draw = |extra: &[&str]| {
+        let args = ["generate", "--model", &model, "--prompt", "The cat", "--max-new-tokens", "8"];
+        rows(&[&args[..], extra].concat()).remove(0)["token_ids"].clone()
+    };
+    write(json!({"do_sample": true, "temperature": 0.4, "top_k": 6}));
+    assert_eq!(draw(&["--generation-config"]), draw(&["--temperature", "0.4", "--top-k", "6"]));
+    assert_eq!(
+        draw(&["--generation-config", "--top-k", "2"]),
+        draw(&["--temperature", "0.4", "--top-k", "2"])
+    );
+    assert_ne!(draw(&["--generation-config"]), draw(&[]));
+    write(json!({"temperature": 0.4}));
+    assert_eq!(draw(&["--generation-config"]), draw(&["--temperature", "0"]));
+    write(json!({"num_beams": 4}));
+    draw(&[]);
+    let args = ["generate", "--model", &model, "--prompt", "a", "--generation-config"];
+    fails(&args, DATA, &["generation_config.json", "num_beams"]);
+    fs::remove_file(&config).unwrap();
+    fails(&args, DATA, &["generation_config.json"]);
+}
+
+#[test]
 fn options_without_effect_or_out_of_range_are_refused() {
     let model = fixture("text/llama");
     let check = |extra: &[&str], parts: &[&str]| {
@@ -68,6 +171,13 @@ fn options_without_effect_or_out_of_range_are_refused() {
     check(&["--temperature", "0", "--top-k", "3"], &["no effect", "temperature above 0"]);
     check(&["--temperature", "-1"], &["--temperature -1"]);
     check(&["--top-p", "1.5"], &["--top-p 1.5"]);
+    check(&["--min-p", "-0.1"], &["--min-p -0.1"]);
+    check(&["--repetition-penalty", "0"], &["--repetition-penalty 0"]);
+    check(&["--temperature", "0", "--min-p", "0.1"], &["--min-p has no effect"]);
+    check(&["--stop", ""], &["--stop"]);
+    check(&["--stream", "--batch", "2"], &["--stream", "--batch"]);
+    check(&["--stream", "--json"], &["--stream", "--json"]);
+    check(&["--num-samples", "0"], &["--num-samples"]);
     check(&["--batch", "0"], &["--batch"]);
     check(&["--prompts-file", "b"], &["cannot be used with"]);
     fails(&["generate", "--model", &model], USAGE, &["--prompt"]);

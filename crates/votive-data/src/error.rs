@@ -154,6 +154,14 @@ pub enum DataError {
         /// What it says.
         message: String,
     },
+    /// llama.cpp cannot make the same tokens.
+    #[error("{}: llama.cpp has no tokenizer like this one: {what}", folder.display())]
+    NotInLlamaCpp {
+        /// The tokenizer's folder.
+        folder: PathBuf,
+        /// What is different.
+        what: String,
+    },
     /// The tokenizer has no such special token.
     #[error("{}: the tokenizer has no `{token}`; name it in tokenizer_config.json", folder.display())]
     NoSpecialToken {

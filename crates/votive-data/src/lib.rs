@@ -38,5 +38,5 @@ pub use record::{ChatOptions, Completion, ImagePair, Message, PairText, Preferen
 pub use report::{DataReport, FaultyRows, LengthSummary, LongRows, RowList, RowPolicy, RowProblem};
 pub use template::{ChatTemplate, UtcTime};
 pub use tokenize::{TokenizedPair, TokenizedUnpaired, common_prefix_length};
-pub use tokenizer::{SpecialTokens, TextTokenizer};
+pub use tokenizer::{LlamaCppVocabulary, Merging, SpecialTokens, TextStream, TextTokenizer, TokenKind};
 pub use write::{write_image_pairs, write_jsonl, write_text_pairs};

@@ -109,13 +109,13 @@ impl TokenBatch {
     /// # Errors
     /// If one is not, with its place.
     pub fn check(&self, vocabulary: usize) -> Result<()> {
-        check_ids(&self.rows, vocabulary)
+        check_ids(self.rows.iter().map(Vec::as_slice), vocabulary)
     }
 }
 
 /// Checks that every id is below the vocabulary's size.
-pub(crate) fn check_ids(rows: &[Vec<u32>], vocabulary: usize) -> Result<()> {
-    for (row, tokens) in rows.iter().enumerate() {
+pub(crate) fn check_ids<'a>(rows: impl Iterator<Item = &'a [u32]>, vocabulary: usize) -> Result<()> {
+    for (row, tokens) in rows.enumerate() {
         if let Some(at) = tokens.iter().position(|id| *id as usize >= vocabulary) {
             return Err(ModelError::Tokens(format!(
                 "row {row}, position {at}: token id {} is not below the model's vocabulary size {vocabulary}; \

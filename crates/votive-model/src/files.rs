@@ -225,9 +225,17 @@ pub fn write_json(path: &Path, value: &Value) -> Result<()> {
 /// # Errors
 /// If the file cannot be written; the temporary file is removed.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_bytes`], with the contents written part by part.
+///
+/// # Errors
+/// If the file cannot be written, or `fill` fails; the temporary file is removed.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let write = || match replaceable(path) {
-        Some(target) => replace(&target, bytes),
-        None => File::create(path)?.write_all(bytes),
+        Some(target) => replace(&target, fill),
+        None => fill(&mut File::create(path)?),
     };
     write().map_err(file_error(path))
 }
@@ -240,7 +248,7 @@ fn replaceable(path: &Path) -> Option<PathBuf> {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -249,7 +257,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_file_name(name);
     let write = || -> io::Result<()> {
         let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
+        fill(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };

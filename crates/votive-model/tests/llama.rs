@@ -4,8 +4,12 @@
 use candle_core::{Device, IndexOp, Tensor, Var};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use votive_model::config::ConfigFile;
-use votive_model::{CausalLm, GenerateOptions, Llama, LlamaConfig, LoraConfig, Params, TokenBatch, generate};
+use votive_model::{
+    CausalLm, GenerateOptions, Llama, LlamaConfig, LoraConfig, ModelError, Params, Request, SamplingPolicy,
+    TokenBatch, generate, generate_watched,
+};
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
 
@@ -217,11 +221,14 @@ fn a_prompt_is_continued_alike_alone_and_among_others() {
             (0..5).map(|i| random_row([7, 1, 12, 3, 60][i], 20 + i as u64)).collect();
         // Enough stop ids that rows end at different steps; the longest one ends at the model's last position.
         let greedy = GenerateOptions::greedy(20, vec![3, 4, 5]);
-        let drawn = GenerateOptions {
+        let policy = SamplingPolicy {
             top_k: Some(30),
             top_p: Some(0.95),
-            ..GenerateOptions::sampled(20, vec![3, 4, 5], 1.3, 8)
+            min_p: Some(0.01),
+            repetition_penalty: 1.1,
+            ..SamplingPolicy::at(1.3)
         };
+        let drawn = GenerateOptions { policy, seed: 8, ..GenerateOptions::greedy(20, vec![3, 4, 5]) };
         for options in [greedy, drawn] {
             let together = generate(&model, &prompts, &options).unwrap();
             for (index, prompt) in prompts.iter().enumerate() {
@@ -234,6 +241,49 @@ fn a_prompt_is_continued_alike_alone_and_among_others() {
             }
         }
     }
+}
+
+/// Samples of one prompt are read as one prompt; each is what it would be by itself, and its number alone makes it so.
+#[test]
+fn samples_of_one_prompt_depend_on_their_numbers_alone() {
+    let (_, config) = variants().remove(0);
+    let model = build(&config, &fresh(&config).untracked().unwrap());
+    let (a, b) = (random_row(9, 1), random_row(4, 2));
+    let options = GenerateOptions::sampled(12, vec![3], 1.0, 5);
+    let draw = |requests: &[(&Vec<u32>, u64)]| {
+        let requests: Vec<Request> =
+            requests.iter().map(|(prompt, sample)| Request { prompt, sample: *sample }).collect();
+        let mut go_on = |_, _| Ok::<_, ModelError>(ControlFlow::Continue(()));
+        generate_watched(&model, &requests, &options, &mut go_on).unwrap()
+    };
+    let requests = [(&a, 0), (&b, 1), (&a, 7), (&a, 1 << 40), (&a, 0), (&b, 2)];
+    let together = draw(&requests);
+    for (request, found) in requests.iter().zip(&together) {
+        assert_eq!(draw(&[*request])[0], *found, "{}", request.1);
+    }
+    assert_eq!(together[0], together[4]);
+    assert_ne!(together[0], together[2]);
+    assert_ne!(together[0], together[3]);
+}
+
+#[test]
+fn a_watcher_sees_every_token_and_can_end_a_row() {
+    let (_, config) = variants().remove(0);
+    let model = build(&config, &fresh(&config).untracked().unwrap());
+    let prompts = [random_row(5, 1), random_row(2, 2), random_row(7, 3)];
+    let requests: Vec<Request> =
+        (0..).zip(&prompts).map(|(sample, prompt)| Request { prompt, sample }).collect();
+    let options = GenerateOptions::sampled(9, vec![], 1.0, 5);
+    let mut seen = vec![Vec::new(); 3];
+    let mut watch = |row: usize, id| {
+        seen[row].push(id);
+        let is_enough = row == 1 && seen[1].len() == 4;
+        Ok::<_, ModelError>(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    };
+    let found = generate_watched(&model, &requests, &options, &mut watch).unwrap();
+    assert_eq!(found.iter().map(|row| row.token_ids.clone()).collect::<Vec<_>>(), seen);
+    assert_eq!(found.iter().map(|row| row.finished).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(seen.iter().map(Vec::len).collect::<Vec<_>>(), [9, 4, 9]);
 }
 
 #[test]

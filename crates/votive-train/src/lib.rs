@@ -13,6 +13,7 @@ pub mod checkpoint;
 mod error;
 pub mod front_end;
 pub mod gradients;
+pub mod model_card;
 pub mod optimizer;
 pub mod plan;
 pub mod pretrain;

@@ -3,6 +3,7 @@
 use crate::checkpoint::{self, at};
 use crate::error::{Result, TrainError};
 use crate::front_end::FrontEnd;
+use crate::model_card::{self, RunFacts};
 use crate::optimizer::AdamW;
 use crate::plan::Plan;
 use crate::run::{Resumed, Run, StepMetrics};
@@ -191,7 +192,10 @@ impl RunDirectory {
                 return Err(interrupted(step));
             }
         }
-        checkpoint::write(&self.path, FINAL, run.steps_done(), |folder| front.save(run.params(), folder))?;
+        checkpoint::write(&self.path, FINAL, run.steps_done(), |folder| {
+            front.save(run.params(), folder)?;
+            model_card::write(folder, &RunFacts { plan, rows: front.rows(), metrics: &path })
+        })?;
         Ok(())
     }
 

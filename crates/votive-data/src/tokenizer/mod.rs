@@ -5,7 +5,10 @@
 //! `additional_chat_templates/`).
 
 mod folder;
+mod llama_cpp;
+mod sentencepiece;
 mod special;
+mod stream;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -19,7 +22,9 @@ use crate::record::{ChatOptions, Message};
 use crate::template::UtcTime;
 use folder::Templates;
 pub(crate) use folder::{as_length, read_settings};
+pub use llama_cpp::{LlamaCppVocabulary, Merging, TokenKind};
 pub use special::SpecialTokens;
+pub use stream::TextStream;
 
 const LOOKED_FOR: &str = "tokenizer.json (a tokenizer.model or vocab.json alone must be converted: load it with \
                           transformers and save it again)";

@@ -4,6 +4,7 @@
 mod golden;
 mod images;
 mod reading;
+mod streaming;
 mod tokenizer_folder;
 mod tokenizing;
 mod writing;

@@ -27,7 +27,8 @@ impl KvCache {
         capacity: usize,
         device: &Device,
     ) -> Result<Self> {
-        let shape = (left_padding.len(), capacity, config.num_key_value_heads * config.head_dim);
+        // One place more than is ever used: rows with a gap behind them are what attention reads without a copy.
+        let shape = (left_padding.len(), capacity + 1, config.num_key_value_heads * config.head_dim);
         let room = || Tensor::zeros(shape, DType::F32, device);
         let layers = (0..config.num_hidden_layers).map(|_| Ok([room()?, room()?])).collect::<Result<_>>()?;
         Ok(Self { layers, left_padding, capacity, len: 0 })
