@@ -60,6 +60,23 @@ pub(crate) fn dots<R: Real, const FUSED: bool, const H: usize, const W: usize>(
     sums
 }
 
+/// Asks the memory for the beginning of a slice that is read next, while something else is computed: a processor's own
+/// foresight ends with the row it is in.
+#[inline(always)]
+pub(crate) fn fetch<R>(next: &[R]) {
+    /// A part of the nearest cache.
+    const MOST_BYTES: usize = 1 << 13;
+    const LINE: usize = 64;
+    #[cfg(target_arch = "x86_64")]
+    for line in next.iter().step_by(LINE / size_of::<R>()).take(MOST_BYTES / LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint reads nothing, and the address is that of a number.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (next, MOST_BYTES, LINE);
+}
+
 /// Numbers that are summed apart from each other, so that one addition need not wait for the one before.
 const LANES: usize = 8;
 

@@ -79,19 +79,19 @@ impl FewQueries<'_> {
         let group = heads / kv_heads;
         let task = |index: usize| {
             let (row, kv) = (index / kv_heads, index % kv_heads);
-            let mut result = vec![R::zero(); group * queries * head];
-            let mut scores = Vec::with_capacity(keys);
-            for (place, out) in result.chunks_mut(head).enumerate() {
-                let (query, member) = (place / group, place % group);
+            let mut result = vec![R::zero(); queries * group * head];
+            let mut scores = Vec::with_capacity(group * keys);
+            for (query, out) in result.chunks_mut(group * head).enumerate() {
                 let position = if *causal { keys - queries + query } else { 0 };
                 let seen = mask.keys(row, position, keys);
-                let at = (row * queries + query) * width + (kv * group + member) * head;
+                let at = (row * queries + query) * width + kv * group * head;
                 let from = |stride: usize| row * stride + seen.start * kv_width + kv * head;
-                scores.resize(seen.len(), R::zero());
-                vector::run(OneQuery {
-                    q: &q_data[at..at + head],
+                scores.resize(group * seen.len(), R::zero());
+                vector::run(OneGroup {
+                    q: &q_data[at..at + group * head],
                     k: &k_data[from(k.1.stride()[0])..],
                     v: &v_data[from(v.1.stride()[0])..],
+                    head,
                     stride: kv_width,
                     scale: R::of(*scale),
                     scores: &mut scores,
@@ -120,37 +120,87 @@ fn numbers<'a, R: Real>((storage, layout): (&'a CpuStorage, &Layout)) -> Result<
     Ok(&R::cpu_storage_as_slice(storage)?[layout.start_offset()..])
 }
 
-/// One query of one head against the keys that it sees.
-struct OneQuery<'a, R> {
+/// The queries at one place that share a key head, against the keys that they see.
+struct OneGroup<'a, R> {
+    /// `(members, head)`.
     q: &'a [R],
     /// From the first key and value on, each `stride` from the next.
     k: &'a [R],
     v: &'a [R],
+    head: usize,
     stride: usize,
     scale: R,
-    /// One for each key.
+    /// `(members, keys)`.
     scores: &'a mut [R],
+    /// `(members, head)`.
     out: &'a mut [R],
 }
 
-impl<R: Real> vector::Loop for OneQuery<'_, R> {
+/// Keys that are worked on at the same time.
+const KEYS: usize = 4;
+
+impl<R: Real> vector::Loop for OneGroup<'_, R> {
     #[inline(always)]
     fn run<const FUSED: bool>(self) {
-        let head = self.q.len();
-        for (score, key) in self.scores.iter_mut().zip(self.k.chunks(self.stride)) {
-            *score = vector::dots::<R, FUSED, 1, 1>([self.q], [&key[..head]])[0][0] * self.scale;
-        }
-        let most = R::largest(self.scores);
-        let mut sum = R::zero();
-        for (score, value) in self.scores.iter().zip(self.v.chunks(self.stride)) {
-            let weight = (*score - most).fast_exp();
-            sum += weight;
-            for (out, value) in self.out.iter_mut().zip(&value[..head]) {
-                *out = multiply_add::<R, FUSED>(weight, *value, *out);
+        let Self { q, k, v, head, stride, scale, scores, out } = self;
+        let keys = scores.len() * head / q.len();
+        let key = |at: usize| &k[at * stride..at * stride + head];
+        let value = |at: usize| &v[at * stride..at * stride + head];
+        for first in (0..keys).step_by(KEYS) {
+            for (q, scores) in q.chunks(head).zip(scores.chunks_mut(keys)) {
+                if first + KEYS <= keys {
+                    let products =
+                        vector::dots::<R, FUSED, 1, KEYS>([q], std::array::from_fn(|i| key(first + i)));
+                    for (score, [product]) in scores[first..].iter_mut().zip(products) {
+                        *score = product * scale;
+                    }
+                } else {
+                    for at in first..keys {
+                        scores[at] = vector::dots::<R, FUSED, 1, 1>([q], [key(at)])[0][0] * scale;
+                    }
+                }
             }
         }
-        let inverse = sum.recip();
-        self.out.iter_mut().for_each(|out| *out *= inverse);
+        scores.chunks_mut(keys).for_each(soften);
+        for first in (0..keys).step_by(KEYS) {
+            for (weights, out) in scores.chunks(keys).zip(out.chunks_mut(head)) {
+                if first + KEYS <= keys {
+                    let values = std::array::from_fn(|i| value(first + i));
+                    let weights = std::array::from_fn(|i| weights[first + i]);
+                    add_weighted::<R, FUSED, KEYS>(out, values, weights);
+                } else {
+                    for at in first..keys {
+                        add_weighted::<R, FUSED, 1>(out, [value(at)], [weights[at]]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Softmax.
+#[inline(always)]
+fn soften<R: Real>(scores: &mut [R]) {
+    let most = R::largest(scores);
+    scores.iter_mut().for_each(|score| *score = (*score - most).fast_exp());
+    let inverse = scores.iter().copied().sum::<R>().recip();
+    scores.iter_mut().for_each(|score| *score *= inverse);
+}
+
+/// `out += Σ weight · value`.
+#[inline(always)]
+fn add_weighted<R: Real, const FUSED: bool, const N: usize>(
+    out: &mut [R],
+    values: [&[R]; N],
+    weights: [R; N],
+) {
+    let values = values.map(|value| &value[..out.len()]);
+    for at in 0..out.len() {
+        let mut sum = out[at];
+        for i in 0..N {
+            sum = multiply_add::<R, FUSED>(weights[i], values[i][at], sum);
+        }
+        out[at] = sum;
     }
 }
 

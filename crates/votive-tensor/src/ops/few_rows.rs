@@ -52,8 +52,10 @@ impl<R: Real> vector::Loop for Block<'_, R> {
     #[inline(always)]
     fn run<const FUSED: bool>(self) {
         let rows = self.x.len() / self.ins;
-        let groups = self.weight.chunks(WIDTH * self.ins).zip(self.columns.chunks_mut(WIDTH * rows));
-        for (weight, columns) in groups {
+        let mut weights = self.weight.chunks(WIDTH * self.ins).peekable();
+        for columns in self.columns.chunks_mut(WIDTH * rows) {
+            let Some(weight) = weights.next() else { return };
+            weights.peek().into_iter().for_each(|next| vector::fetch(next));
             if weight.len() == WIDTH * self.ins {
                 group::<R, FUSED, WIDTH>(self.x, weight, self.ins, columns);
             } else {
