@@ -11,7 +11,7 @@ mod resample;
 mod rope;
 
 pub use activation::{Activation, activate, gated};
-pub use attention::{AttentionMask, attention};
+pub use attention::{AttentionMask, Segment, attention};
 pub use conv::conv2d;
 pub use linear::linear;
 pub use log_prob::token_log_probs;
