@@ -4,6 +4,7 @@ use crate::error::{ModelError, Result};
 use crate::files;
 use crate::llama::{KvCache, LlamaConfig};
 use crate::params::Params;
+use crate::prefix_tree::PrefixTree;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,6 +22,8 @@ pub trait CausalLm: Send + Sync {
     fn device(&self) -> &Device;
 
     /// Log-probability of every wanted token given those before it in its row.
+    ///
+    /// What rows begin with alike is computed once.
     ///
     /// With a recorder the layers are recomputed in the backward instead of being kept.
     ///
@@ -91,17 +94,18 @@ impl TokenBatch {
         self.wanted.iter().map(|&(row, at)| self.rows[row][at]).collect()
     }
 
-    /// Everything that a wanted token can depend on, as `(B, T)` right-padded ids, and T.
-    ///
-    /// # Errors
-    /// Those of candle.
-    pub fn contexts(&self, device: &Device) -> Result<(Tensor, usize)> {
-        let width = self.wanted.iter().map(|(_, at)| *at).max().unwrap_or(0);
-        // No wanted token sees the padding: it stands behind them all, and attention is causal.
-        let padded =
-            |row: &Vec<u32>| row.iter().copied().chain(std::iter::repeat(0)).take(width).collect::<Vec<_>>();
-        let ids: Vec<u32> = self.rows.iter().flat_map(padded).collect();
-        Ok((Tensor::from_vec(ids, (self.rows.len(), width), device)?, width))
+    /// Everything that a wanted token can depend on, what rows begin with alike only once.
+    pub(crate) fn contexts(&self) -> PrefixTree {
+        let mut ends = vec![0; self.rows.len()];
+        self.wanted.iter().for_each(|&(row, at)| ends[row] = ends[row].max(at));
+        let rows: Vec<&[u32]> = self.rows.iter().zip(ends).map(|(row, end)| &row[..end]).collect();
+        PrefixTree::new(&rows)
+    }
+
+    /// Where in `contexts` the token before each wanted one lies.
+    pub(crate) fn places(&self, contexts: &PrefixTree) -> Vec<u32> {
+        let place = |&(row, at): &(usize, usize)| contexts.place(row, at - 1);
+        self.wanted.iter().filter_map(place).map(|place| place as u32).collect()
     }
 
     /// Checks that every id is below the vocabulary's size.

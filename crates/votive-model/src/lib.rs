@@ -15,6 +15,7 @@ pub mod llama;
 mod lora;
 mod nn;
 mod params;
+mod prefix_tree;
 pub mod stable_diffusion;
 
 pub use causal_lm::{CausalLm, TokenBatch, load_causal_lm, save_causal_lm};

@@ -35,7 +35,7 @@ fn check(family: Family, candle: impl Fn(Value, VarBuilder, &Tensor) -> Tensor) 
     let (model, params) = Params::fresh(4, &Device::Cpu, |scope| Llama::new(&config, scope)).unwrap();
     let ids: Vec<u32> = (0..24).map(|i| i * 17 % VOCABULARY as u32).collect();
     let ids = Tensor::from_vec(ids, (2, 12), &Device::Cpu).unwrap();
-    let ours = model.logits(&model.hidden(&ids, None).unwrap().i((.., 11)).unwrap()).unwrap();
+    let ours = model.logits(&model.hidden(&ids).unwrap().i((.., 11)).unwrap()).unwrap();
     let weights = params.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
     let weights = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
     let theirs = candle(config.to_json("float32"), weights, &ids).reshape((2, VOCABULARY)).unwrap();

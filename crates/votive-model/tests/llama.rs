@@ -167,7 +167,7 @@ fn log_probs_are_those_of_the_logits_of_each_row_alone() {
         let log_probs = numbers(&model.log_probs(&batch, None).unwrap());
         for (&(row, at), found) in batch.wanted().iter().zip(log_probs) {
             let ids = Tensor::new(&batch.rows()[row][..at], &Device::Cpu).unwrap().unsqueeze(0).unwrap();
-            let logits = model.logits(&model.hidden(&ids, None).unwrap().i((0, at - 1)).unwrap()).unwrap();
+            let logits = model.logits(&model.hidden(&ids).unwrap().i((0, at - 1)).unwrap()).unwrap();
             let logits = numbers(&logits);
             let most = logits.iter().copied().fold(f32::MIN, f32::max);
             let log_sum = most + logits.iter().map(|x| (x - most).exp()).sum::<f32>().ln();
@@ -197,7 +197,7 @@ fn cached_logits_are_those_of_the_whole_row_whatever_its_padding() {
             for (row, tokens) in rows.iter().enumerate() {
                 let seen = &tokens[..at + 1 - (14 - tokens.len())];
                 let alone = Tensor::new(seen, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
-                let hidden = model.hidden(&alone, None).unwrap().i((0, seen.len() - 1)).unwrap();
+                let hidden = model.hidden(&alone).unwrap().i((0, seen.len() - 1)).unwrap();
                 assert_close(&logits.i(row).unwrap(), &model.logits(&hidden).unwrap(), 2e-5);
             }
         }

@@ -66,7 +66,7 @@ fn logits() {
             .unwrap()
             .to_vec1::<u32>()
             .unwrap();
-        let hidden = model.hidden(&ids, None).unwrap();
+        let hidden = model.hidden(&ids).unwrap();
         for (row, len) in lengths.into_iter().enumerate() {
             let logits = model.logits(&hidden.i((row, len as usize - 1)).unwrap()).unwrap();
             let distance = (logits - expected["last_logits"].i(row).unwrap()).unwrap().abs().unwrap();

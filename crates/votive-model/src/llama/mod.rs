@@ -18,6 +18,7 @@ use crate::causal_lm::{CausalLm, TokenBatch};
 use crate::error::{ModelError, Result};
 use crate::nn::{Embedding, Linear, RmsNorm};
 use crate::params::{Init, Scope};
+use crate::prefix_tree::PrefixTree;
 use candle_core::{Device, IndexOp, Tensor};
 use rope::Angles;
 use std::sync::Arc;
@@ -81,27 +82,41 @@ impl Llama {
 
     /// Hidden states after the last norm.
     ///
-    /// With a recorder every layer is a recomputed segment: less memory, a second forward in the backward.
-    ///
     /// # Shapes
     /// `ids (B, T)` u32, right-padded with any ids → `(B, T, D)`.
     /// # Errors
     /// If T exceeds the model's positions or an id is not in the vocabulary.
-    pub fn hidden(&self, ids: &Tensor, recorder: Option<&Recorder>) -> Result<Tensor> {
+    pub fn hidden(&self, ids: &Tensor) -> Result<Tensor> {
         let (_, width) = ids.dims2()?;
         self.check_positions(width)?;
-        let angles = Angles::new(&self.frequencies, 0, width, &[0], ids.device())?;
-        let mut x = self.embed_tokens.forward(ids)?;
+        let positions: Vec<usize> = (0..width).collect();
+        let angles = Angles::new(&self.frequencies, &positions, 1, ids.device())?;
+        self.run(ids, &Place { angles, mask: AttentionMask::causal(), cache: None })
+    }
+
+    /// Hidden states after the last norm of the tokens of a tree.
+    ///
+    /// With a recorder every layer is a recomputed segment: less memory, a second forward in the backward.
+    ///
+    /// # Shapes
+    /// → `(1, N, D)`.
+    /// # Errors
+    /// If a row exceeds the model's positions or an id is not in the vocabulary.
+    fn tree_hidden(&self, tree: &PrefixTree, recorder: Option<&Recorder>) -> Result<Tensor> {
+        self.check_positions(tree.positions.iter().max().map_or(0, |last| last + 1))?;
+        let angles = Angles::new(&self.frequencies, &tree.positions, 1, self.device())?;
+        let mask = AttentionMask::tree(Arc::clone(&tree.segments));
+        let ids = Tensor::new(&*tree.ids, self.device())?.unsqueeze(0)?;
+        let Some(recorder) = recorder else {
+            return self.run(&ids, &Place { angles, mask, cache: None });
+        };
+        let mut x = self.embed_tokens.forward(&ids)?;
         for layer in &self.layers {
-            x = match recorder {
-                None => layer.forward(&x, &angles, None)?,
-                Some(recorder) => {
-                    let (layer, angles) = (Arc::clone(layer), angles.clone());
-                    recorder.segment(&x, move |x| {
-                        layer.forward(x, &angles, None).map_err(candle_core::Error::wrap)
-                    })?
-                }
-            };
+            let (layer, angles, mask) = (Arc::clone(layer), angles.clone(), mask.clone());
+            x = recorder.segment(&x, move |x| {
+                let place = Place { angles: angles.clone(), mask: mask.clone(), cache: None };
+                layer.forward(x, &place).map_err(candle_core::Error::wrap)
+            })?;
         }
         self.norm.forward(&x)
     }
@@ -118,12 +133,23 @@ impl Llama {
         let (rows, width) = ids.dims2()?;
         cache.check(rows, width)?;
         self.check_positions(cache.longest() + width)?;
-        let angles = Angles::new(&self.frequencies, cache.len(), width, cache.left_padding(), ids.device())?;
+        let new = cache.len()..cache.len() + width;
+        let positions =
+            |padding: &usize| new.clone().map(|at| at.saturating_sub(*padding)).collect::<Vec<_>>();
+        let positions: Vec<usize> = cache.left_padding().iter().flat_map(positions).collect();
+        let angles = Angles::new(&self.frequencies, &positions, rows, ids.device())?;
+        let first_key = Some(cache.left_padding().to_vec());
+        let mask = AttentionMask { first_key, ..AttentionMask::causal() };
+        let hidden = self.run(ids, &Place { angles, mask, cache: Some(cache) })?;
+        cache.advance(width);
+        Ok(hidden)
+    }
+
+    fn run(&self, ids: &Tensor, place: &Place) -> Result<Tensor> {
         let mut x = self.embed_tokens.forward(ids)?;
         for layer in &self.layers {
-            x = layer.forward(&x, &angles, Some(cache))?;
+            x = layer.forward(&x, place)?;
         }
-        cache.advance(width);
         self.norm.forward(&x)
     }
 
@@ -161,10 +187,9 @@ impl CausalLm for Llama {
 
     fn log_probs(&self, batch: &TokenBatch, recorder: Option<&Recorder>) -> Result<Tensor> {
         batch.check(self.config.vocab_size)?;
-        let (ids, width) = batch.contexts(self.device())?;
-        let hidden = self.hidden(&ids, recorder)?.flatten(0, 1)?;
-        let places: Vec<u32> = batch.wanted().iter().map(|(row, at)| (row * width + at - 1) as u32).collect();
-        let hidden = hidden.index_select(&Tensor::new(places, self.device())?, 0)?;
+        let contexts = batch.contexts();
+        let places = Tensor::new(batch.places(&contexts), self.device())?;
+        let hidden = self.tree_hidden(&contexts, recorder)?.squeeze(0)?.index_select(&places, 0)?;
         Ok(ops::token_log_probs(&hidden, &self.head, &batch.targets())?)
     }
 
@@ -176,6 +201,14 @@ impl CausalLm for Llama {
         let hidden = self.hidden_cached(ids, cache)?;
         self.logits(&hidden.i((.., hidden.dim(1)? - 1))?)
     }
+}
+
+/// Where the tokens of a call stand, and what they see.
+struct Place<'a> {
+    angles: Angles,
+    /// Without the layers' own windows.
+    mask: AttentionMask,
+    cache: Option<&'a KvCache>,
 }
 
 #[derive(Debug)]
@@ -197,8 +230,8 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, angles: &Angles, cache: Option<&KvCache>) -> Result<Tensor> {
-        let x = (x + self.self_attn.forward(&self.input_layernorm.forward(x)?, angles, cache)?)?;
+    fn forward(&self, x: &Tensor, place: &Place) -> Result<Tensor> {
+        let x = (x + self.self_attn.forward(&self.input_layernorm.forward(x)?, place)?)?;
         let y = self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?;
         Ok((x + y)?)
     }
@@ -247,7 +280,8 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, angles: &Angles, cache: Option<&KvCache>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, place: &Place) -> Result<Tensor> {
+        let Place { angles, mask, cache } = place;
         let (mut q, mut k, v) = (self.q_proj.forward(x)?, self.k_proj.forward(x)?, self.v_proj.forward(x)?);
         if let Some((q_norm, k_norm)) = &self.head_norms {
             q = self.norm_heads(q_norm, &q)?;
@@ -255,13 +289,10 @@ impl Attention {
         }
         let q = ops::rope(&q, &angles.cos, &angles.sin, self.heads)?;
         let k = ops::rope(&k, &angles.cos, &angles.sin, self.kv_heads)?;
-        let mut mask = AttentionMask { window: self.window, ..AttentionMask::causal() };
+        let mask = AttentionMask { window: self.window, ..mask.clone() };
         let [k, v] = match cache {
             None => [k, v],
-            Some(cache) => {
-                mask.first_key = Some(cache.left_padding().to_vec());
-                cache.append(self.layer, [&k, &v])?
-            }
+            Some(cache) => cache.append(self.layer, [&k, &v])?,
         };
         let scale = (self.head_dim as f64).powf(-0.5);
         let y = ops::attention((&q, &k, &v), self.heads, self.kv_heads, scale, &mask)?;

@@ -162,19 +162,16 @@ pub(super) struct Angles {
 }
 
 impl Angles {
-    /// The angles of `width` tokens from index `start` on, in rows whose first token stands at the given indices.
+    /// The angles of tokens at the given positions, `(rows · T,)`.
     pub(super) fn new(
         frequencies: &[f32],
-        start: usize,
-        width: usize,
-        first: &[usize],
+        positions: &[usize],
+        rows: usize,
         device: &Device,
     ) -> candle_core::Result<Self> {
-        let positions =
-            first.iter().flat_map(|first| (start..start + width).map(|i| i.saturating_sub(*first)));
-        let angles: Vec<f32> =
-            positions.flat_map(|position| frequencies.iter().map(move |f| position as f32 * f)).collect();
-        let shape = (first.len(), width, frequencies.len());
+        let angles = positions.iter().flat_map(|at| frequencies.iter().map(move |f| *at as f32 * f));
+        let angles: Vec<f32> = angles.collect();
+        let shape = (rows, positions.len() / rows.max(1), frequencies.len());
         let table = |function: fn(f32) -> f32| {
             Tensor::from_vec(angles.iter().map(|angle| function(*angle)).collect::<Vec<_>>(), shape, device)
         };
