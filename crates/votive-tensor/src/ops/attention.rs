@@ -1,6 +1,7 @@
 //! Scaled dot-product attention with grouped queries; masked blocks are not computed, and the (T × T) weights are
 //! not kept for the backward but computed again.
 
+use super::softcap::Softcap;
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
@@ -46,12 +47,27 @@ impl AttentionMask {
     }
 }
 
+/// What becomes of the products of queries and keys before the softmax.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// They are multiplied by this, usually `1/√D`.
+    pub scale: f64,
+    /// Then squeezed into ± this, by `cap · tanh(score / cap)`.
+    pub softcap: Option<f64>,
+}
+
+impl From<f64> for Scores {
+    fn from(scale: f64) -> Self {
+        Self { scale, softcap: None }
+    }
+}
+
 /// Attention of `heads` query heads over `kv_heads` key and value heads.
 ///
 /// # Shapes
 /// `q (B, Tq, heads·D)`, `k` and `v (B, Tk, kv_heads·D)` → `(B, Tq, heads·D)`.
 /// # Numerics
-/// Softmax with the row maximum subtracted. Scores are scaled by `scale`, usually `1/√D`.
+/// Softmax with the row maximum subtracted.
 /// # Errors
 /// If the sizes don't fit, `kv_heads` does not divide `heads`, or causal queries outnumber the keys.
 /// # Source
@@ -61,17 +77,17 @@ pub fn attention(
     (q, k, v): (&Tensor, &Tensor, &Tensor),
     heads: usize,
     kv_heads: usize,
-    scale: f64,
+    scores: impl Into<Scores>,
     mask: &AttentionMask,
 ) -> Result<Tensor> {
-    apply(Attention { heads, kv_heads, scale, mask: mask.clone() }, &[q, k, v])
+    apply(Attention { heads, kv_heads, scores: scores.into(), mask: mask.clone() }, &[q, k, v])
 }
 
 #[derive(Clone)]
 struct Attention {
     heads: usize,
     kv_heads: usize,
-    scale: f64,
+    scores: Scores,
     mask: AttentionMask,
 }
 
@@ -110,18 +126,29 @@ impl Attention {
         })
     }
 
-    /// Softmax weights of a block, (queries, keys) dense in `weights`.
-    fn weights<R: Real>(&self, row: usize, sizes: Sizes, block: &Block, q: &[R], k: &[R], weights: &mut [R]) {
+    fn softcap(&self) -> Option<Softcap> {
+        self.scores.softcap.map(Softcap)
+    }
+
+    /// Scores of a block, (queries, keys) dense in `scores`; those that a mask hides are there too.
+    fn scores<R: Real>(&self, sizes: Sizes, block: &Block, q: &[R], k: &[R], scores: &mut [R]) {
         let (n, m) = (block.queries.len(), block.keys.len());
         matmul(
-            (weights, Matrix::dense(n, m)),
+            (&mut *scores, Matrix::dense(n, m)),
             (&q[block.queries.start * sizes.width..], Matrix::strided(n, sizes.head, sizes.width)),
             (&k[block.keys.start * sizes.kv_width..], Matrix::strided(m, sizes.head, sizes.kv_width).t()),
-            R::of(self.scale),
+            R::of(self.scores.scale),
             false,
             Threads::One,
         );
-        for (query, scores) in block.queries.clone().zip(weights.chunks_mut(m)) {
+        if let Some(softcap) = self.softcap() {
+            softcap.apply(scores);
+        }
+    }
+
+    /// Softmax weights of a block in the place of its scores.
+    fn weights<R: Real>(&self, row: usize, sizes: Sizes, block: &Block, weights: &mut [R]) {
+        for (query, scores) in block.queries.clone().zip(weights.chunks_mut(block.keys.len())) {
             let seen = self.visible(row, query, sizes);
             let seen = seen.start - block.keys.start..seen.end - block.keys.start;
             scores[..seen.start].fill(R::zero());
@@ -186,7 +213,8 @@ impl Kernel for Attention {
                 for block in self.blocks(row, sizes) {
                     let (n, m) = (block.queries.len(), block.keys.len());
                     weights.resize(n * m, R::zero());
-                    self.weights(row, sizes, &block, q, k, &mut weights);
+                    self.scores(sizes, &block, q, k, &mut weights);
+                    self.weights(row, sizes, &block, &mut weights);
                     matmul(
                         (&mut out[block.queries.start * sizes.head..], Matrix::dense(n, sizes.head)),
                         (&weights, Matrix::dense(n, m)),
@@ -262,7 +290,9 @@ impl Kernel for Attention {
             }
         }
         let bias = Tensor::from_vec(bias, (b, 1, tq, tk), q.device())?.to_dtype(q.dtype())?;
-        let scores = (q.matmul(&k.t()?.contiguous()?)? * self.scale)?.broadcast_add(&bias)?;
+        let scores = (q.matmul(&k.t()?.contiguous()?)? * self.scores.scale)?;
+        let scores = self.softcap().map_or(Ok(scores.clone()), |softcap| softcap.composed(&scores))?;
+        let scores = scores.broadcast_add(&bias)?;
         let scores = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?.exp()?;
         let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
         weights.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((b, tq, width))
@@ -296,7 +326,7 @@ impl Attention {
             dk: vec![R::zero(); sizes.keys * sizes.head],
             dv: vec![R::zero(); sizes.keys * sizes.head],
         };
-        let (mut weights, mut d_weights) = (Vec::new(), Vec::new());
+        let (mut weights, mut d_weights, mut capped) = (Vec::new(), Vec::new(), Vec::new());
         for (i, dq) in result.dq.iter_mut().enumerate() {
             let at = row * q_row + (kv * group + i) * sizes.head;
             let (q, o, g) = (
@@ -313,7 +343,10 @@ impl Attention {
                 let (scores, from_k) = (Matrix::dense(n, m), block.keys.start * sizes.kv_width);
                 weights.resize(n * m, R::zero());
                 d_weights.resize(n * m, R::zero());
-                self.weights(row, sizes, &block, q, k, &mut weights);
+                self.scores(sizes, &block, q, k, &mut weights);
+                capped.clear();
+                capped.extend_from_slice(if self.scores.softcap.is_some() { &weights } else { &[] });
+                self.weights(row, sizes, &block, &mut weights);
                 // dV += Pᵀ dO and dP = dO Vᵀ.
                 let dv = &mut result.dv[block.keys.start * sizes.head..];
                 matmul(
@@ -332,7 +365,10 @@ impl Attention {
                     let dot: R = o[at..at + sizes.head].iter().zip(&g[at..]).map(|(o, g)| *o * *g).sum();
                     dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = *p * (*dp - dot));
                 }
-                let scale = R::of(self.scale);
+                if let Some(softcap) = self.softcap() {
+                    d_weights.iter_mut().zip(&capped).for_each(|(ds, s)| *ds *= softcap.slope(*s));
+                }
+                let scale = R::of(self.scores.scale);
                 let dq = &mut dq[block.queries.start * sizes.head..];
                 matmul((dq, dense_q), (&d_weights, scores), (&k[from_k..], keys), scale, false, Threads::One);
                 let dk = &mut result.dk[block.keys.start * sizes.head..];
@@ -364,7 +400,7 @@ mod tests {
     use crate::gradcheck::{sample_tensor, tests::check};
 
     fn op(mask: AttentionMask) -> Attention {
-        Attention { heads: 4, kv_heads: 2, scale: 0.6, mask }
+        Attention { heads: 4, kv_heads: 2, scores: 0.6.into(), mask }
     }
 
     #[test]
@@ -379,6 +415,10 @@ mod tests {
         ] {
             check(op(mask), &[q.clone(), k.clone(), v.clone()]);
         }
+        // A cap that bends the scores, which reach about ±4.
+        let capped = Scores { scale: 0.6, softcap: Some(1.5) };
+        let window = AttentionMask { window: Some(2), ..AttentionMask::causal() };
+        check(Attention { scores: capped, ..op(window) }, &[q.clone(), k.clone(), v.clone()]);
         // Cross-attention, and new queries behind a cache.
         check(op(AttentionMask::full()), &[t(&[2, 3, 8], 1), k.clone(), v.clone()]);
         check(op(AttentionMask::causal()), &[t(&[2, 3, 8], 1), k, v]);
