@@ -96,6 +96,11 @@ impl RmsNorm {
         Ok(Self { weight: scope.get("weight", &[width], Init::One)?, eps })
     }
 
+    /// Size of what is normalised.
+    pub(crate) fn width(&self) -> usize {
+        self.weight.elem_count()
+    }
+
     /// `x (…, width)` → the same shape.
     ///
     /// # Errors

@@ -5,7 +5,9 @@ use candle_core::{Device, IndexOp, Tensor, Var};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use votive_model::config::ConfigFile;
-use votive_model::{CausalLm, GenerateOptions, Llama, LlamaConfig, LoraConfig, Params, TokenBatch, generate};
+use votive_model::{
+    CausalLm, Decoder, GenerateOptions, LlamaConfig, LoraConfig, Params, TokenBatch, generate,
+};
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
 
@@ -48,11 +50,11 @@ fn variants() -> Vec<(&'static str, LlamaConfig)> {
 }
 
 fn fresh(config: &LlamaConfig) -> Params {
-    Params::fresh(1, &Device::Cpu, |scope| Llama::new(config, scope)).unwrap().1
+    Params::fresh(1, &Device::Cpu, |scope| config.build(scope)).unwrap().1
 }
 
-fn build(config: &LlamaConfig, params: &Params) -> Llama {
-    params.build(|scope| Llama::new(config, scope)).unwrap()
+fn build(config: &LlamaConfig, params: &Params) -> Decoder {
+    params.build(|scope| config.build(scope)).unwrap()
 }
 
 fn random_row(len: usize, sample: u64) -> Vec<u32> {
@@ -143,7 +145,7 @@ fn an_adapter_on_the_head_is_refused() {
     let (_, config) = variants().remove(0);
     let lora = LoraConfig { rank: 2, alpha: 4.0, targets: vec!["lm_head".to_owned()] };
     let params = fresh(&config).with_new_lora(lora, 3).unwrap();
-    let message = params.build(|scope| Llama::new(&config, scope)).unwrap_err().to_string();
+    let message = params.build(|scope| config.build(scope)).unwrap_err().to_string();
     assert!(message.contains("`lm_head` is not a linear map"), "{message}");
 }
 

@@ -1,6 +1,5 @@
 //! Keys and values of the tokens that a generation has already seen.
 
-use super::LlamaConfig;
 use crate::error::{ModelError, Result};
 use candle_core::{DType, Device, Tensor};
 
@@ -17,19 +16,19 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache for a model of this configuration.
+    /// An empty cache for a model of that many layers, whose keys have that width (all heads together).
     ///
     /// # Errors
     /// Those of candle.
-    pub fn new(
-        config: &LlamaConfig,
+    pub(super) fn new(
+        (layers, key_width): (usize, usize),
         left_padding: Vec<usize>,
         capacity: usize,
         device: &Device,
     ) -> Result<Self> {
-        let shape = (left_padding.len(), capacity, config.num_key_value_heads * config.head_dim);
+        let shape = (left_padding.len(), capacity, key_width);
         let room = || Tensor::zeros(shape, DType::F32, device);
-        let layers = (0..config.num_hidden_layers).map(|_| Ok([room()?, room()?])).collect::<Result<_>>()?;
+        let layers = (0..layers).map(|_| Ok([room()?, room()?])).collect::<Result<_>>()?;
         Ok(Self { layers, left_padding, capacity, len: 0 })
     }
 

@@ -8,6 +8,7 @@ use crate::error::Result;
 use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 use std::f32::consts::TAU;
+use votive_tensor as ops;
 
 /// The base of the frequencies when a configuration does not say: transformers' `default_theta`.
 const DEFAULT_THETA: f64 = 10_000.0;
@@ -52,7 +53,7 @@ impl Default for Rope {
 
 impl Rope {
     /// Reads `rope_theta` with `rope_scaling` (transformers 4) or `rope_parameters` (transformers 5).
-    pub(super) fn read(config: &ConfigFile, max_positions: usize) -> Result<Self> {
+    pub(crate) fn read(config: &ConfigFile, max_positions: usize) -> Result<Self> {
         let whole = [json!(1), json!(1.0)];
         config.only("partial_rotary_factor", &whole)?;
         let top_theta = config.maybe_f64("rope_theta")?;
@@ -95,7 +96,7 @@ impl Rope {
     }
 
     /// Writes the fields that [`Rope::read`] and both generations of transformers read.
-    pub(super) fn write(&self, config: &mut Map<String, Value>) {
+    pub(crate) fn write(&self, config: &mut Map<String, Value>) {
         config.insert("rope_theta".into(), json!(self.theta));
         let scaling = match self.scaling {
             RopeScaling::Default => Value::Null,
@@ -154,30 +155,68 @@ impl RopeScaling {
     }
 }
 
-/// Cosine and sine of every angle, `(B or 1, T, head_dim / 2)`.
+/// Where the tokens of a batch stand in their texts.
 #[derive(Clone, Debug)]
-pub(super) struct Angles {
-    pub(super) cos: Tensor,
-    pub(super) sin: Tensor,
+pub(crate) struct Positions {
+    /// One list for all rows of the batch, or one for each.
+    rows: Vec<Vec<usize>>,
 }
 
-impl Angles {
-    /// The angles of `width` tokens from index `start` on, in rows whose first token stands at the given indices.
-    pub(super) fn new(
-        frequencies: &[f32],
-        start: usize,
-        width: usize,
-        first: &[usize],
-        device: &Device,
-    ) -> candle_core::Result<Self> {
-        let positions =
-            first.iter().flat_map(|first| (start..start + width).map(|i| i.saturating_sub(*first)));
+impl Positions {
+    /// Rows of `width` tokens that all start at position 0.
+    pub(crate) fn rows(width: usize) -> Self {
+        Self { rows: vec![(0..width).collect()] }
+    }
+
+    /// `width` tokens behind `seen` places, in rows that start with that much padding.
+    pub(crate) fn behind(left_padding: &[usize], seen: usize, width: usize) -> Self {
+        let row = |padding: &usize| (seen..seen + width).map(|i| i.saturating_sub(*padding)).collect();
+        Self { rows: left_padding.iter().map(row).collect() }
+    }
+}
+
+/// A table of frequencies, which gives the angles of positions.
+#[derive(Clone, Debug)]
+pub(crate) struct Rotary {
+    frequencies: Vec<f32>,
+}
+
+impl Rotary {
+    /// The table for heads of which `width` numbers are turned.
+    pub(crate) fn new(rope: &Rope, width: usize) -> Self {
+        Self { frequencies: rope.frequencies(width) }
+    }
+
+    /// The angles of tokens.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub(crate) fn angles(&self, positions: &Positions, device: &Device) -> candle_core::Result<Angles> {
+        let flat = positions.rows.iter().flatten();
         let angles: Vec<f32> =
-            positions.flat_map(|position| frequencies.iter().map(move |f| position as f32 * f)).collect();
-        let shape = (first.len(), width, frequencies.len());
+            flat.flat_map(|position| self.frequencies.iter().map(move |f| *position as f32 * f)).collect();
+        let width = positions.rows.first().map_or(0, Vec::len);
+        let shape = (positions.rows.len(), width, self.frequencies.len());
         let table = |function: fn(f32) -> f32| {
             Tensor::from_vec(angles.iter().map(|angle| function(*angle)).collect::<Vec<_>>(), shape, device)
         };
-        Ok(Self { cos: table(f32::cos)?, sin: table(f32::sin)? })
+        Ok(Angles { cos: table(f32::cos)?, sin: table(f32::sin)? })
+    }
+}
+
+/// Cosine and sine of every angle, `(B or 1, T, width / 2)`.
+#[derive(Clone, Debug)]
+pub(crate) struct Angles {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Angles {
+    /// Turns every head of `x (B, T, heads·D)`.
+    ///
+    /// # Errors
+    /// If the sizes don't fit.
+    pub(crate) fn rotate(&self, x: &Tensor, heads: usize) -> candle_core::Result<Tensor> {
+        ops::rope(x, &self.cos, &self.sin, heads)
     }
 }

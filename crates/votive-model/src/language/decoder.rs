@@ -1,0 +1,192 @@
+//! A decoder: an embedding, layers of any architecture, a norm and a head that is read at wanted places only.
+
+use super::cache::KvCache;
+use super::rope::{Angles, Positions, Rotary};
+use super::sizes::Sizes;
+use crate::causal_lm::{CausalLm, TokenBatch};
+use crate::error::{ModelError, Result};
+use crate::nn::{Embedding, RmsNorm};
+use crate::params::Scope;
+use candle_core::{Device, IndexOp, Tensor};
+use std::fmt::Debug;
+use std::sync::Arc;
+use votive_tensor as ops;
+use votive_tensor::AttentionMask;
+use votive_tensor::segment::Recorder;
+
+/// Where the tokens of a batch stand and what they may look at: what every layer is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// The tokens' angles under each of the model's rotary tables.
+    pub(crate) angles: Vec<Angles>,
+    /// What a token may look at, before a layer's own window.
+    pub(crate) mask: AttentionMask,
+}
+
+/// One layer of an architecture.
+pub(crate) trait Layer: Debug + Send + Sync {
+    /// `x (B, T, D)` → the same shape; with a cache, the tokens join it.
+    ///
+    /// # Errors
+    /// If the sizes don't fit.
+    fn forward(&self, x: &Tensor, places: &Places, cache: Option<&KvCache>) -> Result<Tensor>;
+}
+
+/// How an architecture makes its norms, of a width and with an ε.
+pub(crate) type Norm = fn(&Scope, usize, f64) -> Result<RmsNorm>;
+
+/// A language model, whatever its layers are.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    embed_tokens: Embedding,
+    layers: Vec<Arc<dyn Layer>>,
+    rotary: Vec<Rotary>,
+    norm: RmsNorm,
+    /// `(V, D)`; the embedding itself if it is tied.
+    head: Tensor,
+    max_positions: usize,
+    key_width: usize,
+}
+
+impl Decoder {
+    /// The model at the root of a checkpoint; `norm` makes the last norm, `layer` the layer with a number.
+    ///
+    /// # Errors
+    /// Those of [`Scope::get`].
+    pub(crate) fn new<L: Layer + 'static>(
+        sizes: &Sizes,
+        scope: &Scope,
+        rotary: Vec<Rotary>,
+        norm: Norm,
+        layer: impl Fn(usize, &Scope) -> Result<L>,
+    ) -> Result<Self> {
+        let (model, lm_head) = (scope.sub("model"), scope.sub("lm_head"));
+        let table = [sizes.vocab_size, sizes.hidden_size];
+        let embed_tokens = Embedding::new(&model.sub("embed_tokens"), table[0], table[1], sizes.init())?;
+        let head = if sizes.tie_word_embeddings {
+            // A copy that some tools save beside the embedding.
+            lm_head.ignore("weight");
+            embed_tokens.weight().clone()
+        } else {
+            lm_head.get("weight", &table, sizes.init())?
+        };
+        let layer = |index: usize| {
+            Ok::<Arc<dyn Layer>, ModelError>(Arc::new(layer(index, &model.sub("layers").sub(index))?))
+        };
+        Ok(Self {
+            embed_tokens,
+            layers: (0..sizes.num_hidden_layers).map(layer).collect::<Result<_>>()?,
+            rotary,
+            norm: norm(&model.sub("norm"), sizes.hidden_size, sizes.rms_norm_eps)?,
+            head,
+            max_positions: sizes.max_position_embeddings,
+            key_width: sizes.key_width(),
+        })
+    }
+
+    /// Hidden states after the last norm.
+    ///
+    /// With a recorder every layer is a recomputed segment: less memory, a second forward in the backward.
+    ///
+    /// # Shapes
+    /// `ids (B, T)` u32, right-padded with any ids → `(B, T, D)`.
+    /// # Errors
+    /// If T exceeds the model's positions or an id is not in the vocabulary.
+    pub fn hidden(&self, ids: &Tensor, recorder: Option<&Recorder>) -> Result<Tensor> {
+        let width = ids.dim(1)?;
+        self.check_positions(width)?;
+        let places = self.places(&Positions::rows(width), AttentionMask::causal())?;
+        let mut x = self.embed_tokens.forward(ids)?;
+        for layer in &self.layers {
+            x = match recorder {
+                None => layer.forward(&x, &places, None)?,
+                Some(recorder) => {
+                    let (layer, places) = (Arc::clone(layer), places.clone());
+                    recorder.segment(&x, move |x| {
+                        layer.forward(x, &places, None).map_err(candle_core::Error::wrap)
+                    })?
+                }
+            };
+        }
+        self.norm.forward(&x)
+    }
+
+    /// Hidden states of tokens that follow those in the cache, which then holds them too.
+    ///
+    /// # Shapes
+    /// `ids (B, T)` u32, of which the first call's are left-padded as the cache says → `(B, T, D)`.
+    /// # Gradient
+    /// None flows to cached tokens.
+    /// # Errors
+    /// If the cache has no room, a row outgrows the model's positions or an id is not in the vocabulary.
+    pub fn hidden_cached(&self, ids: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let (rows, width) = ids.dims2()?;
+        cache.check(rows, width)?;
+        self.check_positions(cache.longest() + width)?;
+        let positions = Positions::behind(cache.left_padding(), cache.len(), width);
+        let mask =
+            AttentionMask { first_key: Some(cache.left_padding().to_vec()), ..AttentionMask::causal() };
+        let places = self.places(&positions, mask)?;
+        let mut x = self.embed_tokens.forward(ids)?;
+        for layer in &self.layers {
+            x = layer.forward(&x, &places, Some(cache))?;
+        }
+        cache.advance(width);
+        self.norm.forward(&x)
+    }
+
+    /// `hidden (…, D)` → logits `(…, V)`.
+    ///
+    /// # Errors
+    /// If the sizes don't fit.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear(hidden, &self.head, None)?)
+    }
+
+    fn places(&self, positions: &Positions, mask: AttentionMask) -> Result<Places> {
+        let angles = self.rotary.iter().map(|rotary| rotary.angles(positions, self.device()));
+        Ok(Places { angles: angles.collect::<candle_core::Result<_>>()?, mask })
+    }
+
+    fn check_positions(&self, width: usize) -> Result<()> {
+        let most = self.max_positions;
+        if width > most {
+            return Err(ModelError::Tokens(format!(
+                "{width} tokens in a row, but the model has {most} positions"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl CausalLm for Decoder {
+    fn vocabulary(&self) -> usize {
+        self.head.dims().first().copied().unwrap_or(0)
+    }
+
+    fn max_positions(&self) -> usize {
+        self.max_positions
+    }
+
+    fn device(&self) -> &Device {
+        self.head.device()
+    }
+
+    fn log_probs(&self, batch: &TokenBatch, recorder: Option<&Recorder>) -> Result<Tensor> {
+        batch.check(self.vocabulary())?;
+        let (ids, width) = batch.contexts(self.device())?;
+        let hidden = self.hidden(&ids, recorder)?.flatten(0, 1)?;
+        let places: Vec<u32> = batch.wanted().iter().map(|(row, at)| (row * width + at - 1) as u32).collect();
+        let hidden = hidden.index_select(&Tensor::new(places, self.device())?, 0)?;
+        Ok(ops::token_log_probs(&hidden, &self.head, None, &batch.targets())?)
+    }
+
+    fn cache(&self, left_padding: Vec<usize>, capacity: usize) -> Result<KvCache> {
+        KvCache::new((self.layers.len(), self.key_width), left_padding, capacity, self.device())
+    }
+
+    fn next_logits(&self, ids: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let hidden = self.hidden_cached(ids, cache)?;
+        self.logits(&hidden.i((.., hidden.dim(1)? - 1))?)
+    }
+}
