@@ -1,7 +1,7 @@
 //! The same logits as candle-transformers' inference models, on the same random weights.
 //!
 //! candle 0.11.1's sliding windows see one key more than transformers', and Qwen2's are in every layer; so the windows
-//! here are wider than the rows. Windows themselves are checked against transformers (`llama_fixtures.rs`).
+//! here are wider than the rows. Windows themselves are checked against transformers (`language_fixtures.rs`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::{DType, Device, IndexOp, Tensor};

@@ -13,6 +13,8 @@ pub struct KvCache {
     left_padding: Vec<usize>,
     capacity: usize,
     len: usize,
+    /// `(B, len)`, of models that may have to look at them again.
+    seen: Option<Tensor>,
 }
 
 impl KvCache {
@@ -29,7 +31,7 @@ impl KvCache {
         let shape = (left_padding.len(), capacity, key_width);
         let room = || Tensor::zeros(shape, DType::F32, device);
         let layers = (0..layers).map(|_| Ok([room()?, room()?])).collect::<Result<_>>()?;
-        Ok(Self { layers, left_padding, capacity, len: 0 })
+        Ok(Self { layers, left_padding, capacity, len: 0, seen: None })
     }
 
     /// Places used so far, padding included.
@@ -83,6 +85,31 @@ impl KvCache {
         Ok(())
     }
 
+    /// Keeps the ids of new tokens, and gives those of all.
+    pub(super) fn remember(&mut self, ids: &Tensor) -> candle_core::Result<Tensor> {
+        let all = match &self.seen {
+            None => ids.clone(),
+            Some(seen) => Tensor::cat(&[seen, ids], 1)?,
+        };
+        self.seen = Some(all.clone());
+        Ok(all)
+    }
+
+    /// Whether a row's text grows from `most` tokens or fewer to more with that many new ones.
+    pub(super) fn is_crossed(&self, most: usize, new: usize) -> bool {
+        let crosses = |padding: &usize| {
+            let (before, after) =
+                (self.len.saturating_sub(*padding), (self.len + new).saturating_sub(*padding));
+            before > 0 && before <= most && after > most
+        };
+        self.left_padding.iter().any(crosses)
+    }
+
+    /// Forgets keys and values, so that all tokens can be seen again.
+    pub(super) fn rewind(&mut self) {
+        self.len = 0;
+    }
+
     /// Counts tokens that every layer has now seen.
     pub(super) fn advance(&mut self, width: usize) {
         self.len += width;
@@ -95,6 +122,9 @@ impl KvCache {
     pub fn keep_rows(&mut self, rows: &[u32]) -> Result<()> {
         for tensor in self.layers.iter_mut().flatten() {
             *tensor = tensor.index_select(&Tensor::new(rows, tensor.device())?, 0)?;
+        }
+        if let Some(seen) = &mut self.seen {
+            *seen = seen.index_select(&Tensor::new(rows, seen.device())?, 0)?;
         }
         self.left_padding = rows.iter().map(|row| self.left_padding[*row as usize]).collect();
         Ok(())

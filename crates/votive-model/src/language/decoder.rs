@@ -39,11 +39,15 @@ pub(crate) type Norm = fn(&Scope, usize, f64) -> Result<RmsNorm>;
 #[derive(Clone, Debug)]
 pub struct Decoder {
     embed_tokens: Embedding,
+    /// What embeddings are multiplied by.
+    embedding_scale: Option<f64>,
     layers: Vec<Arc<dyn Layer>>,
     rotary: Vec<Rotary>,
     norm: RmsNorm,
     /// `(V, D)`; the embedding itself if it is tied.
     head: Tensor,
+    /// Bound of the soft cap on logits.
+    logit_softcap: Option<f64>,
     max_positions: usize,
     key_width: usize,
 }
@@ -75,13 +79,25 @@ impl Decoder {
         };
         Ok(Self {
             embed_tokens,
+            embedding_scale: None,
             layers: (0..sizes.num_hidden_layers).map(layer).collect::<Result<_>>()?,
             rotary,
             norm: norm(&model.sub("norm"), sizes.hidden_size, sizes.rms_norm_eps)?,
             head,
+            logit_softcap: None,
             max_positions: sizes.max_position_embeddings,
             key_width: sizes.key_width(),
         })
+    }
+
+    /// The same, with embeddings multiplied by `scale`.
+    pub(crate) fn with_embedding_scale(self, scale: f64) -> Self {
+        Self { embedding_scale: Some(scale), ..self }
+    }
+
+    /// The same, with logits squeezed into ±`softcap` if there is one.
+    pub(crate) fn with_logit_softcap(self, softcap: Option<f64>) -> Self {
+        Self { logit_softcap: softcap, ..self }
     }
 
     /// Hidden states after the last norm.
@@ -93,10 +109,14 @@ impl Decoder {
     /// # Errors
     /// If T exceeds the model's positions or an id is not in the vocabulary.
     pub fn hidden(&self, ids: &Tensor, recorder: Option<&Recorder>) -> Result<Tensor> {
-        let width = ids.dim(1)?;
-        self.check_positions(width)?;
-        let places = self.places(&Positions::rows(width), AttentionMask::causal())?;
-        let mut x = self.embed_tokens.forward(ids)?;
+        let (rows, width) = ids.dims2()?;
+        self.hidden_at(ids, &Positions::rows(width, vec![width; rows]), recorder)
+    }
+
+    fn hidden_at(&self, ids: &Tensor, positions: &Positions, recorder: Option<&Recorder>) -> Result<Tensor> {
+        self.check_positions(ids.dim(1)?)?;
+        let places = self.places(positions, AttentionMask::causal())?;
+        let mut x = self.embed(ids)?;
         for layer in &self.layers {
             x = match recorder {
                 None => layer.forward(&x, &places, None)?,
@@ -123,11 +143,26 @@ impl Decoder {
         let (rows, width) = ids.dims2()?;
         cache.check(rows, width)?;
         self.check_positions(cache.longest() + width)?;
+        let Some(most) = self.rotary.iter().find_map(Rotary::short_texts) else {
+            return self.append(ids, cache);
+        };
+        // Texts that grow beyond a length have other angles from their first token on.
+        let seen = cache.remember(ids)?;
+        if !cache.is_crossed(most, width) {
+            return self.append(ids, cache);
+        }
+        cache.rewind();
+        let hidden = self.append(&seen, cache)?;
+        Ok(hidden.narrow(1, hidden.dim(1)? - width, width)?)
+    }
+
+    fn append(&self, ids: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let width = ids.dim(1)?;
         let positions = Positions::behind(cache.left_padding(), cache.len(), width);
         let mask =
             AttentionMask { first_key: Some(cache.left_padding().to_vec()), ..AttentionMask::causal() };
         let places = self.places(&positions, mask)?;
-        let mut x = self.embed_tokens.forward(ids)?;
+        let mut x = self.embed(ids)?;
         for layer in &self.layers {
             x = layer.forward(&x, &places, Some(cache))?;
         }
@@ -140,7 +175,19 @@ impl Decoder {
     /// # Errors
     /// If the sizes don't fit.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(ops::linear(hidden, &self.head, None)?)
+        let logits = ops::linear(hidden, &self.head, None)?;
+        Ok(match self.logit_softcap {
+            None => logits,
+            Some(cap) => ((logits / cap)?.tanh()? * cap)?,
+        })
+    }
+
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        let x = self.embed_tokens.forward(ids)?;
+        Ok(match self.embedding_scale {
+            None => x,
+            Some(scale) => (x * scale)?,
+        })
     }
 
     fn places(&self, positions: &Positions, mask: AttentionMask) -> Result<Places> {
@@ -175,10 +222,11 @@ impl CausalLm for Decoder {
     fn log_probs(&self, batch: &TokenBatch, recorder: Option<&Recorder>) -> Result<Tensor> {
         batch.check(self.vocabulary())?;
         let (ids, width) = batch.contexts(self.device())?;
-        let hidden = self.hidden(&ids, recorder)?.flatten(0, 1)?;
+        let positions = Positions::rows(width, batch.rows().iter().map(Vec::len).collect());
+        let hidden = self.hidden_at(&ids, &positions, recorder)?.flatten(0, 1)?;
         let places: Vec<u32> = batch.wanted().iter().map(|(row, at)| (row * width + at - 1) as u32).collect();
         let hidden = hidden.index_select(&Tensor::new(places, self.device())?, 0)?;
-        Ok(ops::token_log_probs(&hidden, &self.head, None, &batch.targets())?)
+        Ok(ops::token_log_probs(&hidden, &self.head, self.logit_softcap, &batch.targets())?)
     }
 
     fn cache(&self, left_padding: Vec<usize>, capacity: usize) -> Result<KvCache> {

@@ -7,10 +7,15 @@ mod attention;
 mod block;
 mod cache;
 mod decoder;
+mod gemma;
 pub mod llama;
+mod longrope;
 mod mlp;
+mod olmo2;
+mod phi3;
 mod rope;
 mod sizes;
+mod smollm3;
 
 pub use cache::KvCache;
 pub use decoder::Decoder;
@@ -34,20 +39,24 @@ pub struct Architecture {
     pub model_type: &'static str,
     /// Name of transformers' class, in `architectures`.
     pub class: &'static str,
+    /// Code in a model's folder that may be passed over, because it is what that class is.
+    own_code: Option<&'static str>,
     read: fn(&ConfigFile) -> Result<Arc<dyn Network>>,
 }
 
 /// Every supported language model.
-pub const ARCHITECTURES: &[Architecture] =
-    &[llama(Family::Llama), llama(Family::Mistral), llama(Family::Qwen2), llama(Family::Qwen3)];
-
-const fn llama(family: Family) -> Architecture {
-    Architecture {
-        model_type: family.model_type(),
-        class: family.architecture(),
-        read: |file| Ok(Arc::new(LlamaConfig::read(file)?)),
-    }
-}
+pub const ARCHITECTURES: &[Architecture] = &[
+    llama::architecture(Family::Llama),
+    llama::architecture(Family::Mistral),
+    llama::architecture(Family::Qwen2),
+    llama::architecture(Family::Qwen3),
+    gemma::gemma1::ARCHITECTURE,
+    gemma::gemma2::ARCHITECTURE,
+    gemma::gemma3::ARCHITECTURE,
+    olmo2::ARCHITECTURE,
+    phi3::ARCHITECTURE,
+    smollm3::ARCHITECTURE,
+];
 
 impl Architecture {
     fn of(config: &ConfigFile) -> Result<&'static Self> {
@@ -57,7 +66,13 @@ impl Architecture {
             config.unsupported("model_type", &format!("supported: {}", known.join(", ")))
         })?;
         config.only("architectures", &[json!([row.class])])?;
-        Ok(row)
+        let code = config.object("auto_map").and_then(|map| map.get("AutoModelForCausalLM").cloned());
+        match code {
+            Some(code) if row.own_code.is_none_or(|own| code != own) => {
+                Err(config.unsupported("auto_map", "models that bring their own code are not run"))
+            }
+            _ => Ok(row),
+        }
     }
 }
 
@@ -65,16 +80,6 @@ impl Architecture {
 trait Network: Debug + Send + Sync {
     fn sizes(&self) -> &Sizes;
     fn decoder(&self, scope: &Scope) -> Result<Decoder>;
-}
-
-impl Network for LlamaConfig {
-    fn sizes(&self) -> &Sizes {
-        &self.sizes
-    }
-
-    fn decoder(&self, scope: &Scope) -> Result<Decoder> {
-        self.build(scope)
-    }
 }
 
 /// The `config.json` of a language model of any supported architecture.

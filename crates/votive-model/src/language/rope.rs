@@ -3,6 +3,7 @@
 //! Source: Su et al., arXiv:2104.09864; linear scaling: Chen et al., arXiv:2306.15595; `llama3`: the reference code
 //! of Llama 3.1, as in transformers' `_compute_llama3_parameters`.
 
+use super::longrope::LongRope;
 use crate::config::ConfigFile;
 use crate::error::Result;
 use candle_core::{Device, Tensor};
@@ -11,7 +12,7 @@ use std::f32::consts::TAU;
 use votive_tensor as ops;
 
 /// The base of the frequencies when a configuration does not say: transformers' `default_theta`.
-const DEFAULT_THETA: f64 = 10_000.0;
+pub(crate) const DEFAULT_THETA: f64 = 10_000.0;
 
 /// How positions become angles.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,26 +53,37 @@ impl Default for Rope {
 }
 
 impl Rope {
-    /// Reads `rope_theta` with `rope_scaling` (transformers 4) or `rope_parameters` (transformers 5).
-    pub(crate) fn read(config: &ConfigFile, max_positions: usize) -> Result<Self> {
+    /// Reads `rope_theta` with `rope_scaling` (transformers 4) or `rope_parameters` (transformers 5), one set for all
+    /// layers and whole heads.
+    ///
+    /// # Errors
+    /// If a field has the wrong type or asks for what is not implemented.
+    pub(crate) fn read(config: &ConfigFile, default_theta: f64, max_positions: usize) -> Result<Self> {
         let whole = [json!(1), json!(1.0)];
         config.only("partial_rotary_factor", &whole)?;
-        let top_theta = config.maybe_f64("rope_theta")?;
-        for field in ["rope_scaling", "rope_parameters"] {
-            if config.get(field).is_some_and(|value| !value.is_object()) {
-                return Err(config.unsupported(field, "an object with a `rope_type`"));
-            }
+        let fields = rope_fields(config)?;
+        if let Some(fields) = &fields {
+            fields.only("partial_rotary_factor", &whole)?;
+            // Other angles for some of the layers.
+            fields.only("full_attention", &[])?;
+            fields.only("sliding_attention", &[])?;
         }
-        // With both, transformers takes the older one.
-        let Some(scaling) = ["rope_scaling", "rope_parameters"].iter().find_map(|field| config.object(field))
-        else {
-            return Ok(Self { theta: top_theta.unwrap_or(DEFAULT_THETA), ..Self::default() });
-        };
-        scaling.only("partial_rotary_factor", &whole)?;
-        // Other angles for some of the layers.
-        scaling.only("full_attention", &[])?;
-        scaling.only("sliding_attention", &[])?;
-        let theta = scaling.maybe_f64("rope_theta")?.or(top_theta).unwrap_or(DEFAULT_THETA);
+        let theta = config.maybe_f64("rope_theta")?.unwrap_or(default_theta);
+        Self::of(config, fields.as_ref(), theta, max_positions)
+    }
+
+    /// θ and scaling of one set of fields, which may lack θ.
+    ///
+    /// # Errors
+    /// If a field has the wrong type or asks for what is not implemented.
+    pub(crate) fn of(
+        config: &ConfigFile,
+        fields: Option<&ConfigFile>,
+        default_theta: f64,
+        max_positions: usize,
+    ) -> Result<Self> {
+        let Some(scaling) = fields else { return Ok(Self { theta: default_theta, ..Self::default() }) };
+        let theta = scaling.maybe_f64("rope_theta")?.unwrap_or(default_theta);
         let kind_field = if scaling.get("rope_type").is_some() { "rope_type" } else { "type" };
         let kind = scaling.maybe_str(kind_field)?.unwrap_or_else(|| "default".to_owned());
         let number = |field: &str| match scaling.maybe_f64(field)? {
@@ -133,6 +145,19 @@ impl Rope {
     }
 }
 
+/// `rope_scaling` (transformers 4) or `rope_parameters` (transformers 5); with both, transformers takes the older one.
+///
+/// # Errors
+/// If one of them is not an object.
+pub(crate) fn rope_fields(config: &ConfigFile) -> Result<Option<ConfigFile>> {
+    for field in ["rope_scaling", "rope_parameters"] {
+        if config.get(field).is_some_and(|value| !value.is_object()) {
+            return Err(config.unsupported(field, "an object with a `rope_type`"));
+        }
+    }
+    Ok(["rope_scaling", "rope_parameters"].iter().find_map(|field| config.object(field)))
+}
+
 impl RopeScaling {
     fn apply(self, frequency: f32) -> f32 {
         match self {
@@ -159,19 +184,25 @@ impl RopeScaling {
 #[derive(Clone, Debug)]
 pub(crate) struct Positions {
     /// One list for all rows of the batch, or one for each.
-    rows: Vec<Vec<usize>>,
+    tokens: Vec<Vec<usize>>,
+    /// How long each row is as a whole, or all of them.
+    lengths: Vec<usize>,
 }
 
 impl Positions {
-    /// Rows of `width` tokens that all start at position 0.
-    pub(crate) fn rows(width: usize) -> Self {
-        Self { rows: vec![(0..width).collect()] }
+    /// Rows of `width` tokens that all start at position 0 and are parts of texts of the given lengths.
+    pub(crate) fn rows(width: usize, lengths: Vec<usize>) -> Self {
+        Self { tokens: vec![(0..width).collect()], lengths }
     }
 
     /// `width` tokens behind `seen` places, in rows that start with that much padding.
     pub(crate) fn behind(left_padding: &[usize], seen: usize, width: usize) -> Self {
         let row = |padding: &usize| (seen..seen + width).map(|i| i.saturating_sub(*padding)).collect();
-        Self { rows: left_padding.iter().map(row).collect() }
+        let length = |padding: &usize| (seen + width).saturating_sub(*padding);
+        Self {
+            tokens: left_padding.iter().map(row).collect(),
+            lengths: left_padding.iter().map(length).collect(),
+        }
     }
 }
 
@@ -179,12 +210,38 @@ impl Positions {
 #[derive(Clone, Debug)]
 pub(crate) struct Rotary {
     frequencies: Vec<f32>,
+    /// What texts beyond a length have instead.
+    beyond: Option<(usize, Vec<f32>)>,
+    /// Factor of cosines and sines.
+    magnitude: f32,
 }
 
 impl Rotary {
     /// The table for heads of which `width` numbers are turned.
     pub(crate) fn new(rope: &Rope, width: usize) -> Self {
-        Self { frequencies: rope.frequencies(width) }
+        Self { frequencies: rope.frequencies(width), beyond: None, magnitude: 1.0 }
+    }
+
+    /// Two tables, for short and for long texts.
+    pub(crate) fn long(rope: &LongRope) -> Self {
+        Self {
+            frequencies: rope.frequencies(&rope.short_factor),
+            beyond: Some((rope.original_max_position_embeddings, rope.frequencies(&rope.long_factor))),
+            magnitude: rope.attention_factor as f32,
+        }
+    }
+
+    /// The longest text that the first table serves, if there is a second one.
+    pub(crate) fn short_texts(&self) -> Option<usize> {
+        self.beyond.as_ref().map(|(length, _)| *length)
+    }
+
+    /// The table of a text of `length` tokens.
+    fn of(&self, length: usize) -> &[f32] {
+        match &self.beyond {
+            Some((most, long)) if length > *most => long,
+            _ => &self.frequencies,
+        }
     }
 
     /// The angles of tokens.
@@ -192,13 +249,20 @@ impl Rotary {
     /// # Errors
     /// Those of candle.
     pub(crate) fn angles(&self, positions: &Positions, device: &Device) -> candle_core::Result<Angles> {
-        let flat = positions.rows.iter().flatten();
-        let angles: Vec<f32> =
-            flat.flat_map(|position| self.frequencies.iter().map(move |f| *position as f32 * f)).collect();
-        let width = positions.rows.first().map_or(0, Vec::len);
-        let shape = (positions.rows.len(), width, self.frequencies.len());
+        let Positions { tokens, lengths } = positions;
+        // With one table, rows of equal positions have equal angles, whatever their lengths.
+        let lengths = if self.beyond.is_some() { lengths.as_slice() } else { &lengths[..1] };
+        let rows = tokens.len().max(lengths.len());
+        let mut angles = Vec::new();
+        for row in 0..rows {
+            let table = self.of(lengths[row.min(lengths.len() - 1)]);
+            let tokens = &tokens[row.min(tokens.len() - 1)];
+            angles.extend(tokens.iter().flat_map(|at| table.iter().map(move |f| *at as f32 * f)));
+        }
+        let shape = (rows, tokens.first().map_or(0, Vec::len), self.frequencies.len());
         let table = |function: fn(f32) -> f32| {
-            Tensor::from_vec(angles.iter().map(|angle| function(*angle)).collect::<Vec<_>>(), shape, device)
+            let values: Vec<f32> = angles.iter().map(|angle| function(*angle) * self.magnitude).collect();
+            Tensor::from_vec(values, shape, device)
         };
         Ok(Angles { cos: table(f32::cos)?, sin: table(f32::sin)? })
     }

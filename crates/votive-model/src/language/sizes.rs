@@ -42,6 +42,12 @@ pub(crate) struct SizeDefaults {
     pub(crate) tied: bool,
 }
 
+impl SizeDefaults {
+    /// As many key heads as query heads, heads that share the width, an untied head.
+    pub(crate) const PLAIN: Self =
+        Self { key_value_heads: None, head_dim: None, max_positions: 2048, rms_norm_eps: 1e-6, tied: false };
+}
+
 /// Bounds on sizes that lists are made of before a tensor is looked at: far beyond any model, far below any memory.
 const MOST_LAYERS: usize = 10_000;
 const MOST_HEAD_DIM: usize = 65_536;
@@ -161,11 +167,7 @@ pub(crate) fn window_size(config: &ConfigFile, absent: Option<usize>) -> Result<
 pub(crate) fn refuse_what_is_not_implemented(config: &ConfigFile) -> Result<()> {
     config.only("quantization_config", &[])?;
     // Dropout would make the policy differ from the reference at step 0.
-    config.only("attention_dropout", &[json!(0), json!(0.0)])?;
-    match config.object("auto_map").and_then(|map| map.get("AutoModelForCausalLM").cloned()) {
-        Some(_) => Err(config.unsupported("auto_map", "models that bring their own code are not run")),
-        None => Ok(()),
-    }
+    config.only("attention_dropout", &[json!(0), json!(0.0)])
 }
 
 /// Whether a field is there and null, which is not the same as absent.

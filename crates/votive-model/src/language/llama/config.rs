@@ -3,6 +3,7 @@
 use super::Rope;
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
+use crate::language::rope::DEFAULT_THETA;
 use crate::language::sizes::{FULL, SLIDING, SizeDefaults, Sizes};
 use crate::language::sizes::{layer_windows, refuse_what_is_not_implemented, window_size};
 use serde_json::{Map, Value, json};
@@ -52,13 +53,7 @@ impl Family {
     }
 
     fn size_defaults(self) -> SizeDefaults {
-        let llama = SizeDefaults {
-            key_value_heads: None,
-            head_dim: None,
-            max_positions: 2048,
-            rms_norm_eps: 1e-6,
-            tied: false,
-        };
+        let llama = SizeDefaults::PLAIN;
         let qwen = SizeDefaults { key_value_heads: Some(32), max_positions: 32_768, ..llama };
         match self {
             Self::Llama => llama,
@@ -149,7 +144,7 @@ impl LlamaConfig {
         let [bos, eos] = family.default_ids();
         Ok(Self {
             family,
-            rope: Rope::read(config, sizes.max_position_embeddings)?,
+            rope: Rope::read(config, DEFAULT_THETA, sizes.max_position_embeddings)?,
             windows: windows(config, family, sizes.num_hidden_layers)?,
             sizes,
             attention_bias: matches!(family, Family::Llama | Family::Qwen3)

@@ -16,10 +16,32 @@ use super::block::PreNorm;
 use super::decoder::Decoder;
 use super::mlp::GatedMlp;
 use super::rope::Rotary;
+use super::sizes::Sizes;
+use super::{Architecture, Network};
 use crate::error::Result;
 use crate::nn::RmsNorm;
 use crate::params::Scope;
+use std::sync::Arc;
 use votive_tensor::Activation;
+
+pub(super) const fn architecture(family: Family) -> Architecture {
+    Architecture {
+        model_type: family.model_type(),
+        class: family.architecture(),
+        own_code: None,
+        read: |file| Ok(Arc::new(LlamaConfig::read(file)?)),
+    }
+}
+
+impl Network for LlamaConfig {
+    fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
+    fn decoder(&self, scope: &Scope) -> Result<Decoder> {
+        self.build(scope)
+    }
+}
 
 impl LlamaConfig {
     /// The network at the root of a checkpoint.

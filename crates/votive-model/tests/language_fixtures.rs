@@ -9,7 +9,21 @@ use votive_model::{load_causal_lm, save_causal_lm};
 
 /// `<|eos|>` of the fixtures' tokenizer.
 const EOS: u32 = 2;
-const MODELS: [&str; 5] = ["llama", "llama_tied", "mistral", "qwen2", "qwen3"];
+const MODELS: [&str; 13] = [
+    "llama",
+    "llama_tied",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "phi3_long",
+    "olmo2",
+    "smollm3",
+];
 
 fn folder(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/text").join(model)
@@ -68,9 +82,10 @@ fn logits() {
             .unwrap()
             .to_vec1::<u32>()
             .unwrap();
-        let hidden = model.hidden(&ids, None).unwrap();
         for (row, len) in lengths.into_iter().enumerate() {
-            let logits = model.logits(&hidden.i((row, len as usize - 1)).unwrap()).unwrap();
+            let len = len as usize;
+            let hidden = model.hidden(&ids.i((row..=row, ..len)).unwrap(), None).unwrap();
+            let logits = model.logits(&hidden.i((0, len - 1)).unwrap()).unwrap();
             let distance = (logits - expected["last_logits"].i(row).unwrap()).unwrap().abs().unwrap();
             let worst = distance.max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(worst < 1e-4, "{name}, row {row}: off by {worst}");

@@ -1,4 +1,4 @@
-//! The Llama family: gradients reach every parameter, and recomputation, caching and the log-prob head change nothing.
+//! Every architecture: gradients reach every parameter, and recomputation, caching and the log-prob head change nothing.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::{Device, IndexOp, Tensor, Var};
@@ -6,22 +6,22 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use votive_model::config::ConfigFile;
 use votive_model::{
-    CausalLm, Decoder, GenerateOptions, LlamaConfig, LoraConfig, Params, TokenBatch, generate,
+    CausalLm, CausalLmConfig, Decoder, GenerateOptions, LoraConfig, Params, TokenBatch, generate,
 };
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
 
 const VOCABULARY: u32 = 40;
 
-fn read(config: &Value) -> votive_model::Result<LlamaConfig> {
+fn read(config: &Value) -> votive_model::Result<CausalLmConfig> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.json");
     std::fs::write(&path, config.to_string()).unwrap();
-    LlamaConfig::read(&ConfigFile::read(&path)?)
+    CausalLmConfig::read(&ConfigFile::read(&path)?)
 }
 
-/// A small model of the family with `extra` fields.
-fn config(model_type: &str, extra: Value) -> LlamaConfig {
+/// A small model of an architecture with `extra` fields.
+fn config(model_type: &str, extra: Value) -> CausalLmConfig {
     let mut config = json!({
         "model_type": model_type, "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24,
         "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
@@ -31,12 +31,16 @@ fn config(model_type: &str, extra: Value) -> LlamaConfig {
     read(&config).unwrap()
 }
 
-/// Every variant of the family.
-fn variants() -> Vec<(&'static str, LlamaConfig)> {
+/// Every architecture and its variants.
+fn variants() -> Vec<(&'static str, CausalLmConfig)> {
     let llama3 = json!({
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 16
     });
+    let caps = json!({
+        "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 3, "sliding_window": 4
+    });
+    let long = json!({"type": "su", "short_factor": [1.0, 1.5], "long_factor": [2.0, 5.0]});
     let window = json!({"use_sliding_window": true, "sliding_window": 4, "max_window_layers": 1});
     vec![
         ("llama", config("llama", json!({"rope_scaling": llama3}))),
@@ -46,14 +50,21 @@ fn variants() -> Vec<(&'static str, LlamaConfig)> {
         ("mistral", config("mistral", json!({"sliding_window": 4}))),
         ("qwen2", config("qwen2", window)),
         ("qwen3", config("qwen3", json!({"head_dim": 8, "attention_bias": true}))),
+        ("gemma", config("gemma", json!({"attention_bias": true}))),
+        ("gemma2", config("gemma2", caps)),
+        ("gemma3", config("gemma3_text", json!({"sliding_window": 4, "sliding_window_pattern": 2}))),
+        ("phi3", config("phi3", json!({"head_dim": 8, "partial_rotary_factor": 0.5, "sliding_window": 4}))),
+        ("phi3, long", config("phi3", json!({"rope_scaling": long, "original_max_position_embeddings": 8}))),
+        ("olmo2", config("olmo2", json!({"attention_bias": true}))),
+        ("smollm3", config("smollm3", json!({"no_rope_layers": [1, 0, 1], "mlp_bias": true}))),
     ]
 }
 
-fn fresh(config: &LlamaConfig) -> Params {
+fn fresh(config: &CausalLmConfig) -> Params {
     Params::fresh(1, &Device::Cpu, |scope| config.build(scope)).unwrap().1
 }
 
-fn build(config: &LlamaConfig, params: &Params) -> Decoder {
+fn build(config: &CausalLmConfig, params: &Params) -> Decoder {
     params.build(|scope| config.build(scope)).unwrap()
 }
 
@@ -83,7 +94,7 @@ fn assert_close(a: &Tensor, b: &Tensor, tolerance: f32) {
 }
 
 /// Gradient of every trainable parameter, by name.
-fn gradients(config: &LlamaConfig, params: &Params, recompute: bool) -> Vec<(String, Option<Tensor>)> {
+fn gradients(config: &CausalLmConfig, params: &Params, recompute: bool) -> Vec<(String, Option<Tensor>)> {
     let trainable = params.trainable();
     let recorder = Recorder::new(trainable.iter().map(|(_, tensor)| tensor.clone()).collect());
     let log_probs = build(config, params).log_probs(&batch(), recompute.then_some(&recorder)).unwrap();
@@ -93,7 +104,7 @@ fn gradients(config: &LlamaConfig, params: &Params, recompute: bool) -> Vec<(Str
 }
 
 /// Names of parameters whose gradient is missing, not finite or zero.
-fn without_gradient(config: &LlamaConfig, params: &Params) -> Vec<String> {
+fn without_gradient(config: &CausalLmConfig, params: &Params) -> Vec<String> {
     let bad = |grad: &Option<Tensor>| {
         let Some(grad) = grad else { return true };
         let values = numbers(grad);
@@ -116,11 +127,17 @@ fn every_parameter_gets_a_finite_gradient() {
 
 #[test]
 fn every_adapter_gets_a_finite_gradient() {
-    let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    let separate = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].as_slice();
+    let fused = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"].as_slice();
     for (variant, config) in variants() {
-        let lora = LoraConfig { rank: 2, alpha: 4.0, targets: targets.map(str::to_owned).to_vec() };
+        let targets = if variant.starts_with("phi3") { fused } else { separate };
+        let lora = LoraConfig {
+            rank: 2,
+            alpha: 4.0,
+            targets: targets.iter().map(|name| (*name).to_owned()).collect(),
+        };
         let params = fresh(&config).with_new_lora(lora, 3).unwrap();
-        assert_eq!(params.trainable().len(), 3 * 7 * 2);
+        assert_eq!(params.trainable().len(), 3 * targets.len() * 2);
         // With B = 0 no A can have a gradient.
         let without: BTreeSet<String> = without_gradient(&config, &params).into_iter().collect();
         let all_a =
@@ -168,7 +185,8 @@ fn log_probs_are_those_of_the_logits_of_each_row_alone() {
         let batch = batch();
         let log_probs = numbers(&model.log_probs(&batch, None).unwrap());
         for (&(row, at), found) in batch.wanted().iter().zip(log_probs) {
-            let ids = Tensor::new(&batch.rows()[row][..at], &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+            // The whole row: how long a text is can change its angles.
+            let ids = Tensor::new(batch.rows()[row].as_slice(), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
             let logits = model.logits(&model.hidden(&ids, None).unwrap().i((0, at - 1)).unwrap()).unwrap();
             let logits = numbers(&logits);
             let most = logits.iter().copied().fold(f32::MIN, f32::max);
