@@ -1,13 +1,9 @@
 //! What training and generation ask of a language model, whatever its architecture.
 
 use crate::error::{ModelError, Result};
-use crate::files;
-use crate::llama::{KvCache, LlamaConfig};
-use crate::params::Params;
-use crate::prefix_tree::PrefixTree;
-use candle_core::{DType, Device, Tensor};
-use std::collections::BTreeMap;
-use std::path::Path;
+use crate::language::KvCache;
+use crate::prefix_tree::{PrefixTree, Text};
+use candle_core::{Device, Tensor};
 use votive_tensor::segment::Recorder;
 
 /// A model that gives each token a probability from those before it.
@@ -95,11 +91,14 @@ impl TokenBatch {
     }
 
     /// Everything that a wanted token can depend on, what rows begin with alike only once.
-    pub(crate) fn contexts(&self) -> PrefixTree {
+    ///
+    /// Texts of more than `short` tokens share nothing with those up to it, as if they began differently.
+    pub(crate) fn contexts(&self, short: Option<usize>) -> PrefixTree {
         let mut ends = vec![0; self.rows.len()];
         self.wanted.iter().for_each(|&(row, at)| ends[row] = ends[row].max(at));
-        let rows: Vec<&[u32]> = self.rows.iter().zip(ends).map(|(row, end)| &row[..end]).collect();
-        PrefixTree::new(&rows)
+        let text = |(row, end): (&Vec<u32>, usize)| Text { tokens: row[..end].to_vec(), length: row.len() };
+        let texts: Vec<Text> = self.rows.iter().zip(ends).map(text).collect();
+        PrefixTree::new(&texts, short)
     }
 
     /// Where in `contexts` the token before each wanted one lies.
@@ -129,45 +128,4 @@ pub(crate) fn check_ids(rows: &[Vec<u32>], vocabulary: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether a tensor carries nothing, though some checkpoints hold it: a head that is the embedding again, or the
-/// frequencies that older versions of transformers saved. Nothing computes with it, so it cannot be trained.
-fn is_leftover(config: &LlamaConfig, name: &str) -> bool {
-    (config.tie_word_embeddings && name == "lm_head.weight") || name.ends_with(".rotary_emb.inv_freq")
-}
-
-/// Reads a language model's hub folder: `config.json`, and `model.safetensors` or its shards.
-///
-/// # Errors
-/// If a file is missing or malformed, or the architecture is not supported.
-pub fn load_causal_lm(folder: &Path, device: &Device) -> Result<(LlamaConfig, Params)> {
-    let config = LlamaConfig::read_folder(folder)?;
-    let mut tensors = files::read_folder(folder, "model", device)?;
-    tensors.retain(|name, _| !is_leftover(&config, name));
-    Ok((config, Params::new(&folder.display().to_string(), tensors, device)))
-}
-
-/// Writes `config.json` and `model.safetensors` of a language model; `float` is F32, F16 or BF16.
-///
-/// # Errors
-/// If a file cannot be written, or the parameters carry an adapter, which has files of its own.
-pub fn save_causal_lm(folder: &Path, config: &LlamaConfig, params: &Params, float: DType) -> Result<()> {
-    let dtype = match float {
-        DType::F32 => "float32",
-        DType::F16 => "float16",
-        DType::BF16 => "bfloat16",
-        other => {
-            return Err(ModelError::Tokens(format!("weights are stored as f32, f16 or bf16, not {other:?}")));
-        }
-    };
-    if params.lora().is_some() {
-        return Err(ModelError::Adapter(
-            "merge it or save it by itself; a model folder holds whole weights".to_owned(),
-        ));
-    }
-    let tensors = params.iter().filter(|(name, _)| !is_leftover(config, name));
-    let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
-    files::write(&folder.join("model.safetensors"), tensors, float, BTreeMap::new())?;
-    files::write_json(&folder.join("config.json"), &config.to_json(dtype))
 }

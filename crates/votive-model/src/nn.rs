@@ -84,6 +84,8 @@ impl Conv2d {
 #[derive(Clone, Debug)]
 pub(crate) struct RmsNorm {
     weight: Tensor,
+    /// The weight is kept as its distance from 1.
+    is_around_one: bool,
     eps: f64,
 }
 
@@ -93,7 +95,20 @@ impl RmsNorm {
     /// # Errors
     /// Those of [`Scope::get`].
     pub(crate) fn new(scope: &Scope, width: usize, eps: f64) -> Result<Self> {
-        Ok(Self { weight: scope.get("weight", &[width], Init::One)?, eps })
+        Ok(Self { weight: scope.get("weight", &[width], Init::One)?, is_around_one: false, eps })
+    }
+
+    /// The same for checkpoints that hold `weight − 1` (Gemma).
+    ///
+    /// # Errors
+    /// Those of [`Scope::get`].
+    pub(crate) fn around_one(scope: &Scope, width: usize, eps: f64) -> Result<Self> {
+        Ok(Self { weight: scope.get("weight", &[width], Init::Zero)?, is_around_one: true, eps })
+    }
+
+    /// Size of what is normalised.
+    pub(crate) fn width(&self) -> usize {
+        self.weight.elem_count()
     }
 
     /// `x (…, width)` → the same shape.
@@ -101,7 +116,9 @@ impl RmsNorm {
     /// # Errors
     /// If the sizes don't fit.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::rms_norm(x, &self.weight, self.eps)?)
+        // Added anew each time: training changes the weight in place.
+        let weight = if self.is_around_one { &(&self.weight + 1.0)? } else { &self.weight };
+        Ok(ops::rms_norm(x, weight, self.eps)?)
     }
 }
 

@@ -11,6 +11,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use votive_tensor::Segment;
 
+/// The beginning of a text of `length` tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct Text {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) length: usize,
+}
+
 /// The tokens of some rows as one sequence of N.
 #[derive(Clone, Debug)]
 pub(crate) struct PrefixTree {
@@ -18,6 +25,8 @@ pub(crate) struct PrefixTree {
     pub(crate) ids: Vec<u32>,
     /// `(N,)`; position of each token in its row.
     pub(crate) positions: Vec<usize>,
+    /// `(N,)`; length of the text that each token belongs to, or of one that it does not matter to be instead.
+    pub(crate) lengths: Vec<usize>,
     /// Which tokens see which.
     pub(crate) segments: Arc<[Segment]>,
     /// Where each row's tokens lie, in their order.
@@ -32,14 +41,23 @@ struct Branch {
 }
 
 impl PrefixTree {
-    /// Lays out rows of any lengths; an empty row takes no place.
-    pub(crate) fn new(rows: &[&[u32]]) -> Self {
+    /// Lays out the beginnings of texts; those of more than `short` tokens share nothing with the others.
+    pub(crate) fn new(texts: &[Text], short: Option<usize>) -> Self {
+        let rows: Vec<&[u32]> = texts.iter().map(|text| &*text.tokens).collect();
+        let is_long = |row: &usize| short.is_some_and(|short| texts[*row].length > short);
         let mut sorted: Vec<usize> = (0..rows.len()).collect();
-        sorted.sort_by_key(|row| rows[*row]);
-        let mut tree =
-            Self { ids: vec![], positions: vec![], segments: [].into(), rows: vec![vec![]; rows.len()] };
+        sorted.sort_by_key(|row| (is_long(row), rows[*row]));
+        let n_short = sorted.partition_point(|row| !is_long(row));
+        let mut tree = Self {
+            ids: vec![],
+            positions: vec![],
+            lengths: vec![],
+            segments: [].into(),
+            rows: vec![vec![]; rows.len()],
+        };
         let mut segments = Vec::new();
-        let mut open = branches(rows, &sorted, 0..rows.len(), 0, &[]);
+        let mut open = branches(&rows, &sorted, n_short..rows.len(), 0, &[]);
+        open.extend(branches(&rows, &sorted, 0..n_short, 0, &[]));
         while let Some(Branch { rows: group, depth, mut context }) = open.pop() {
             let (first, last) = (rows[sorted[group.start]], rows[sorted[group.end - 1]]);
             // Sorted rows between two that begin alike begin so too.
@@ -47,6 +65,7 @@ impl PrefixTree {
             let tokens = tree.ids.len()..tree.ids.len() + end - depth;
             tree.ids.extend_from_slice(&first[depth..end]);
             tree.positions.extend(depth..end);
+            tree.lengths.resize(tree.ids.len(), texts[sorted[group.start]].length);
             segments.push(Segment { tokens: tokens.clone(), context: context.clone() });
             context.push(tokens);
             for row in &sorted[group.clone()] {
@@ -54,7 +73,7 @@ impl PrefixTree {
                     tree.rows[*row].clone_from(&context);
                 }
             }
-            open.extend(branches(rows, &sorted, group, end, &context));
+            open.extend(branches(&rows, &sorted, group, end, &context));
         }
         tree.segments = segments.into();
         tree
@@ -102,9 +121,24 @@ mod tests {
     use super::*;
     use votive_tensor::random::{Draws, Stream};
 
+    fn tree(rows: &[&[u32]]) -> PrefixTree {
+        let texts: Vec<Text> =
+            rows.iter().map(|row| Text { tokens: row.to_vec(), length: row.len() + 1 }).collect();
+        PrefixTree::new(&texts, None)
+    }
+
+    #[test]
+    fn long_texts_share_with_long_ones_only() {
+        let text = |tokens: &[u32], length| Text { tokens: tokens.to_vec(), length };
+        let texts = [text(&[7, 8, 1], 9), text(&[7, 8, 2], 4), text(&[7, 8, 3], 10)];
+        let tree = PrefixTree::new(&texts, Some(8));
+        assert_eq!(tree.ids, [7, 8, 2, 7, 8, 1, 3]);
+        assert_eq!(tree.lengths, [4, 4, 4, 9, 9, 9, 10]);
+    }
+
     #[test]
     fn a_pair_is_its_prompt_and_two_completions() {
-        let tree = PrefixTree::new(&[&[7, 8, 3, 4], &[7, 8, 2]]);
+        let tree = tree(&[&[7, 8, 3, 4], &[7, 8, 2]]);
         assert_eq!(tree.ids, [7, 8, 2, 3, 4]);
         assert_eq!(tree.positions, [0, 1, 2, 2, 3]);
         let segment = |tokens, context: &[Range<usize>]| Segment { tokens, context: context.to_vec() };
@@ -114,7 +148,7 @@ mod tests {
 
     #[test]
     fn equal_rows_and_rows_that_end_inside_another_take_no_place_of_their_own() {
-        let tree = PrefixTree::new(&[&[1, 2, 3], &[1, 2], &[], &[1, 2, 3], &[5]]);
+        let tree = tree(&[&[1, 2, 3], &[1, 2], &[], &[1, 2, 3], &[5]]);
         assert_eq!(tree.ids, [1, 2, 3, 5]);
         assert_eq!((tree.place(1, 1), tree.place(3, 2), tree.place(2, 0)), (Some(1), Some(2), None));
     }
@@ -128,7 +162,7 @@ mod tests {
             let rows: Vec<Vec<u32>> = (0..n_rows)
                 .map(|_| (0..draws.below(7)).map(|_| draws.below(2) as u32).collect::<Vec<_>>())
                 .collect();
-            let tree = PrefixTree::new(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let tree = tree(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
             for (row, tokens) in rows.iter().enumerate() {
                 for (position, id) in tokens.iter().enumerate() {
                     let place = tree.place(row, position).unwrap();

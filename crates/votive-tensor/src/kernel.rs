@@ -17,6 +17,9 @@ pub trait Real: WithDType + Float + NumAssign + std::iter::Sum {
     /// eˣ, in f32 by a polynomial that compilers turn into vector instructions; relative error below 2·10⁻⁷.
     fn fast_exp(self) -> Self;
 
+    /// The hyperbolic tangent, in f32 by instructions that compilers turn into vectors; relative error below 4·10⁻⁷.
+    fn fast_tanh(self) -> Self;
+
     /// The largest of `values`, −∞ if there are none.
     fn largest(values: &[Self]) -> Self {
         values.iter().fold(Self::neg_infinity(), |most, value| if *value > most { *value } else { most })
@@ -64,6 +67,18 @@ impl Real for f32 {
         let value = if x < -87.3 { 0.0 } else { value };
         if x > 88.3 { f32::INFINITY } else { value }
     }
+
+    fn fast_tanh(self) -> Self {
+        // (1 − e)/(1 + e) with e = exp(−2|x|) loses digits near 0, where five terms of the series have them.
+        let (x, square) = (self, self * self);
+        let e = (-2.0 * x.abs()).fast_exp();
+        let far = ((1.0 - e) / (1.0 + e)).copysign(x);
+        let p = 2.186_948_9e-2 * square - 5.396_825_4e-2;
+        let p = p * square + 0.133_333_33;
+        let p = p * square - 0.333_333_33;
+        let near = x + x * square * p;
+        if x.abs() < 0.3 { near } else { far }
+    }
 }
 
 impl Real for f64 {
@@ -73,6 +88,10 @@ impl Real for f64 {
 
     fn fast_exp(self) -> Self {
         self.exp()
+    }
+
+    fn fast_tanh(self) -> Self {
+        self.tanh()
     }
 }
 
@@ -388,5 +407,18 @@ mod tests {
         assert_eq!(100f32.fast_exp(), f32::INFINITY);
         assert_eq!(f32::INFINITY.fast_exp(), f32::INFINITY);
         assert!(f32::NAN.fast_exp().is_nan());
+    }
+
+    #[test]
+    fn the_fast_tangent_is_as_good_as_f32_can_be() {
+        let mut worst = 0.0f64;
+        for i in -200_000i32..=200_000 {
+            let x = i as f32 * 1e-4;
+            let exact = f64::from(x).tanh();
+            worst = worst.max((f64::from(x.fast_tanh()) - exact).abs() / exact.abs().max(1e-30));
+        }
+        assert!(worst < 4e-7, "{worst}");
+        assert_eq!([0f32, 100.0, f32::NEG_INFINITY].map(Real::fast_tanh), [0.0, 1.0, -1.0]);
+        assert!(f32::NAN.fast_tanh().is_nan());
     }
 }

@@ -9,9 +9,10 @@ mod log_sigmoid;
 mod norm;
 mod resample;
 mod rope;
+mod softcap;
 
 pub use activation::{Activation, activate, gated};
-pub use attention::{AttentionMask, Segment, attention};
+pub use attention::{AttentionMask, Scores, Segment, attention};
 pub use conv::conv2d;
 pub use linear::linear;
 pub use log_prob::token_log_probs;

@@ -12,7 +12,7 @@ use votive_data::{
     TextTokenizer, TokenizedPair, TokenizedUnpaired, collate_mismatched, collate_pairs, collate_unpaired,
 };
 use votive_model::{
-    CausalLm, Llama, LlamaConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, save_causal_lm,
+    CausalLm, CausalLmConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, save_causal_lm,
 };
 use votive_tensor::segment::Recorder;
 
@@ -25,7 +25,7 @@ enum Rows {
 /// A language model's folder with tokenized rows.
 pub struct TextFrontEnd {
     folder: PathBuf,
-    config: LlamaConfig,
+    config: CausalLmConfig,
     tokenizer: TextTokenizer,
     rows: Rows,
     max_length: Option<usize>,
@@ -58,7 +58,7 @@ impl TextFrontEnd {
     pub fn open(folder: &Path, device: &candle_core::Device) -> Result<(Self, Params)> {
         let (config, params) = load_causal_lm(folder, device)?;
         let tokenizer = TextTokenizer::load(folder)?;
-        tokenizer.check_model_vocabulary(config.vocab_size)?;
+        tokenizer.check_model_vocabulary(config.vocab_size())?;
         let rows = Rows::Pairs(Vec::new());
         Ok((Self { folder: folder.into(), config, tokenizer, rows, max_length: None }, params))
     }
@@ -72,7 +72,7 @@ impl TextFrontEnd {
     /// Longest row that the model can read, in tokens.
     #[must_use]
     pub fn max_positions(&self) -> usize {
-        self.config.max_position_embeddings
+        self.config.max_positions()
     }
 
     /// Trains on pairs.
@@ -121,7 +121,7 @@ impl FrontEnd for TextFrontEnd {
     type Batch = TextBatch;
 
     fn network(&self, params: &Params) -> Result<Self::Network> {
-        Ok(Arc::new(params.build(|scope| Llama::new(&self.config, scope))?))
+        Ok(Arc::new(params.build(|scope| self.config.build(scope))?))
     }
 
     fn rows(&self) -> usize {
@@ -166,7 +166,7 @@ impl FrontEnd for TextFrontEnd {
                 chosen.into_iter().chain(rejected).collect()
             }
         };
-        let most = self.max_length.unwrap_or(self.config.max_position_embeddings);
+        let most = self.max_length.unwrap_or(self.config.max_positions());
         let tokens = collate_mismatched(&examples.iter().collect::<Vec<_>>(), Some(most), self.pad_id()?);
         Ok(TextBatch {
             tokens,

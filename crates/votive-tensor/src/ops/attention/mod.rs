@@ -5,6 +5,7 @@ mod mask;
 
 pub use mask::{AttentionMask, Segment};
 
+use super::softcap::Softcap;
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
 use candle_core::{D, Result, Tensor};
 use mask::{Block, Stream};
@@ -12,12 +13,27 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 use std::ops::Range;
 
+/// What becomes of the products of queries and keys before the softmax.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// They are multiplied by this, usually `1/√D`.
+    pub scale: f64,
+    /// Then squeezed into ± this, by `cap · tanh(score / cap)`.
+    pub softcap: Option<f64>,
+}
+
+impl From<f64> for Scores {
+    fn from(scale: f64) -> Self {
+        Self { scale, softcap: None }
+    }
+}
+
 /// Attention of `heads` query heads over `kv_heads` key and value heads.
 ///
 /// # Shapes
 /// `q (B, Tq, heads·D)`, `k` and `v (B, Tk, kv_heads·D)` → `(B, Tq, heads·D)`.
 /// # Numerics
-/// Softmax with the row maximum subtracted. Scores are scaled by `scale`, usually `1/√D`.
+/// Softmax with the row maximum subtracted.
 /// # Errors
 /// If the sizes don't fit, `kv_heads` does not divide `heads`, or causal queries outnumber the keys.
 /// # Source
@@ -27,17 +43,17 @@ pub fn attention(
     (q, k, v): (&Tensor, &Tensor, &Tensor),
     heads: usize,
     kv_heads: usize,
-    scale: f64,
+    scores: impl Into<Scores>,
     mask: &AttentionMask,
 ) -> Result<Tensor> {
-    apply(Attention { heads, kv_heads, scale, mask: mask.clone() }, &[q, k, v])
+    apply(Attention { heads, kv_heads, scores: scores.into(), mask: mask.clone() }, &[q, k, v])
 }
 
 #[derive(Clone)]
 struct Attention {
     heads: usize,
     kv_heads: usize,
-    scale: f64,
+    scores: Scores,
     mask: AttentionMask,
 }
 
@@ -81,34 +97,27 @@ impl Attention {
         Sizes { rows: q[0], queries: q[1], keys: k[1], width: q[2], kv_width: k[2], head: q[2] / self.heads }
     }
 
-    /// Softmax weights of a block, (queries, keys) dense in `weights`; `q` starts at the stream's first query.
-    fn weights<R: Real>(
-        &self,
-        sizes: Sizes,
-        stream: &Stream,
-        block: &Block,
-        q: &[R],
-        k: &Rows<R>,
-        weights: &mut Vec<R>,
-    ) {
+    fn softcap(&self) -> Option<Softcap> {
+        self.scores.softcap.map(Softcap)
+    }
+
+    /// Scores of a block, (queries, keys) dense in `scores`, those that the mask hides too; `q` starts at the stream's
+    /// first query.
+    fn scores<R: Real>(&self, sizes: Sizes, block: &Block, q: &[R], k: &Rows<R>, scores: &mut Vec<R>) {
         let (n, m) = (block.queries.len(), block.keys.len());
-        weights.resize(n * m, R::zero());
+        scores.resize(n * m, R::zero());
         let (keys, shape) = k.matrix(&block.keys, sizes.head);
         let queries = Matrix::strided(n, sizes.head, sizes.width);
         matmul(
-            (weights, Matrix::dense(n, m)),
+            (scores, Matrix::dense(n, m)),
             (&q[block.queries.start * sizes.width..], queries),
             (keys, shape.t()),
-            R::of(self.scale),
+            R::of(self.scores.scale),
             false,
             Threads::One,
         );
-        for (query, scores) in block.queries.clone().zip(weights.chunks_mut(m)) {
-            let seen = stream.visible(query);
-            let seen = seen.start - block.keys.start..seen.end - block.keys.start;
-            scores[..seen.start].fill(R::zero());
-            scores[seen.end..].fill(R::zero());
-            softmax(&mut scores[seen]);
+        if let Some(softcap) = self.softcap() {
+            softcap.apply(scores);
         }
     }
 
@@ -124,7 +133,8 @@ impl Attention {
         let mut weights = Vec::new();
         for block in stream.blocks() {
             let (n, m) = (block.queries.len(), block.keys.len());
-            self.weights(sizes, stream, &block, q, &k, &mut weights);
+            self.scores(sizes, &block, q, &k, &mut weights);
+            softmax_visible(stream, &block, &mut weights);
             matmul(
                 (&mut out[block.queries.start * sizes.head..], Matrix::dense(n, sizes.head)),
                 (&weights, Matrix::dense(n, m)),
@@ -154,6 +164,17 @@ impl Attention {
             Rows::new(data, sizes.kv_width, sizes.head, &stream.keys)
         };
         (q, rows(&inputs[1]), rows(&inputs[2]))
+    }
+}
+
+/// Softmax weights of a block in the place of its scores.
+fn softmax_visible<R: Real>(stream: &Stream, block: &Block, weights: &mut [R]) {
+    for (query, scores) in block.queries.clone().zip(weights.chunks_mut(block.keys.len())) {
+        let seen = stream.visible(query);
+        let seen = seen.start - block.keys.start..seen.end - block.keys.start;
+        scores[..seen.start].fill(R::zero());
+        scores[seen.end..].fill(R::zero());
+        softmax(&mut scores[seen]);
     }
 }
 
@@ -296,7 +317,9 @@ impl Attention {
             stream.visible(query).for_each(|key| bias[query * tk + key] = 0.0);
         }
         let bias = Tensor::from_vec(bias, (1, 1, tq, tk), q.device())?.to_dtype(q.dtype())?;
-        let scores = (q.matmul(&k.t()?.contiguous()?)? * self.scale)?.broadcast_add(&bias)?;
+        let scores = (q.matmul(&k.t()?.contiguous()?)? * self.scores.scale)?;
+        let scores = self.softcap().map_or(Ok(scores.clone()), |softcap| softcap.composed(&scores))?;
+        let scores = scores.broadcast_add(&bias)?;
         let scores = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?.exp()?;
         let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
         weights.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((1, tq, sizes.width))
@@ -335,7 +358,7 @@ impl Attention {
         let first = row * sizes.queries + stream.queries.start;
         let mut dk = vec![R::zero(); stream.n_keys() * sizes.head];
         let mut dv = dk.clone();
-        let (mut weights, mut d_weights) = (Vec::new(), Vec::new());
+        let (mut weights, mut d_weights, mut capped) = (Vec::new(), Vec::new(), Vec::new());
         for (i, dq) in result.dq.iter_mut().enumerate() {
             let head = kv * group + i;
             let (q, k, v) = self.head_inputs(sizes, (row, stream, head), inputs);
@@ -348,7 +371,10 @@ impl Attention {
                 let queries = Matrix::strided(n, sizes.head, sizes.width);
                 let (dense_q, dense_k) = (Matrix::dense(n, sizes.head), Matrix::dense(m, sizes.head));
                 let scores = Matrix::dense(n, m);
-                self.weights(sizes, stream, &block, q, &k, &mut weights);
+                self.scores(sizes, &block, q, &k, &mut weights);
+                capped.clear();
+                capped.extend_from_slice(if self.scores.softcap.is_some() { &weights } else { &[] });
+                softmax_visible(stream, &block, &mut weights);
                 // dV += Pᵀ dO and dP = dO Vᵀ.
                 let dv = (&mut dv[block.keys.start * sizes.head..], dense_k);
                 let d_output = (&g[from..], queries);
@@ -363,7 +389,10 @@ impl Attention {
                     let dot: R = o[at..at + sizes.head].iter().zip(&g[at..]).map(|(o, g)| *o * *g).sum();
                     dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = *p * (*dp - dot));
                 }
-                let scale = R::of(self.scale);
+                if let Some(softcap) = self.softcap() {
+                    d_weights.iter_mut().zip(&capped).for_each(|(ds, s)| *ds *= softcap.slope(*s));
+                }
+                let scale = R::of(self.scores.scale);
                 let dq = (&mut dq[block.queries.start * sizes.head..], dense_q);
                 let keys = k.matrix(&block.keys, sizes.head);
                 matmul(dq, (&d_weights, scores), keys, scale, false, Threads::One);
@@ -394,7 +423,7 @@ mod tests {
     use crate::gradcheck::{sample_tensor, tests::check};
 
     fn op(mask: AttentionMask) -> Attention {
-        Attention { heads: 4, kv_heads: 2, scale: 0.6, mask }
+        Attention { heads: 4, kv_heads: 2, scores: 0.6.into(), mask }
     }
 
     #[test]
@@ -409,6 +438,10 @@ mod tests {
         ] {
             check(op(mask), &[q.clone(), k.clone(), v.clone()]);
         }
+        // A cap that bends the scores, which reach about ±4.
+        let capped = Scores { scale: 0.6, softcap: Some(1.5) };
+        let window = AttentionMask { window: Some(2), ..AttentionMask::causal() };
+        check(Attention { scores: capped, ..op(window) }, &[q.clone(), k.clone(), v.clone()]);
         // A prompt with two completions beside a row without any.
         let row = |shape: &[usize], salt| t(shape, salt).narrow(1, 0, 5).unwrap();
         let segments = [(0..2, vec![]), (2..4, vec![0..2]), (4..5, vec![0..2])]
