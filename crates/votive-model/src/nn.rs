@@ -37,11 +37,11 @@ impl Linear {
     /// # Errors
     /// If the sizes don't fit.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = ops::linear(x, &self.weight, self.bias.as_ref())?;
-        match &self.lora {
-            None => Ok(y),
-            Some((a, b, scale)) => Ok((y + (ops::linear(&ops::linear(x, a, None)?, b, None)? * *scale)?)?),
-        }
+        let (weight, bias) = (&self.weight, self.bias.as_ref());
+        Ok(match &self.lora {
+            None => ops::linear(x, weight, bias)?,
+            Some((a, b, scale)) => ops::low_rank_linear(x, weight, bias, (a, b, *scale))?,
+        })
     }
 }
 

@@ -116,10 +116,15 @@ pub trait Kernel: Clone + Send + Sync + 'static {
     /// Name in error messages.
     const NAME: &'static str;
 
-    /// Shape of the result.
+    /// Tensors that the operation reads but that get no gradient; their views follow those of the arguments.
+    fn constants(&self) -> &[Tensor] {
+        &[]
+    }
+
+    /// Shape of the result, by the shapes of the arguments.
     ///
     /// # Errors
-    /// If the shapes of the arguments don't fit together.
+    /// If the shapes of the arguments and constants don't fit together.
     fn shape(&self, dims: &[&[usize]]) -> Result<Vec<usize>>;
 
     /// Computes the result, whose numbers are zero at first.
@@ -148,8 +153,11 @@ pub trait Kernel: Clone + Send + Sync + 'static {
 pub fn apply<K: Kernel>(kernel: K, inputs: &[&Tensor]) -> Result<Tensor> {
     let dims: Vec<&[usize]> = inputs.iter().map(|tensor| tensor.dims()).collect();
     kernel.shape(&dims)?;
-    let fused = inputs.iter().all(|t| t.device().is_cpu() && matches!(t.dtype(), DType::F32 | DType::F64));
-    if !fused {
+    let dtype = inputs[0].dtype();
+    let fused = inputs.iter().copied().chain(kernel.constants()).all(|tensor| {
+        tensor.device().is_cpu() && tensor.dtype() == dtype && matches!(dtype, DType::F32 | DType::F64)
+    });
+    if !fused || kernel.constants().iter().any(|tensor| !tensor.is_contiguous()) {
         return kernel.composed(inputs);
     }
     let inputs = inputs.iter().map(|tensor| tensor.contiguous()).collect::<Result<Vec<_>>>()?;
@@ -169,6 +177,13 @@ fn slice<'a, R: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [R
     Ok(&R::cpu_storage_as_slice(storage)?[start..end])
 }
 
+fn on_cpu<K: Kernel>(storage: &Storage) -> Result<&CpuStorage> {
+    match storage {
+        Storage::Cpu(storage) => Ok(storage),
+        _ => candle_core::bail!("{}: the fused kernel runs on the CPU", K::NAME),
+    }
+}
+
 impl<K: Kernel> Fused<K> {
     fn forward(&self, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
         match inputs[0].0 {
@@ -178,12 +193,19 @@ impl<K: Kernel> Fused<K> {
     }
 
     fn forward_in<R: Real>(&self, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+        let dims: Vec<&[usize]> = inputs.iter().map(|(_, layout)| layout.dims()).collect();
+        let shape = Shape::from(self.0.shape(&dims)?);
+        let constants: Vec<_> = self.0.constants().iter().map(Tensor::storage_and_layout).collect();
+        let constants = constants.iter().map(|(storage, layout)| Ok((on_cpu::<K>(storage)?, *layout)));
         let views = inputs
             .iter()
-            .map(|(storage, layout)| Ok(View { data: slice::<R>(storage, layout)?, dims: layout.dims() }))
+            .map(|(storage, layout)| Ok((*storage, *layout)))
+            .chain(constants)
+            .map(|read: Result<_>| {
+                let (storage, layout) = read?;
+                Ok(View { data: slice::<R>(storage, layout)?, dims: layout.dims() })
+            })
             .collect::<Result<Vec<_>>>()?;
-        let dims: Vec<&[usize]> = views.iter().map(|view| view.dims).collect();
-        let shape = Shape::from(self.0.shape(&dims)?);
         let mut output = vec![R::zero(); shape.elem_count()];
         self.0.forward(&views, &mut output);
         Ok((R::to_cpu_storage_owned(output), shape))
@@ -204,18 +226,16 @@ impl<K: Kernel> Fused<K> {
     ) -> Result<Vec<Option<Tensor>>> {
         let wanted: Vec<bool> = inputs.iter().map(|tensor| tensor.track_op()).collect();
         let grad = grad.contiguous()?;
-        let read: Vec<_> =
-            inputs.iter().copied().chain([output, &grad]).map(Tensor::storage_and_layout).collect();
-        let mut slices = Vec::with_capacity(read.len());
-        for (storage, layout) in &read {
-            match &**storage {
-                Storage::Cpu(storage) => slices.push(slice::<R>(storage, layout)?),
-                _ => candle_core::bail!("{}: the fused backward runs on the CPU", K::NAME),
-            }
-        }
-        let views: Vec<View<R>> =
-            inputs.iter().zip(&slices).map(|(tensor, data)| View { data, dims: tensor.dims() }).collect();
-        let grads = self.0.backward(&views, slices[inputs.len()], slices[inputs.len() + 1], &wanted);
+        let views = inputs.iter().copied().chain(self.0.constants());
+        let read: Vec<_> = views.chain([output, &grad]).map(Tensor::storage_and_layout).collect();
+        let views = read
+            .iter()
+            .map(|(storage, layout)| {
+                Ok(View { data: slice::<R>(on_cpu::<K>(storage)?, layout)?, dims: layout.dims() })
+            })
+            .collect::<Result<Vec<View<R>>>>()?;
+        let (views, results) = views.split_at(views.len() - 2);
+        let grads = self.0.backward(views, results[0].data, results[1].data, &wanted);
         grads
             .into_iter()
             .zip(inputs)
