@@ -114,6 +114,69 @@ fn without_gradient(config: &CausalLmConfig, params: &Params) -> Vec<String> {
     all.into_iter().filter(|(_, grad)| bad(grad)).map(|(name, _)| name).collect()
 }
 
+/// Log-probabilities, and the gradients of the sum of their squares, of some batches one after the other.
+fn one_by_one(
+    config: &CausalLmConfig,
+    params: &Params,
+    batches: Vec<TokenBatch>,
+) -> (Vec<f32>, Vec<(String, Vec<f64>)>) {
+    let model = build(config, params);
+    let mut log_probs = Vec::new();
+    let mut sums: Vec<(String, Vec<f64>)> = params
+        .trainable()
+        .iter()
+        .map(|(name, tensor)| (name.clone(), vec![0.0; tensor.elem_count()]))
+        .collect();
+    for batch in batches {
+        let found = model.log_probs(&batch, None).unwrap();
+        log_probs.extend(numbers(&found));
+        let store = found.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        for ((_, sum), (_, parameter)) in sums.iter_mut().zip(params.trainable()) {
+            let Some(grad) = store.get(&parameter) else { continue };
+            sum.iter_mut().zip(numbers(grad)).for_each(|(sum, grad)| *sum += f64::from(grad));
+        }
+    }
+    (log_probs, sums)
+}
+
+#[test]
+fn shared_prefixes_and_packed_rows_are_separate_passes() {
+    // Two pairs, whose prompts begin alike, and a row of its own; a prompt of one token, and completions that begin
+    // alike themselves.
+    let prompt = random_row(9, 1);
+    let other = [&prompt[..4], &random_row(3, 2)].concat();
+    let row = |prompt: &[u32], len, sample| [prompt, &random_row(len, sample)].concat();
+    let texts = [
+        (prompt.len(), row(&prompt, 6, 3)),
+        (prompt.len(), row(&prompt, 11, 4)),
+        (other.len(), row(&other, 2, 5)),
+        (other.len(), [&row(&other, 2, 5)[..], &[1, 2, 3]].concat()),
+        (1, random_row(20, 6)),
+    ];
+    let wanted = |row: usize, (start, text): &(usize, Vec<u32>)| {
+        (*start..text.len()).map(|at| (row, at)).collect::<Vec<_>>()
+    };
+    let together = TokenBatch::new(
+        texts.iter().map(|(_, text)| text.clone()).collect(),
+        texts.iter().enumerate().flat_map(|(i, text)| wanted(i, text)).collect(),
+    )
+    .unwrap();
+    let separate: Vec<TokenBatch> =
+        texts.iter().map(|text| TokenBatch::new(vec![text.1.clone()], wanted(0, text)).unwrap()).collect();
+    for (variant, config) in variants() {
+        let params = fresh(&config).into_trainable().unwrap();
+        let (shared, shared_grads) = one_by_one(&config, &params, vec![together.clone()]);
+        let (alone, alone_grads) = one_by_one(&config, &params, separate.clone());
+        let worst = shared.iter().zip(&alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(shared.len() == alone.len() && worst <= 1e-5, "{variant}: log-probs differ by {worst}");
+        for ((name, a), (_, b)) in shared_grads.iter().zip(&alone_grads) {
+            let largest = b.iter().fold(0f64, |most, x| most.max(x.abs()));
+            let worst = a.iter().zip(b).fold(0f64, |most, (a, b)| most.max((a - b).abs()));
+            assert!(worst <= 1e-5 * largest, "{variant}: {name} differs by {worst} of {largest}");
+        }
+    }
+}
+
 #[test]
 fn every_parameter_gets_a_finite_gradient() {
     for (variant, config) in variants() {
