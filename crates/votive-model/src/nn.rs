@@ -1,6 +1,7 @@
 //! The building blocks of networks: a parameter or two, and the operation that uses them.
 
 use crate::error::Result;
+use crate::lora::LoraLayer;
 use crate::params::{Init, Scope};
 use candle_core::Tensor;
 use votive_tensor as ops;
@@ -10,7 +11,7 @@ use votive_tensor as ops;
 pub(crate) struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
-    lora: Option<(Tensor, Tensor, f64)>,
+    lora: Option<LoraLayer>,
 }
 
 impl Linear {
@@ -37,10 +38,16 @@ impl Linear {
     /// # Errors
     /// If the sizes don't fit.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = ops::linear(x, &self.weight, self.bias.as_ref())?;
-        match &self.lora {
+        let Some(lora) = &self.lora else { return Ok(ops::linear(x, &self.weight, self.bias.as_ref())?) };
+        let update = (ops::linear(&ops::linear(x, &lora.a, None)?, &lora.b, None)? * lora.scale)?;
+        let Some(stretch) = lora.stretch(&self.weight)? else {
+            return Ok((ops::linear(x, &self.weight, self.bias.as_ref())? + update)?);
+        };
+        // DoRA stretches what the weight gives, and not the bias.
+        let y = (ops::linear(x, &self.weight, None)? + update)?.broadcast_mul(&stretch)?;
+        match &self.bias {
             None => Ok(y),
-            Some((a, b, scale)) => Ok((y + (ops::linear(&ops::linear(x, a, None)?, b, None)? * *scale)?)?),
+            Some(bias) => Ok(y.broadcast_add(bias)?),
         }
     }
 }
