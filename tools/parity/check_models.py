@@ -148,7 +148,7 @@ def use_older_fields(folder: Path) -> None:
     if "partial_rotary_factor" in parameters:
         config["partial_rotary_factor"] = parameters.pop("partial_rotary_factor")
     if parameters["rope_type"] == "longrope":
-        parameters = {"type": "su", "short_factor": parameters["short_factor"], "long_factor": parameters["long_factor"]}
+        parameters = {"type": "longrope", "short_factor": parameters["short_factor"], "long_factor": parameters["long_factor"]}
     config["rope_scaling"] = None if parameters.get("rope_type") == "default" else parameters
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.51.0"

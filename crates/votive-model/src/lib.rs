@@ -24,5 +24,5 @@ pub use error::{ModelError, Result};
 pub use generate::{GenerateOptions, Generated, generate};
 pub use language::llama::{self, LlamaConfig};
 pub use language::{CausalLmConfig, Decoder, KvCache, load_causal_lm, save_causal_lm};
-pub use lora::{Lora, LoraConfig, LoraFormat};
+pub use lora::{Lora, LoraConfig, LoraFormat, Targets};
 pub use params::{Init, Params, Scope};

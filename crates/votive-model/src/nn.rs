@@ -1,6 +1,7 @@
 //! The building blocks of networks: a parameter or two, and the operation that uses them.
 
 use crate::error::Result;
+use crate::lora::LoraLayer;
 use crate::params::{Init, Scope};
 use candle_core::Tensor;
 use votive_tensor as ops;
@@ -10,7 +11,7 @@ use votive_tensor as ops;
 pub(crate) struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
-    lora: Option<(Tensor, Tensor, f64)>,
+    lora: Option<LoraLayer>,
 }
 
 impl Linear {
@@ -38,10 +39,17 @@ impl Linear {
     /// If the sizes don't fit.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (&self.weight, self.bias.as_ref());
-        Ok(match &self.lora {
-            None => ops::linear(x, weight, bias)?,
-            Some((a, b, scale)) => ops::low_rank_linear(x, weight, bias, (a, b, *scale))?,
-        })
+        let Some(lora) = &self.lora else { return Ok(ops::linear(x, weight, bias)?) };
+        let update = (&lora.a, &lora.b, lora.scale);
+        let Some(stretch) = lora.stretch(weight)? else {
+            return Ok(ops::low_rank_linear(x, weight, bias, update)?);
+        };
+        // DoRA stretches what the weight gives, and not the bias.
+        let y = ops::low_rank_linear(x, weight, None, update)?.broadcast_mul(&stretch)?;
+        match bias {
+            None => Ok(y),
+            Some(bias) => Ok(y.broadcast_add(bias)?),
+        }
     }
 }
 

@@ -194,11 +194,7 @@ fn every_adapter_gets_a_finite_gradient() {
     let fused = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"].as_slice();
     for (variant, config) in variants() {
         let targets = if variant.starts_with("phi3") { fused } else { separate };
-        let lora = LoraConfig {
-            rank: 2,
-            alpha: 4.0,
-            targets: targets.iter().map(|name| (*name).to_owned()).collect(),
-        };
+        let lora = LoraConfig::new(2, 4.0, targets.iter().map(|name| (*name).to_owned()).collect());
         let params = fresh(&config).with_new_lora(lora, 3).unwrap();
         assert_eq!(params.trainable().len(), 3 * targets.len() * 2);
         // With B = 0 no A can have a gradient.
@@ -223,7 +219,7 @@ fn every_adapter_gets_a_finite_gradient() {
 #[test]
 fn an_adapter_on_the_head_is_refused() {
     let (_, config) = variants().remove(0);
-    let lora = LoraConfig { rank: 2, alpha: 4.0, targets: vec!["lm_head".to_owned()] };
+    let lora = LoraConfig::new(2, 4.0, vec!["lm_head".to_owned()]);
     let params = fresh(&config).with_new_lora(lora, 3).unwrap();
     let message = params.build(|scope| config.build(scope)).unwrap_err().to_string();
     assert!(message.contains("`lm_head` is not a linear map"), "{message}");

@@ -1,14 +1,14 @@
 //! The plan of a run: everything resolved, nothing left to decide.
 
 use crate::error::{Result, TrainError};
-use crate::front_end::BetaConvention;
+use crate::front_end::{BetaConvention, SaveDtype};
 use crate::optimizer::{AdamWConfig, LrSchedule};
-use crate::recipe::{Resolver, Setting, did_you_mean, to_toml};
+use crate::recipe::{NamesOrRule, Resolver, Setting, did_you_mean, to_toml};
 use crate::reference::ReferenceKind;
 use std::path::{Path, PathBuf};
 use votive_data::{FaultyRows, LongRows, RowPolicy, Traversal};
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
-use votive_model::LoraConfig;
+use votive_model::{LoraConfig, Targets};
 use votive_objective::{METHODS, Objective, ObjectiveError, find};
 
 /// Rows of a step, and inner dimensions of an adapter, at most: a misprint does not fill the memory.
@@ -107,6 +107,8 @@ pub struct TrainPlan {
     pub log_every: u64,
     /// Steps between checkpoints.
     pub save_every: u64,
+    /// What the whole weights of the last model are written in; checkpoints are in f32.
+    pub save_dtype: SaveDtype,
     /// Whether layers are computed again in the backward instead of being kept.
     pub recompute: bool,
 }
@@ -225,13 +227,54 @@ fn adapter(r: &mut Resolver, modality: Modality) -> Option<LoraConfig> {
     if dropout != Some(0.0) {
         r.mistake("adapter.lora.dropout", "only 0.0 is implemented");
     }
-    let targets =
-        r.strings("adapter.lora.targets", Some(targets), "Modules that get an adapter, by name or ending.");
-    Some(LoraConfig {
-        rank: rank as usize,
-        alpha: alpha.unwrap_or(1.0),
-        targets: targets.unwrap_or_default(),
-    })
+    let targets = r.names_or_rule("adapter.lora.targets", Some(targets), TARGETS);
+    let exclude = r.names_or_rule("adapter.lora.exclude", None, "Modules among the targets that get none.");
+    let ranks = r.numbers_by_name(
+        "adapter.lora.rank_pattern",
+        &format!("a table of whole numbers from 1 to {MOST_RANK}"),
+        "Other ranks, by regular expressions that match the end of a module's name.",
+        |v| v.as_integer().filter(|rank| (1..=MOST_RANK as i64).contains(rank)),
+    );
+    let alphas = r.numbers_by_name(
+        "adapter.lora.alpha_pattern",
+        "a table of numbers above 0",
+        "Other α, likewise.",
+        |v| v.as_float().or_else(|| v.as_integer().map(|n| n as f64)).filter(|alpha| *alpha > 0.0),
+    );
+    let plain = LoraConfig::new(rank as usize, alpha.unwrap_or(1.0), Vec::new());
+    let config = LoraConfig {
+        targets: targets.map_or(Targets::AllLinear, as_targets),
+        exclude: exclude.map(as_targets),
+        rank_pattern: ranks.into_iter().map(|(name, rank)| (name, rank as usize)).collect(),
+        alpha_pattern: alphas,
+        use_rslora: r.flag("adapter.lora.use_rslora", false, "Scale by α/√r instead of α/r (rsLoRA)."),
+        ..plain
+    };
+    Some(if modality == Modality::Text { adapter_of_text(r, config) } else { config })
+}
+
+/// What only adapters of language models can have: diffusers' files have no place for it.
+fn adapter_of_text(r: &mut Resolver, config: LoraConfig) -> LoraConfig {
+    let layers = r.whole_list("adapter.lora.layers", "The only layers that get an adapter, counted from 0.");
+    let modules_to_save = r.strings("adapter.lora.modules_to_save", Some(Vec::new()), MODULES_TO_SAVE);
+    LoraConfig {
+        layers: layers.map(|layers| layers.into_iter().map(|layer| layer as usize).collect()),
+        modules_to_save: modules_to_save.unwrap_or_default(),
+        use_dora: r.flag("adapter.lora.use_dora", false, "Train length and direction apart (DoRA)."),
+        ..config
+    }
+}
+
+const TARGETS: &str = "Modules that get an adapter: names or endings of names; or one string: `all-linear`, or a \
+                       regular expression of whole names.";
+const MODULES_TO_SAVE: &str =
+    "Modules that are trained whole and saved with the adapter, by endings of their names.";
+
+fn as_targets(given: NamesOrRule) -> Targets {
+    match given {
+        NamesOrRule::Names(names) => Targets::Names(names),
+        NamesOrRule::Rule(rule) => Targets::rule(&rule),
+    }
 }
 
 fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
@@ -393,6 +436,9 @@ fn optimizer(r: &mut Resolver, modality: Modality) -> OptimizerPlan {
     }
 }
 
+const SAVE_DTYPE: &str = "Type of the weights in final/, if they are whole: that of the model's own files, or another; \
+                          fewer bits lose the smallest changes.";
+
 fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
     let steps = r.whole("train.steps", 1, None, "Optimizer steps.");
     let steps = r.require("train.steps", steps).unwrap_or(1);
@@ -410,6 +456,9 @@ fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
     let log_every =
         r.whole("train.log_every", 1, Some(1), "Steps between lines of metrics.jsonl.").unwrap_or(1);
     let save_every = r.whole("train.save_every", 1, Some(50), "Steps between checkpoints.").unwrap_or(50);
+    let save_dtype =
+        r.choice("train.save_dtype", &SaveDtype::NAMES.map(|(_, name)| name), "checkpoint", SAVE_DTYPE);
+    let save_dtype = SaveDtype::NAMES.into_iter().find(|(_, name)| *name == save_dtype);
     let recompute = modality == Modality::Text
         && r.flag("train.recompute", false, "Compute layers again in the backward instead of keeping them.");
     TrainPlan {
@@ -419,6 +468,7 @@ fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
         seed,
         log_every,
         save_every,
+        save_dtype: save_dtype.map_or(SaveDtype::Checkpoint, |(dtype, _)| dtype),
         recompute,
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{self, at};
 use crate::error::{Result, TrainError};
-use crate::front_end::FrontEnd;
+use crate::front_end::{FrontEnd, SaveDtype};
 use crate::optimizer::AdamW;
 use crate::plan::Plan;
 use crate::run::{Resumed, Run, StepMetrics};
@@ -144,7 +144,8 @@ impl RunDirectory {
     fn save<F: FrontEnd>(&self, run: &Run<F>, plan: &Plan, front: &F) -> Result<PathBuf> {
         let step = run.steps_done();
         checkpoint::write(&self.path.join(CHECKPOINTS), &format!("step-{step:06}"), step, |folder| {
-            front.save(run.params(), folder)?;
+            // Exact, whatever the last model is written in: a resumed run is bit-identical.
+            front.save(run.params(), folder, SaveDtype::Float32)?;
             let trainer = folder.join("trainer");
             fs::create_dir_all(&trainer).map_err(at(&trainer))?;
             let moments: Vec<_> = run.optimizer().state().collect();
@@ -191,7 +192,9 @@ impl RunDirectory {
                 return Err(interrupted(step));
             }
         }
-        checkpoint::write(&self.path, FINAL, run.steps_done(), |folder| front.save(run.params(), folder))?;
+        let dtype = plan.train.save_dtype;
+        let save = |folder: &Path| front.save(run.params(), folder, dtype);
+        checkpoint::write(&self.path, FINAL, run.steps_done(), save)?;
         Ok(())
     }
 

@@ -29,7 +29,7 @@ pub(super) fn step(args: &TextStepArgs, ctx: &Context) -> Outcome<Measured> {
     let front = front.with_pairs(pairs);
 
     let targets = TARGETS.map(str::to_owned).to_vec();
-    let sides = Sides::new(params, args.mode, LoraConfig { rank: RANK, alpha: 2.0 * RANK as f64, targets })?;
+    let sides = Sides::new(params, args.mode, LoraConfig::new(RANK, 2.0 * RANK as f64, targets))?;
     let (policy, reference) = (front.network(&sides.policy)?, front.network(&sides.reference)?);
     let mut update = Update::new(&sides.policy, BETA, 0.0);
 

@@ -5,9 +5,9 @@
 //! over a latent, and the loss is `−log σ(½β·margin)`. The factor ½ is applied here, so an objective sees a
 //! log-probability like any other.
 
-use super::{FrontEnd, Layout, Sample};
+use super::{FrontEnd, Layout, Sample, SaveDtype};
 use crate::error::{Result, TrainError};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
@@ -299,10 +299,13 @@ impl FrontEnd for DenoisingFrontEnd {
         Ok(batch.timesteps.iter().enumerate().map(line).collect())
     }
 
-    fn save(&self, params: &Params, folder: &Path) -> Result<()> {
+    fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
         match params.lora() {
             Some(lora) => lora.save(folder, LoraFormat::Diffusers, &self.folder.root().to_string_lossy())?,
-            None => self.folder.save_with_unet(folder, params, DType::F32)?,
+            None => {
+                let dtype = dtype.of(&self.folder.root().join("unet"), "diffusion_pytorch_model")?;
+                self.folder.save_with_unet(folder, params, dtype)?;
+            }
         }
         Ok(())
     }

@@ -9,9 +9,9 @@ pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, Denoising
 pub use text::{TextBatch, TextFrontEnd};
 
 use crate::error::Result;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use std::path::Path;
-use votive_model::Params;
+use votive_model::{Params, files};
 use votive_tensor::segment::Recorder;
 
 /// One row of a step: which row of the data, and its place in the step's batch.
@@ -30,6 +30,39 @@ pub enum Layout {
     Pairs,
     /// Single completions, each desirable or not.
     Labelled(Vec<bool>),
+}
+
+/// The type that whole weights are written in; adapters are always written in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveDtype {
+    /// That of the model's own files.
+    Checkpoint,
+    /// f32, which is what training computes in.
+    Float32,
+    /// f16.
+    Float16,
+    /// bf16.
+    BFloat16,
+}
+
+impl SaveDtype {
+    /// All with their names in recipes.
+    pub const NAMES: [(Self, &'static str); 4] = [
+        (Self::Checkpoint, "checkpoint"),
+        (Self::Float32, "float32"),
+        (Self::Float16, "float16"),
+        (Self::BFloat16, "bfloat16"),
+    ];
+
+    /// The type, where the model's weight files are `stem` in `folder`.
+    fn of(self, folder: &Path, stem: &str) -> Result<DType> {
+        match self {
+            Self::Checkpoint => Ok(files::stored_float(folder, stem)?),
+            Self::Float32 => Ok(DType::F32),
+            Self::Float16 => Ok(DType::F16),
+            Self::BFloat16 => Ok(DType::BF16),
+        }
+    }
 }
 
 /// Turns rows of data into log-probabilities of a network.
@@ -108,7 +141,7 @@ pub trait FrontEnd {
     ///
     /// # Errors
     /// If a file cannot be written.
-    fn save(&self, params: &Params, folder: &Path) -> Result<()>;
+    fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()>;
 
     /// Reads back what [`FrontEnd::save`] wrote, laid over the start's parameters.
     ///

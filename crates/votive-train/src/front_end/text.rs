@@ -2,7 +2,7 @@
 //!
 //! Source: Rafailov et al., arXiv:2305.18290, Sec. 4; tokens and masks follow TRL 1.16.
 
-use super::{FrontEnd, Layout, Sample};
+use super::{FrontEnd, Layout, Sample, SaveDtype};
 use crate::checkpoint::at;
 use crate::error::{Result, TrainError};
 use candle_core::{DType, Tensor};
@@ -237,10 +237,10 @@ impl FrontEnd for TextFrontEnd {
         (0..tokens.n_sequences).map(sequence).collect()
     }
 
-    fn save(&self, params: &Params, folder: &Path) -> Result<()> {
+    fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
         match params.lora() {
             Some(lora) => lora.save(folder, LoraFormat::Peft, &self.folder.to_string_lossy())?,
-            None => save_causal_lm(folder, &self.config, params, DType::F32)?,
+            None => save_causal_lm(folder, &self.config, params, dtype.of(&self.folder, "model")?)?,
         }
         for name in TOKENIZER_FILES {
             let from = self.folder.join(name);
