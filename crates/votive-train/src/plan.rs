@@ -4,7 +4,7 @@ use crate::error::{Result, TrainError};
 use crate::front_end::{BetaConvention, SaveDtype};
 use crate::optimizer::{AdamWConfig, LrSchedule};
 use crate::recipe::{NamesOrRule, Resolver, Setting, did_you_mean, to_toml};
-use crate::reference::ReferenceKind;
+use crate::reference::{ReferencePlan, UpdateKind, UpdateRule};
 use std::path::{Path, PathBuf};
 use votive_data::{FaultyRows, LongRows, RowPolicy, Traversal};
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
@@ -56,7 +56,7 @@ pub struct Plan {
     /// The objective.
     pub objective: Objective,
     /// What the policy is compared with.
-    pub reference: ReferenceKind,
+    pub reference: ReferencePlan,
     /// The optimizer.
     pub optimizer: OptimizerPlan,
     /// The loop.
@@ -153,7 +153,7 @@ impl Plan {
         let diffusion = (kind == Modality::Image).then(|| diffusion(&mut r));
         let optimizer = optimizer(&mut r, kind);
         let train = train(&mut r, kind);
-        if let (Some(objective), ReferenceKind::None) = (&objective, reference)
+        if let (Some(objective), ReferencePlan::None) = (&objective, &reference)
             && objective.needs().contains(votive_objective::Needs::REFERENCE)
         {
             r.mistake("reference.kind", "this objective needs a reference");
@@ -188,12 +188,15 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     adapter(&mut r, modality);
     data(&mut r, modality);
     reference(&mut r);
+    let of_one_kind = r.settings().len();
     if modality == Modality::Image {
         diffusion(&mut r);
     }
     optimizer(&mut r, modality);
     train(&mut r, modality);
-    Ok(r.settings().to_vec())
+    let mut settings = r.settings().to_vec();
+    settings.splice(of_one_kind..of_one_kind, references()?);
+    Ok(settings)
 }
 
 /// A path, made absolute so that a run can be resumed from anywhere.
@@ -347,13 +350,68 @@ fn objective(r: &mut Resolver) -> Option<Objective> {
     }
 }
 
-fn reference(r: &mut Resolver) -> ReferenceKind {
-    let names = ReferenceKind::NAMES.map(|(_, name)| name);
-    let chosen = r.choice("reference.kind", &names, "frozen", "What the policy is compared with.");
-    ReferenceKind::NAMES
-        .into_iter()
-        .find(|(_, name)| *name == chosen)
-        .map_or(ReferenceKind::Frozen, |(kind, _)| kind)
+const REFERENCES: [&str; 9] =
+    ["frozen", "adapter_off", "cached", "model", "adapter", "soft", "hard", "bema", "none"];
+
+/// Every kind of reference has keys of its own; those of the others are refused.
+fn reference(r: &mut Resolver) -> ReferencePlan {
+    let kind = r.choice(
+        "reference.kind",
+        &REFERENCES,
+        "frozen",
+        "What the policy is compared with: its start (`frozen`, `adapter_off`, `cached`), another `model` or `adapter`, or \
+         itself some steps ago (`soft`, `hard`, `bema`).",
+    );
+    let every = |r: &mut Resolver, default| {
+        let doc = "Steps from one update of the reference to the next (`soft`, `hard`, `bema`).";
+        r.whole("reference.every", 1, Some(default), doc).unwrap_or(default)
+    };
+    let folder = "Folder of the reference (`model`, `adapter`).";
+    match kind.as_str() {
+        "adapter_off" => ReferencePlan::AdapterOff,
+        "cached" => ReferencePlan::Cached { file: cache_file(r) },
+        "model" => ReferencePlan::Model { path: path(r, "reference.path", folder) },
+        "adapter" => ReferencePlan::Adapter { path: path(r, "reference.path", folder) },
+        "soft" => {
+            let every = every(r, 512);
+            let doc = "Share of the policy in an update (`soft`), above 0; the rest is the reference before.";
+            let alpha = r.float("reference.alpha", 0.0, Some(0.6), doc).unwrap_or(0.6);
+            if !(alpha > 0.0 && alpha <= 1.0) {
+                r.mistake("reference.alpha", &format!("{alpha}, expected more than 0 and at most 1"));
+            }
+            ReferencePlan::Updating(UpdateRule { every, kind: UpdateKind::Mix { alpha } })
+        }
+        "hard" => {
+            let kind = UpdateKind::Mix { alpha: 1.0 };
+            ReferencePlan::Updating(UpdateRule { every: every(r, 512), kind })
+        }
+        "bema" => ReferencePlan::Updating(UpdateRule { every: every(r, 400), kind: UpdateKind::Bema }),
+        "none" => ReferencePlan::None,
+        _ => ReferencePlan::Frozen,
+    }
+}
+
+fn cache_file(r: &mut Resolver) -> Option<PathBuf> {
+    const KEY: &str = "reference.file";
+    let doc = "File that keeps the log-probabilities for other runs (`cached`); empty: memory alone.";
+    let given = PathBuf::from(r.string(KEY, Some(""), doc).filter(|file| !file.is_empty())?);
+    let absolute = std::path::absolute(&given).unwrap_or(given);
+    r.settle(KEY, &absolute.to_string_lossy());
+    Some(absolute)
+}
+
+/// The keys that belong to one kind of reference or another, once each.
+fn references() -> Result<Vec<Setting>> {
+    let mut keys: Vec<Setting> = Vec::new();
+    for kind in REFERENCES {
+        let mut r =
+            Resolver::parse(Path::new("reference"), &format!("[reference]\nkind = \"{kind}\"\n"), &[])?;
+        reference(&mut r);
+        keys.extend(r.settings().iter().skip(1).cloned());
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    keys.retain(|setting| seen.insert(setting.key.clone()));
+    Ok(keys)
 }
 
 fn diffusion(r: &mut Resolver) -> DiffusionPlan {

@@ -24,6 +24,9 @@ pub const CHECKPOINTS: &str = "checkpoints";
 /// The finished model.
 pub const FINAL: &str = "final";
 
+/// What a checkpoint keeps of a reference that follows the policy, below `trainer/`.
+const REFERENCE_FILE: &str = "reference.safetensors";
+
 /// Where a run keeps everything.
 #[derive(Clone, Debug)]
 pub struct RunDirectory {
@@ -138,7 +141,15 @@ impl RunDirectory {
         let params = front.restore(start, &found.path)?;
         let moments = files::read(&trainer.join("optimizer.safetensors"), start.device())?.tensors;
         let optimizer = AdamW::restore(plan.optimizer.adamw.clone(), state.step, moments);
-        Ok((Some(Resumed { params, optimizer, num_tokens: state.num_tokens }), skipped))
+        let kept = trainer.join(REFERENCE_FILE);
+        let reference = kept.exists().then(|| files::read(&kept, start.device())).transpose()?;
+        let resumed = Resumed {
+            params,
+            optimizer,
+            reference: reference.map(|file| file.tensors),
+            num_tokens: state.num_tokens,
+        };
+        Ok((Some(resumed), skipped))
     }
 
     fn save<F: FrontEnd>(&self, run: &Run<F>, plan: &Plan, front: &F) -> Result<PathBuf> {
@@ -150,6 +161,10 @@ impl RunDirectory {
             fs::create_dir_all(&trainer).map_err(at(&trainer))?;
             let moments: Vec<_> = run.optimizer().state().collect();
             files::write(&trainer.join("optimizer.safetensors"), moments, DType::F32, BTreeMap::new())?;
+            let reference = run.reference().state();
+            if !reference.is_empty() {
+                files::write(&trainer.join(REFERENCE_FILE), reference, DType::F32, BTreeMap::new())?;
+            }
             let state =
                 TrainerState { schema_version: 1, step, num_tokens: run.num_tokens(), plan: plan.to_toml() };
             let path = trainer.join("state.json");

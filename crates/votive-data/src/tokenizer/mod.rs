@@ -201,6 +201,19 @@ impl TextTokenizer {
         self.size
     }
 
+    /// The first id that two tokenizers write differently, in words.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let ids = 0..self.vocab_size().max(other.vocab_size()) as u32;
+        ids.map(|id| (id, self.token(id), other.token(id))).find(|(_, own, others)| own != others).map(
+            |(id, own, others)| {
+                let word =
+                    |token: Option<String>| token.map_or("nothing".to_owned(), |token| format!("{token:?}"));
+                format!("its tokenizer is another: id {id} is {}, not {}", word(others), word(own))
+            },
+        )
+    }
+
     /// Checks that every id has a row in a model's embedding; the model may have more rows than that.
     ///
     /// # Errors

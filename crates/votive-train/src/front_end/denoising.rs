@@ -12,7 +12,9 @@ use std::path::Path;
 use std::sync::Arc;
 use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
 use votive_diffusion::{NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy};
-use votive_model::stable_diffusion::{ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel};
+use votive_model::stable_diffusion::{
+    ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
+};
 use votive_model::{Denoiser, Lora, LoraFormat, Params};
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
@@ -214,6 +216,27 @@ impl FrontEnd for DenoisingFrontEnd {
         Ok(Arc::new(params.build(|scope| UNet2DConditionModel::new(scope, self.folder.unet_config()))?))
     }
 
+    fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
+        let other = StableDiffusionFolder::open(folder)?;
+        let schedule = NoiseSchedule::new(&SchedulerConfig::from_model_folder(other.root())?)?;
+        if schedule != self.schedule {
+            let reason = "its noise schedule is not the model's, so the errors could not be compared";
+            return Err(TrainError::Plan(format!("reference.path = {}: {reason}", folder.display())));
+        }
+        let (own, others) = (self.folder.unet_config(), other.unet_config());
+        let inputs = |config: &UNetConfig| (config.in_channels, config.cross_attention_dim);
+        if inputs(own) != inputs(others) {
+            let reason = "its U-Net reads other latents or prompt embeddings than the model's";
+            return Err(TrainError::Plan(format!("reference.path = {}: {reason}", folder.display())));
+        }
+        let params = other.params(Component::UNet, device)?;
+        Ok(Arc::new(params.build(|scope| UNet2DConditionModel::new(scope, others))?))
+    }
+
+    fn network_identity(&self) -> Vec<u8> {
+        format!("{:?} {:?}", self.folder.unet_config(), self.schedule).into_bytes()
+    }
+
     fn rows(&self) -> usize {
         self.pairs.len()
     }
@@ -258,6 +281,11 @@ impl FrontEnd for DenoisingFrontEnd {
     fn lengths(&self, batch: &DenoisingBatch) -> Vec<f32> {
         // The error is a mean over the latent already.
         vec![1.0; batch.timesteps.len()]
+    }
+
+    fn sequence_identities(&self, batch: &DenoisingBatch) -> Vec<Vec<u8>> {
+        // Latents, times and noise change with the step, so no two batches are of the same sequences.
+        vec![Vec::new(); 2 * batch.captions.len()]
     }
 
     fn trained_units(&self, batch: &DenoisingBatch) -> usize {

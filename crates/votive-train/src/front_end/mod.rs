@@ -9,7 +9,7 @@ pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, Denoising
 pub use text::{TextBatch, TextFrontEnd};
 
 use crate::error::Result;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use votive_model::{Params, files};
 use votive_tensor::segment::Recorder;
@@ -78,6 +78,15 @@ pub trait FrontEnd {
     /// If the parameters don't fit the architecture.
     fn network(&self, params: &Params) -> Result<Self::Network>;
 
+    /// The network of another folder, without gradients, for the same rows.
+    ///
+    /// # Errors
+    /// If the folder's model does not read these rows as this one does.
+    fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network>;
+
+    /// What decides a network's results beside its parameters, as bytes.
+    fn network_identity(&self) -> Vec<u8>;
+
     /// Number of rows that were kept: pairs, or labelled completions.
     fn rows(&self) -> usize;
 
@@ -105,6 +114,9 @@ pub trait FrontEnd {
 
     /// Length of every sequence as objectives count it, `(R,)`.
     fn lengths(&self, batch: &Self::Batch) -> Vec<f32>;
+
+    /// What each sequence of a batch is, as bytes: equal bytes have equal log-probabilities.
+    fn sequence_identities(&self, batch: &Self::Batch) -> Vec<Vec<u8>>;
 
     /// Tokens (or latents) that a batch trains on.
     fn trained_units(&self, batch: &Self::Batch) -> usize;

@@ -5,7 +5,7 @@
 use super::{FrontEnd, Layout, Sample, SaveDtype};
 use crate::checkpoint::at;
 use crate::error::{Result, TrainError};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use votive_data::{
@@ -55,7 +55,7 @@ impl TextFrontEnd {
     ///
     /// # Errors
     /// If a file is missing or the architecture is not supported.
-    pub fn open(folder: &Path, device: &candle_core::Device) -> Result<(Self, Params)> {
+    pub fn open(folder: &Path, device: &Device) -> Result<(Self, Params)> {
         let (config, params) = load_causal_lm(folder, device)?;
         let tokenizer = TextTokenizer::load(folder)?;
         tokenizer.check_model_vocabulary(config.vocab_size())?;
@@ -124,6 +124,21 @@ impl FrontEnd for TextFrontEnd {
         Ok(Arc::new(params.build(|scope| self.config.build(scope))?))
     }
 
+    fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
+        let (config, params) = load_causal_lm(folder, device)?;
+        let tokenizer = TextTokenizer::load(folder)?;
+        if let Some(difference) = self.tokenizer.difference(&tokenizer) {
+            let folder = folder.display();
+            return Err(TrainError::Plan(format!("reference.path = {folder}: {difference}")));
+        }
+        Ok(Arc::new(params.build(|scope| config.build(scope))?))
+    }
+
+    fn network_identity(&self) -> Vec<u8> {
+        // Which type the weights are stored in does not matter: they are hashed themselves.
+        self.config.to_json("").to_string().into_bytes()
+    }
+
     fn rows(&self) -> usize {
         match &self.rows {
             Rows::Pairs(rows) => rows.len(),
@@ -181,6 +196,16 @@ impl FrontEnd for TextFrontEnd {
     fn lengths(&self, batch: &TextBatch) -> Vec<f32> {
         let count = |row: &[u8]| row.iter().filter(|wanted| **wanted == 1).count() as f32;
         batch.tokens.completion_mask.chunks(batch.tokens.width.max(1)).map(count).collect()
+    }
+
+    fn sequence_identities(&self, batch: &TextBatch) -> Vec<Vec<u8>> {
+        let tokens = &batch.tokens;
+        let sequence = |row: usize| {
+            let cells = row * tokens.width..row * tokens.width + tokens.lengths[row];
+            let ids = tokens.input_ids[cells.clone()].iter().flat_map(|id| id.to_le_bytes());
+            ids.chain(tokens.completion_mask[cells].iter().copied()).collect()
+        };
+        (0..tokens.n_sequences).map(sequence).collect()
     }
 
     fn trained_units(&self, batch: &TextBatch) -> usize {

@@ -84,6 +84,18 @@ impl FrontEnd for GivenBatches<'_> {
         self.front.network(params)
     }
 
+    fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
+        self.front.other_network(folder, device)
+    }
+
+    fn network_identity(&self) -> Vec<u8> {
+        self.front.network_identity()
+    }
+
+    fn sequence_identities(&self, batch: &DenoisingBatch) -> Vec<Vec<u8>> {
+        self.front.sequence_identities(batch)
+    }
+
     fn is_fixed(&self) -> bool {
         self.front.is_fixed()
     }
