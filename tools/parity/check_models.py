@@ -1,7 +1,8 @@
 """Random models of every supported architecture, in transformers and in `votive score` and `votive generate`.
 
 No fixture: models of random shapes are made in a temporary folder and both programs run on them. Shapes, windows, rotary
-settings, biases, tied heads and the layout of config.json (transformers 4's or 5's fields) are drawn from --seed.
+settings, biases, tied heads, the type of the weights and the layout of config.json (transformers 4's or 5's fields) are
+drawn from --seed.
 
   python tools/parity/check_models.py --votive target/release/votive [--seed N] [--only ARCHITECTURE]
 
@@ -164,7 +165,7 @@ def make_model(folder: Path, model_type: str, draw: random.Random, seed: int):
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     shuffle_parameters(model, seed, spread=0.2)
-    model.save_pretrained(folder)
+    model.to(draw.choice([torch.float32, torch.float32, torch.bfloat16, torch.float16])).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if draw.random() < 0.5:
         use_older_fields(folder)
@@ -234,7 +235,7 @@ def main() -> None:
         print(
             f"{'ok  ' if ok else 'FAIL'} {model_type}: summed log-probs within {worst:.1e}, {differing} of {len(prompts)} "
             f"greedy continuations differ ({'older' if older else 'newer'} fields, {config['num_hidden_layers']} layers, "
-            f"{config['num_attention_heads']}/{config['num_key_value_heads']} heads)",
+            f"{config['num_attention_heads']}/{config['num_key_value_heads']} heads, {config.get('dtype', config.get('torch_dtype'))})",
             flush=True,
         )  # fmt: skip
         failed += [] if ok else [model_type]
