@@ -142,10 +142,21 @@ impl Context {
     }
 }
 
+/// Keeps panics quiet that a reader of damaged files catches and tells as errors.
+fn silence_caught_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !votive_data::catches_panics() {
+            report(panic);
+        }
+    }));
+}
+
 /// Parses the command line, runs the command on a thread with a large stack, and reports a failure.
 pub(crate) fn main() -> ExitCode {
     #[cfg(unix)]
     signal::ignore_file_size_limit();
+    silence_caught_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

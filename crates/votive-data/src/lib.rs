@@ -37,8 +37,8 @@ pub use pixels::{
     Augmentation, ImageLimits, ImageLoader, PairPixels, ResizeFilter, decode_image, to_latent_input,
 };
 pub use read::{
-    FORMATS, Format, PairChoice, Records, Refused, TextRecords, TextSource, read_image_pairs, read_pairs,
-    read_text, read_unpaired, screen_image_pairs,
+    FORMATS, Format, PairChoice, Records, Refused, TextRecords, TextSource, catches_panics, read_image_pairs,
+    read_pairs, read_text, read_unpaired, screen_image_pairs,
 };
 pub use record::{
     ChatOptions, Completion, ImagePair, Message, PairText, PreferencePair, RowNumbers, UnpairedExample,

@@ -1,8 +1,7 @@
 //! What a data set holds, in numbers: lengths, preferences, duplicates.
 
-use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
@@ -66,9 +65,10 @@ impl Distribution {
         let min = numbers.iter().copied().fold(f64::INFINITY, f64::min);
         let max = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let width = (max - min) / BINS as f64;
-        let bounds: Vec<f64> = match width > 0.0 {
-            true => (0..=BINS).map(|bin| min + width * bin as f64).collect(),
-            false => vec![min, max],
+        let bounds: Vec<f64> = if width > 0.0 {
+            (0..=BINS).map(|bin| min + width * bin as f64).collect()
+        } else {
+            vec![min, max]
         };
         Self::new(numbers.to_vec(), &bounds)
     }
@@ -160,9 +160,13 @@ impl Lengths {
     #[must_use]
     pub fn of_text_pairs(pairs: &[PreferencePair]) -> Self {
         let lengths = |pair: &PreferencePair| match &pair.text {
-            PairText::Plain { prompt, chosen, rejected } => [prompt, chosen, rejected].map(characters),
+            PairText::Plain { prompt, chosen, rejected } => {
+                [prompt, chosen, rejected].map(|text| characters(text))
+            }
             PairText::Implicit { chosen, rejected } => [0, characters(chosen), characters(rejected)],
-            PairText::Chat { prompt, chosen, rejected, .. } => [prompt, chosen, rejected].map(said),
+            PairText::Chat { prompt, chosen, rejected, .. } => {
+                [prompt, chosen, rejected].map(|turns| said(turns))
+            }
         };
         Self::of_pairs(&pairs.iter().map(lengths).collect::<Vec<_>>())
     }
@@ -180,11 +184,11 @@ impl Lengths {
     }
 }
 
-fn characters(text: &String) -> usize {
+fn characters(text: &str) -> usize {
     text.chars().count()
 }
 
-fn said(turns: &Vec<Message>) -> usize {
+fn said(turns: &[Message]) -> usize {
     turns.iter().filter_map(Message::content).map(|text| text.chars().count()).sum()
 }
 
@@ -202,20 +206,20 @@ pub struct Duplicates {
 /// Finds duplicates by hash.
 #[derive(Default)]
 struct Seen {
-    prompts: HashMap<u64, ()>,
-    records: HashMap<u64, ()>,
+    prompts: HashSet<u64>,
+    records: HashSet<u64>,
     found: Duplicates,
 }
 
 impl Seen {
     fn note(&mut self, row: usize, prompt: u64, record: u64, opposite: u64) {
-        if self.prompts.insert(prompt, ()).is_some() {
+        if !self.prompts.insert(prompt) {
             self.found.prompts.push(row);
         }
-        if self.records.contains_key(&opposite) {
+        if self.records.contains(&opposite) {
             self.found.contradictions.push(row);
         }
-        if self.records.insert(record, ()).is_some() {
+        if !self.records.insert(record) {
             self.found.records.push(row);
         }
     }

@@ -26,6 +26,8 @@ const COLUMNS: [(&str, &str); 10] = [
     ("rejected", "rejected"),
     ("kto_tag", "kto_tag"),
 ];
+/// Columns that are read only if the entry names them, even where the file has one of that name.
+const ONLY_IF_NAMED: [&str; 3] = ["history", "system", "tools"];
 /// Keys of an entry that change which rows are meant, and are not supported.
 const REFUSED: [&str; 6] =
     ["hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "num_samples"];
@@ -91,6 +93,7 @@ fn parse(file: &Path, entry: &Map<String, Value>) -> Result<Entry, String> {
         return Err(format!("the column `{key}` is not supported: only text is read"));
     }
     let named = |key: &str| columns.iter().find(|(name, _)| name == key).map(|(_, column)| column.clone());
+    let column = |key: &str| named(key).or_else(|| ONLY_IF_NAMED.contains(&key).then(String::new));
     let is_ranking = given("ranking").and_then(Value::as_bool).unwrap_or(false);
     if !is_ranking && named("kto_tag").is_none() {
         return Err("no preferences: an entry has \"ranking\": true, or a column `kto_tag`".to_owned());
@@ -99,7 +102,7 @@ fn parse(file: &Path, entry: &Map<String, Value>) -> Result<Entry, String> {
         path: file.parent().unwrap_or(Path::new("")).join(path),
         formatting: formatting.to_owned(),
         tags: tags(&strings(given("tags"), "tags")?)?,
-        columns: COLUMNS.iter().filter_map(|(key, standard)| Some((named(key)?, *standard))).collect(),
+        columns: COLUMNS.iter().filter_map(|(key, standard)| Some((column(key)?, *standard))).collect(),
     })
 }
 

@@ -20,6 +20,7 @@ use std::path::Path;
 
 pub use format::{FORMATS, Format};
 pub use image::{read_image_pairs, screen_image_pairs};
+pub use parquet::catches_panics;
 pub use ranking::PairChoice;
 pub use records::{Records, Refused};
 pub use text::{TextRecords, TextSource, read_pairs, read_text, read_unpaired};

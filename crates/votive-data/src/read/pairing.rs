@@ -57,7 +57,8 @@ fn chat_pair(
     let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
     let repeated = match &prompt {
         None => shared,
-        Some(Text::Plain(prompt)) => repeated_prompt(prompt, &chosen[..shared]),
+        Some(Text::Plain(prompt)) if says(prompt, &chosen[..shared]) => shared,
+        Some(Text::Plain(_)) => 0,
         // TRL would render the prompt twice here; no data set means that.
         Some(Text::Chat(prompt)) if chosen[..shared].starts_with(prompt) => prompt.len(),
         Some(Text::Chat(_)) => 0,
@@ -72,9 +73,9 @@ fn chat_pair(
     PairText::Chat { prompt, chosen, rejected, options }
 }
 
-/// The number of leading turns up to the one that says `prompt`; 0 if none does.
-fn repeated_prompt(prompt: &str, shared: &[Message]) -> usize {
-    shared.iter().rposition(|turn| turn.content() == Some(prompt)).map_or(0, |idx| idx + 1)
+/// Whether one of the turns says just that.
+fn says(text: &str, turns: &[Message]) -> bool {
+    turns.iter().any(|turn| turn.content() == Some(text))
 }
 
 /// Two answers of the assistant after some turns.

@@ -4,6 +4,7 @@
 //! absent, since writers give every struct of a list the fields of all of them. Bytes without an encoding are text if
 //! they are UTF-8.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,9 +47,23 @@ pub(super) fn visit(file: &Path, before: usize, visit: &mut Visit) -> Result<usi
     Ok(before + rows)
 }
 
+thread_local! {
+    /// Whether this thread is in [`guarded`].
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread would be caught and told as an error of a file, so that nobody need hear of it.
+#[must_use]
+pub fn catches_panics() -> bool {
+    GUARDED.get()
+}
+
 /// The decoder's answer. It checks less than it should and panics on some damaged files, so a panic is an answer too.
 fn guarded<T>(decode: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(decode)) {
+    GUARDED.set(true);
+    let answer = catch_unwind(AssertUnwindSafe(decode));
+    GUARDED.set(false);
+    match answer {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(ParquetError::General(message) | ParquetError::EOF(message))) => Err(message),
         Ok(Err(error)) => Err(error.to_string()),

@@ -64,9 +64,12 @@ fn columns_and_tags_are_called_as_the_entry_says() {
 fn alpaca_rows_have_rounds_and_an_input() {
     let folder = folder(&json!({"mine": {"file_name": "mine.jsonl", "ranking": true, "columns":
         {"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected", "history": "history"}}}));
-    let row = json!({"instruction": "Add", "input": "1 2", "chosen": "3", "rejected": "4", "history": [["Hi", "Hello"]]});
+    let row = json!({"instruction": "Add", "input": "1 2", "system": "not named, not read", "chosen": "3", "rejected": "4", "history": [["Hi", "Hello"]]});
     folder.write("mine.jsonl", row.to_string());
-    let (prompt, chosen, _) = chat(&read(&folder, "dataset_info.json", Some("mine")).unwrap());
+    let records = read(&folder, "dataset_info.json", Some("mine")).unwrap();
+    let (prompt, chosen, _) = chat(&records);
+    let TextRecords::Pairs(records) = records else { panic!("pairs") };
+    assert_eq!(records.ignored_columns.keys().collect::<Vec<_>>(), ["system (as the file calls it)"]);
     assert_eq!(prompt, [turn("user", "Hi"), turn("assistant", "Hello"), turn("user", "Add\n1 2")]);
     assert_eq!(chosen, [turn("assistant", "3")]);
 }

@@ -44,13 +44,7 @@ type Parts<'a> = (&'a [Turn<'a>], &'a [Turn<'a>], &'a [Turn<'a>]);
 fn read(row: &mut Row, pair: fn(Parts) -> PairText) -> Result<Meaning> {
     let chosen = row.string("chosen", COLUMNS)?;
     let rejected = row.string("rejected", COLUMNS)?;
-    let parsed = |side: &str, text: &str| match turns(text) {
-        Some(_) => Ok(()),
-        None => Err(row.wrong(side, DIALOGUE, &text.into())),
-    };
-    parsed("chosen", &chosen)?;
-    parsed("rejected", &rejected)?;
-    let (chosen, rejected) = (turns(&chosen).unwrap_or_default(), turns(&rejected).unwrap_or_default());
+    let (chosen, rejected) = (parsed(row, "chosen", &chosen)?, parsed(row, "rejected", &rejected)?);
     let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a.text == b.text).count();
     let answers = |turns: &[Turn]| turns.get(shared).is_some_and(|turn| turn.role == "assistant");
     if shared == chosen.len() && shared == rejected.len() {
@@ -61,6 +55,10 @@ fn read(row: &mut Row, pair: fn(Parts) -> PairText) -> Result<Meaning> {
         return Ok(Meaning::Nothing(RowProblem::NoSharedPrompt, detail));
     }
     Ok(Meaning::Pair(pair((&chosen[..shared], &chosen[shared..], &rejected[shared..])), None))
+}
+
+fn parsed<'a>(row: &Row, column: &str, text: &'a str) -> Result<Vec<Turn<'a>>> {
+    turns(text).ok_or_else(|| row.wrong(column, DIALOGUE, &text.into()))
 }
 
 fn as_text((prompt, chosen, rejected): Parts) -> PairText {
