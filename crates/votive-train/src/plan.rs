@@ -6,7 +6,9 @@ use crate::optimizer::{AdamWConfig, LrSchedule};
 use crate::recipe::{NamesOrRule, Resolver, Setting, did_you_mean, to_toml};
 use crate::reference::{ReferencePlan, UpdateKind, UpdateRule};
 use std::path::{Path, PathBuf};
-use votive_data::{FaultyRows, LongRows, RowPolicy, Traversal};
+use votive_data::{
+    FORMATS, FaultyRows, Format, LongRows, PairChoice, RowPolicy, TextSource, TrainOn, Traversal,
+};
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
 use votive_model::{LoraConfig, Targets};
 use votive_objective::{METHODS, Objective, ObjectiveError, find};
@@ -69,8 +71,8 @@ pub struct Plan {
 /// Where rows come from and which are kept.
 #[derive(Clone, Debug)]
 pub struct DataPlan {
-    /// File or folder.
-    pub path: PathBuf,
+    /// The files, and for text how they are read; images have one path.
+    pub source: TextSource,
     /// What happens to rows that are too long or faulty.
     pub rows: RowPolicy,
     /// The order of the rows.
@@ -281,9 +283,19 @@ fn as_targets(given: NamesOrRule) -> Targets {
 }
 
 fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
-    let path = path(r, "data.path", "File or folder of the rows.");
+    let mut source = TextSource::default();
     let mut rows = RowPolicy::default();
-    if modality == Modality::Text {
+    if modality == Modality::Image {
+        source.paths = vec![path(r, "data.path", "File or folder of the rows.")];
+    } else {
+        text_source(r, &mut source);
+        let trained = r.choice(
+            "data.train_on",
+            &["completion", "assistant"],
+            "completion",
+            "What is trained of a completion of several turns: all of it, as in TRL, or the assistant's turns.",
+        );
+        rows.train_on = if trained == "assistant" { TrainOn::Assistant } else { TrainOn::Completion };
         let long = r.choice(
             "data.long_rows",
             &["error", "drop", "truncate"],
@@ -309,7 +321,30 @@ fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
     let order =
         r.choice("data.order", &["shuffled", "sequential"], "shuffled", "Order of the rows in an epoch.");
     let traversal = if order == "sequential" { Traversal::Sequential } else { Traversal::Shuffled };
-    DataPlan { path, rows, traversal }
+    DataPlan { source, rows, traversal }
+}
+
+/// Which files of text are read, and how.
+fn text_source(r: &mut Resolver, source: &mut TextSource) {
+    let paths = r.paths(
+        "data.path",
+        "File or folder of the rows, a list of shards, or a dataset_info.json of LLaMA-Factory.",
+    );
+    source.paths = r.require("data.path", paths).unwrap_or_default();
+    source.name = r.string("data.name", None, "The data set meant in a dataset_info.json.");
+    source.split = r.string("data.split", None, "The split meant in a folder of several.");
+    let names: Vec<&str> = std::iter::once("auto").chain(FORMATS.iter().map(|format| format.name)).collect();
+    let format = r.choice(
+        "data.format",
+        &names,
+        "auto",
+        "Layout of the columns (docs/formats.md); recognized by them if \"auto\".",
+    );
+    source.format = Format::find(&format);
+    let names = PairChoice::NAMES.map(|(_, name)| name);
+    let pairs = r.choice("data.pairs", &names, "best_worst", "The pairs to make of a list with scores.");
+    let choice = PairChoice::NAMES.into_iter().find(|(_, name)| *name == pairs);
+    source.pairs = choice.map(|(choice, _)| choice).unwrap_or_default();
 }
 
 fn objective(r: &mut Resolver) -> Option<Objective> {

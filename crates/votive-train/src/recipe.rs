@@ -283,6 +283,24 @@ impl Resolver {
         self.ask(key, kind, Some(BTreeMap::new()), doc, read, show).unwrap_or_default()
     }
 
+    /// A path or a list of paths, made absolute so that a run can be resumed from anywhere.
+    pub fn paths(&mut self, key: &str, doc: &'static str) -> Option<Vec<PathBuf>> {
+        let one = |value: &Value| {
+            let given = Path::new(value.as_str()?);
+            Some(std::path::absolute(given).unwrap_or_else(|_| given.to_owned()))
+        };
+        let read = |value: &Value| match value.as_array() {
+            Some(list) if list.is_empty() => None,
+            Some(list) => list.iter().map(one).collect(),
+            None => one(value).map(|path| vec![path]),
+        };
+        let show = |paths: &Vec<PathBuf>| match paths.as_slice() {
+            [path] => Value::from(path.to_string_lossy().as_ref()),
+            paths => paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+        };
+        self.ask(key, "a string or a list of strings", None, doc, read, show)
+    }
+
     /// A number of at least `least`.
     pub fn float(&mut self, key: &str, least: f64, default: Option<f64>, doc: &'static str) -> Option<f64> {
         let kind =

@@ -4,7 +4,8 @@ use crate::error::{Result, TrainError};
 use crate::front_end::{DenoisingFrontEnd, DenoisingSettings, TextFrontEnd};
 use crate::plan::{DiffusionPlan, Plan};
 use candle_core::Device;
-use votive_data::{DataReport, TextRecords, read_image_pairs, read_text, screen_image_pairs};
+use std::path::{Path, PathBuf};
+use votive_data::{DataReport, TextRecords, read_image_pairs, screen_image_pairs};
 use votive_model::stable_diffusion::StableDiffusionFolder;
 use votive_model::{ModelError, Params};
 
@@ -40,7 +41,7 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
         return Err(TrainError::Plan(reason));
     }
     policy.max_length = Some(most);
-    let (front, report) = match read_text(&plan.data.path)? {
+    let (front, report) = match plan.data.source.read()? {
         TextRecords::Pairs(records) => {
             let (pairs, report) = front.tokenizer().tokenize_pairs(&records, policy)?;
             (front.with_pairs(pairs), report)
@@ -59,7 +60,8 @@ fn prepare_image(
     device: &Device,
     progress: impl Fn(usize, usize),
 ) -> Result<Prepared> {
-    let records = read_image_pairs(&plan.data.path)?;
+    let path = plan.data.source.paths.first().map_or(Path::new(""), PathBuf::as_path);
+    let records = read_image_pairs(path)?;
     let file = records.file.clone();
     let (pairs, report) = screen_image_pairs(records, plan.data.rows.faulty_rows)?;
     let settings = DenoisingSettings {

@@ -70,7 +70,13 @@ const COMPLETION: usize = 192;
 fn random_pair(row: u64, vocabulary: usize) -> TokenizedPair {
     let ids = |part, n| random_ids(row, part, n, vocabulary);
     let (chosen_ids, rejected_ids) = (ids(1, COMPLETION), ids(2, COMPLETION));
-    TokenizedPair { prompt_ids: ids(0, PROMPT), chosen_ids, rejected_ids, row: row as usize + 1 }
+    TokenizedPair {
+        prompt_ids: ids(0, PROMPT),
+        chosen_ids,
+        rejected_ids,
+        row: row as usize + 1,
+        ..TokenizedPair::default()
+    }
 }
 
 fn random_ids(row: u64, part: u64, n: usize, vocabulary: usize) -> Vec<u32> {

@@ -88,10 +88,14 @@ impl TextTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Token ids of a text as [`encode`](Self::encode) with special tokens, and the byte of the text where each token
-    /// starts; a token that the post-processor added starts at 0.
-    pub(crate) fn encode_with_starts(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>)> {
-        let encoding = self.tokenizer.encode(text, true).map_err(|error| self.failed(error))?;
+    /// Token ids of a text as [`encode`](Self::encode), and the byte of the text where each token starts; a token that
+    /// the post-processor added starts at 0.
+    pub(crate) fn encode_with_starts(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+    ) -> Result<(Vec<u32>, Vec<usize>)> {
+        let encoding = self.tokenizer.encode(text, add_special_tokens).map_err(|error| self.failed(error))?;
         let starts = encoding.get_offsets().iter().map(|(start, _)| *start).collect();
         Ok((encoding.get_ids().to_vec(), starts))
     }
