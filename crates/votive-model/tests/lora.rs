@@ -127,8 +127,8 @@ fn a_new_adapter_changes_nothing_and_all_of_it_can_learn() {
     }
     let grads = of(&adapted).sqr().unwrap().sum_all().unwrap().backward().unwrap();
     for (name, tensor) in &trainable {
-        let grad = grads.get(tensor).unwrap_or_else(|| panic!("{name} has no gradient"));
-        let values: Vec<f32> = grad.flatten_all().unwrap().to_vec1().unwrap();
+        assert!(grads.get(tensor).is_some(), "{name} has no gradient");
+        let values: Vec<f32> = grads.get(tensor).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert!(values.iter().all(|g| g.is_finite()) && values.iter().any(|g| *g != 0.0), "{name}");
     }
     // The base below it is what it was.

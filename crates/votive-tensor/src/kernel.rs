@@ -73,7 +73,7 @@ impl Real for f32 {
         let (x, square) = (self, self * self);
         let e = (-2.0 * x.abs()).fast_exp();
         let far = ((1.0 - e) / (1.0 + e)).copysign(x);
-        let p = 2.186_948_9e-2 * square - 5.396_825_4e-2;
+        let p = 2.186_949e-2 * square - 5.396_825_4e-2;
         let p = p * square + 0.133_333_33;
         let p = p * square - 0.333_333_33;
         let near = x + x * square * p;

@@ -142,13 +142,14 @@ impl<'a> Chooser<'a> {
         Ok((rank, alpha / divisor))
     }
 
-    /// Targets and patterns that name none of `paths`: most likely misprints.
+    /// A target that names none of the linear `maps`, or a pattern that names none that is `adapted`: most likely a
+    /// misprint.
     ///
     /// # Errors
     /// If a pattern takes too long to match.
-    pub(super) fn idle(&self, paths: &[&str]) -> Result<Option<String>> {
+    pub(super) fn idle(&self, maps: &[&str], adapted: &[&str]) -> Result<Option<String>> {
         if let Matcher::Names(names) = &self.targets {
-            let idle = names.iter().find(|name| !paths.iter().any(|path| is_or_ends_in(path, name)));
+            let idle = names.iter().find(|name| !maps.iter().any(|path| is_or_ends_in(path, name)));
             if let Some(name) = idle {
                 return Ok(Some(format!("target `{name}` names no linear map of this network")));
             }
@@ -156,7 +157,7 @@ impl<'a> Chooser<'a> {
         let keys = self.config.rank_pattern.keys().zip(self.ranks.iter().map(|(regex, _)| regex));
         let alphas = self.config.alpha_pattern.keys().zip(self.alphas.iter().map(|(regex, _)| regex));
         for (key, regex) in keys.chain(alphas) {
-            if !any(regex, paths)? {
+            if !any(regex, adapted)? {
                 return Ok(Some(format!("pattern `{key}` names no module that gets an adapter")));
             }
         }
@@ -285,7 +286,7 @@ mod tests {
     fn what_cannot_be_meant_is_said() {
         let message = |config: &LoraConfig| {
             let chooser = Chooser::new(config);
-            chooser.map_or_else(|e| e.to_string(), |c| c.idle(&PATHS).unwrap().unwrap_or_default())
+            chooser.map_or_else(|e| e.to_string(), |c| c.idle(&PATHS, &PATHS).unwrap().unwrap_or_default())
         };
         let mut config = named(&["q_proj", "qq_proj"]);
         assert!(message(&config).contains("`qq_proj` names no linear map"), "{}", message(&config));

@@ -61,11 +61,10 @@ impl Lora {
         let mut saved = BTreeMap::new();
         for (key, tensor) in file.tensors {
             let key = key.strip_prefix(format.prefix()).unwrap_or(&key);
-            match split_key(key) {
-                Some((module, part)) => {
-                    *modules.entry(module.to_owned()).or_default().of(part) = Some(tensor);
-                }
-                None => drop(saved.insert(key.to_owned(), tensor)),
+            if let Some((module, part)) = split_key(key) {
+                *modules.entry(module.to_owned()).or_default().of(part) = Some(tensor);
+            } else {
+                saved.insert(key.to_owned(), tensor);
             }
         }
         let (config, made_for) = match format {

@@ -82,10 +82,11 @@ impl Lora {
         device: &Device,
     ) -> Result<Self> {
         let chooser = Chooser::new(&config)?;
-        let mut layers = BTreeMap::new();
+        let (mut layers, mut maps) = (BTreeMap::new(), Vec::new());
         for (index, (name, weight)) in tensors.iter().enumerate() {
-            let Some(path) = name.strip_suffix(".weight") else { continue };
-            if weight.rank() != 2 || !chooser.takes(path)? {
+            let Some(path) = name.strip_suffix(".weight").filter(|_| weight.rank() == 2) else { continue };
+            maps.push(path);
+            if !chooser.takes(path)? {
                 continue;
             }
             let (rank, scale) = chooser.shape(path)?;
@@ -95,14 +96,13 @@ impl Lora {
             layers.insert(path.to_owned(), layer);
         }
         let paths: Vec<&str> = layers.keys().map(String::as_str).collect();
-        let idle = chooser.idle(&paths)?;
+        let idle = chooser.idle(&maps, &paths)?;
         if let Some(problem) =
             idle.or_else(|| paths.is_empty().then(|| "the targets name nothing".to_owned()))
         {
-            return Err(ModelError::Adapter(format!(
-                "{problem}; its linear maps are {}",
-                linear_maps(tensors)
-            )));
+            let names: BTreeSet<&str> = maps.iter().filter_map(|path| path.rsplit('.').next()).collect();
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(ModelError::Adapter(format!("{problem}; its linear maps are {names}")));
         }
         let saved = copies(&config, tensors)?;
         let lora = Self { config, layers, saved, made_for: None };
@@ -213,13 +213,6 @@ impl Lora {
 
 fn variable(tensor: &Tensor) -> Result<Tensor> {
     Ok(Var::from_tensor(&tensor.to_dtype(DType::F32)?.copy()?)?.into_inner())
-}
-
-/// The names of a network's linear maps, without where they stand.
-fn linear_maps(tensors: &BTreeMap<String, Tensor>) -> String {
-    let matrices = tensors.iter().filter(|(_, tensor)| tensor.rank() == 2);
-    let names = matrices.filter_map(|(name, _)| name.strip_suffix(".weight")?.rsplit('.').next());
-    names.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn fresh_layer(
