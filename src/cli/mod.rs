@@ -4,6 +4,7 @@
 //! clock for its own sake, or looks at the machine it runs on.
 
 mod bench;
+mod data;
 mod demo;
 mod device;
 mod doctor;
@@ -76,6 +77,7 @@ enum Command {
     Generate(generate::Args),
     Sample(sample::Args),
     Score(score::Args),
+    Data(data::Args),
     Eval(eval::Args),
     Gallery(gallery::Args),
     Methods(methods::Args),
@@ -94,6 +96,7 @@ impl Command {
             Self::Generate(args) => generate::run(args, ctx),
             Self::Sample(args) => sample::run(args, ctx),
             Self::Score(args) => score::run(args, ctx),
+            Self::Data(args) => data::run(args, ctx),
             Self::Pretrain(args) => pretrain::run(args, ctx),
             Self::Demo(args) => demo::run(args, ctx),
             Self::Train(args) => train::run(args, ctx),
@@ -140,10 +143,21 @@ impl Context {
     }
 }
 
+/// Keeps panics quiet that a reader of damaged files catches and tells as errors.
+fn silence_caught_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !votive_data::catches_panics() {
+            report(panic);
+        }
+    }));
+}
+
 /// Parses the command line, runs the command on a thread with a large stack, and reports a failure.
 pub(crate) fn main() -> ExitCode {
     #[cfg(unix)]
     signal::ignore_file_size_limit();
+    silence_caught_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

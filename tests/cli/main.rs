@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bench;
+mod data;
 mod gallery;
 mod image;
 mod methods;

@@ -4,7 +4,7 @@ use crate::alarms;
 use crate::checkpoint::{self, at};
 use crate::error::{Result, TrainError};
 use crate::events::EVENTS_FILE;
-use crate::front_end::FrontEnd;
+use crate::front_end::{FrontEnd, SaveDtype};
 use crate::history::History;
 use crate::lock::RunLock;
 use crate::optimizer::AdamW;
@@ -31,6 +31,9 @@ pub const CHECKPOINTS: &str = "checkpoints";
 pub const FINAL: &str = "final";
 /// The saved step with the lowest loss on held-out rows: `step`, `eval_loss`, `folder`.
 pub const BEST_FILE: &str = "best.json";
+
+/// What a checkpoint keeps of a reference that follows the policy, below `trainer/`.
+const REFERENCE_FILE: &str = "reference.safetensors";
 
 /// Where a run keeps everything. One process at a time can have it.
 #[derive(Clone, Debug)]
@@ -154,17 +157,30 @@ impl RunDirectory {
         let params = front.restore(start, &found.path)?;
         let moments = files::read(&trainer.join("optimizer.safetensors"), start.device())?.tensors;
         let optimizer = AdamW::restore(plan.optimizer.adamw.clone(), state.step, moments);
-        Ok((Some(Resumed { params, optimizer, num_tokens: state.num_tokens }), skipped))
+        let kept = trainer.join(REFERENCE_FILE);
+        let reference = kept.exists().then(|| files::read(&kept, start.device())).transpose()?;
+        let resumed = Resumed {
+            params,
+            optimizer,
+            reference: reference.map(|file| file.tensors),
+            num_tokens: state.num_tokens,
+        };
+        Ok((Some(resumed), skipped))
     }
 
     fn save<F: FrontEnd>(&self, run: &Run<F>, plan: &Plan, front: &F) -> Result<PathBuf> {
         let step = run.steps_done();
         checkpoint::write(&self.path.join(CHECKPOINTS), &checkpoint_name(step), step, |folder| {
-            front.save(run.params(), folder)?;
+            // Exact, whatever the last model is written in: a resumed run is bit-identical.
+            front.save(run.params(), folder, SaveDtype::Float32)?;
             let trainer = folder.join("trainer");
             fs::create_dir_all(&trainer).map_err(at(&trainer))?;
             let moments: Vec<_> = run.optimizer().state().collect();
             files::write(&trainer.join("optimizer.safetensors"), moments, DType::F32, BTreeMap::new())?;
+            let reference = run.reference().state();
+            if !reference.is_empty() {
+                files::write(&trainer.join(REFERENCE_FILE), reference, DType::F32, BTreeMap::new())?;
+            }
             let state =
                 TrainerState { schema_version: 1, step, num_tokens: run.num_tokens(), plan: plan.to_toml() };
             let path = trainer.join("state.json");
@@ -218,7 +234,9 @@ impl RunDirectory {
             }
             seen?;
         }
-        checkpoint::write(&self.path, FINAL, run.steps_done(), |folder| front.save(run.params(), folder))?;
+        let dtype = plan.train.save_dtype;
+        let save = |folder: &Path| front.save(run.params(), folder, dtype);
+        checkpoint::write(&self.path, FINAL, run.steps_done(), save)?;
         Ok(())
     }
 

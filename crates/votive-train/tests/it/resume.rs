@@ -93,6 +93,14 @@ fn check_every_step(workshop: &Workshop, overrides: &[&str]) {
 }
 
 #[test]
+fn references_that_follow_the_policy_resume_at_every_step() {
+    let soft = ["reference.kind=soft", "reference.every=2"];
+    check_every_step(&Workshop::text(), &soft);
+    check_every_step(&Workshop::image(), &[&[LORA], &soft[..]].concat());
+    check_every_step(&Workshop::text(), &[LORA, "reference.kind=bema", "reference.every=2"]);
+}
+
+#[test]
 fn text_resumes_at_every_step() {
     check_every_step(&Workshop::text(), &[]);
 }
