@@ -120,11 +120,11 @@ mod tests {
     #[test]
     fn spans_of_other_speakers_are_not_trained() {
         let mut one = pair(&[1], &[2, 3, 4, 5], &[6], 1);
-        one.chosen_untrained = vec![1..3];
+        one.chosen_untrained = std::iter::once(1..3).collect();
         assert_eq!(collate_pairs(&[&one], 0).completion_mask, [0, 1, 0, 0, 1, 0, 1, 0, 0, 0]);
         let [mut chosen, rejected] = one.unpair();
         assert_eq!(collate_unpaired(&[&chosen, &rejected], 0).completion_mask[..5], [0, 1, 0, 0, 1]);
-        chosen.untrained = vec![1..3];
+        chosen.untrained = std::iter::once(1..3).collect();
         let mismatched = collate_mismatched(&[&rejected, &chosen], Some(3), 0);
         assert_eq!(mismatched.completion_mask, [0, 1, 0, 0, 1, 0]);
     }

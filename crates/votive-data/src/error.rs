@@ -102,7 +102,7 @@ pub enum DataError {
     },
     /// Rows of one data set are of different kinds.
     #[error(
-        "{}: row {row}: {found}, but {first} has {expected}; a data set holds rows of one kind: split it",
+        "{}: row {row}: {found}, but {first}; a data set holds rows of one kind: split it",
         file.display()
     )]
     MixedRows {
@@ -112,9 +112,7 @@ pub enum DataError {
         row: usize,
         /// The kind of this row.
         found: String,
-        /// The kind of the first row.
-        expected: String,
-        /// The first row and its file.
+        /// The first row and its file, and its kind.
         first: String,
     },
     /// A Parquet file is damaged.

@@ -202,5 +202,5 @@ impl Gathered {
 fn mixed(row: &Row, found: String, expected: String, first: &Place) -> DataError {
     let Place { file, row: number, .. } = row.place("");
     let first = format!("row {} of {}", first.row, first.file.display());
-    DataError::MixedRows { file, row: number, found, expected, first }
+    DataError::MixedRows { file, row: number, found, first: format!("{first} has {expected}") }
 }

@@ -52,7 +52,7 @@ pub struct Reference<N> {
 enum Source<N> {
     Absent,
     Network(N),
-    Following(Follower, N),
+    Following(Box<Follower>, N),
     Table(Table),
 }
 
@@ -100,7 +100,7 @@ impl<N> Reference<N> {
             ReferencePlan::Updating(rule) => {
                 let follower = Follower::new(*rule, policy, saved)?;
                 let network = front.network(&follower.params()?)?;
-                same(Source::Following(follower, network))
+                same(Source::Following(Box::new(follower), network))
             }
         }
     }

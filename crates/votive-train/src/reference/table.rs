@@ -126,8 +126,7 @@ fn verify<F: FrontEnd>(
     for (row, computed) in rows.iter().zip(computed) {
         for (saved, computed) in saved(*row).into_iter().zip(computed) {
             let distance = f64::from((saved - computed).abs());
-            // Written so that NaN is a mismatch.
-            if !(distance <= TOLERANCE * f64::from(computed.abs()).max(1.0)) {
+            if distance.is_nan() || distance > TOLERANCE * f64::from(computed.abs()).max(1.0) {
                 let reason = format!(
                     "data row {}: log-probability {saved}, but the model gives {computed}; the file is damaged, delete it",
                     front.source_row(*row)
