@@ -2,23 +2,26 @@
 
 use crate::cli::{Failure, Outcome, Output};
 use candle_core::{Device, Tensor};
-use image::RgbImage;
+use image::{ImageFormat, RgbImage};
+use std::io::Cursor;
 use std::path::Path;
 use votive_data::ClipTokenizer;
 use votive_diffusion::{BoxError, SchedulerConfig};
 use votive_model::stable_diffusion::{
-    AutoencoderKl, ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel,
+    AutoencoderKl, ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
-use votive_model::{Denoiser, Lora};
+use votive_model::{Denoiser, Lora, files};
 
 /// Pixels along a side at most: beyond, memory would end before the first step.
 const MAX_SIDE: usize = 4096;
 
-/// The networks of a Stable Diffusion folder without gradients, its tokenizer and its noise schedule.
+/// The networks of a Stable Diffusion folder without gradients, its tokenizer and its noise schedule. The denoiser may be
+/// somebody else's.
 #[derive(Debug)]
-pub(crate) struct ImageModel {
+pub(crate) struct ImageModel<U = UNet2DConditionModel> {
     /// The denoiser, under its adapter if there is one.
-    pub(crate) unet: UNet2DConditionModel,
+    pub(crate) unet: U,
+    unet_config: UNetConfig,
     /// The schedule that the denoiser was trained with, as its pipeline samples from it.
     pub(crate) scheduler: SchedulerConfig,
     tokenizer: ClipTokenizer,
@@ -33,13 +36,8 @@ impl ImageModel {
     /// # Errors
     /// If a file is missing or wrong, or the parts do not belong together.
     pub(crate) fn load(folder: &Path, adapter: Option<&Path>, device: &Device) -> Outcome<Self> {
-        let files = StableDiffusionFolder::open(folder)?;
-        let scheduler = SchedulerConfig::from_model_folder(folder)?;
-        let tokenizer = ClipTokenizer::load(&files.tokenizer())?;
-        tokenizer.check_model_vocabulary(files.text_encoder_config().vocab_size)?;
-        let (text_encoder, vae) = (files.read_text_encoder(device)?, files.read_vae(device)?);
-        let unet = unet(&files, adapter, device)?;
-        Ok(Self { unet, scheduler, tokenizer, text_encoder, vae, device: device.clone() })
+        let unet = |files: &StableDiffusionFolder| unet(files, adapter, device);
+        Self::with(&StableDiffusionFolder::open(folder)?, unet, device)
     }
 
     /// Loads the U-Net of another folder, for the same latents and prompts as this model's.
@@ -48,7 +46,7 @@ impl ImageModel {
     /// As [`ImageModel::load`]; if the two don't fit together.
     pub(crate) fn load_partner(&self, folder: &Path) -> Outcome<UNet2DConditionModel> {
         let partner = unet(&StableDiffusionFolder::open(folder)?, None, &self.device)?;
-        let (own, other) = (self.unet.config(), partner.config());
+        let (own, other) = (&self.unet_config, partner.config());
         for (what, own, other) in [
             ("channels", own.in_channels, other.in_channels),
             ("prompt width", own.cross_attention_dim, other.cross_attention_dim),
@@ -61,6 +59,32 @@ impl ImageModel {
             }
         }
         Ok(partner)
+    }
+}
+
+impl ImageModel<()> {
+    /// Loads everything of a folder but its U-Net, for one that is in memory already.
+    ///
+    /// # Errors
+    /// As [`ImageModel::load`].
+    pub(crate) fn around_a_unet(folder: &Path, device: &Device) -> Outcome<Self> {
+        Self::with(&StableDiffusionFolder::open(folder)?, |_| Ok(()), device)
+    }
+}
+
+impl<U> ImageModel<U> {
+    fn with(
+        files: &StableDiffusionFolder,
+        unet: impl FnOnce(&StableDiffusionFolder) -> Outcome<U>,
+        device: &Device,
+    ) -> Outcome<Self> {
+        let scheduler = SchedulerConfig::from_model_folder(files.root())?;
+        let tokenizer = ClipTokenizer::load(&files.tokenizer())?;
+        tokenizer.check_model_vocabulary(files.text_encoder_config().vocab_size)?;
+        let (text_encoder, vae) = (files.read_text_encoder(device)?, files.read_vae(device)?);
+        let unet = unet(files)?;
+        let unet_config = files.unet_config().clone();
+        Ok(Self { unet, unet_config, scheduler, tokenizer, text_encoder, vae, device: device.clone() })
     }
 
     /// The text encoder's view of prompts; warns of words that don't fit.
@@ -90,7 +114,7 @@ impl ImageModel {
         let factor = self.vae.config().downscale();
         let sample = self.vae.config().sample_size;
         let (height, width) =
-            self.unet.config().sample_size.map_or((sample, sample), |(h, w)| (h * factor, w * factor));
+            self.unet_config.sample_size.map_or((sample, sample), |(h, w)| (h * factor, w * factor));
         (width as u32, height as u32)
     }
 
@@ -101,7 +125,7 @@ impl ImageModel {
     pub(crate) fn latent_shape(&self, (width, height): (u32, u32)) -> Outcome<(usize, usize, usize)> {
         let factor = self.vae.config().downscale();
         // Every level of the U-Net but the last halves the latents once more.
-        let unit = factor << (self.unet.config().levels.len() - 1);
+        let unit = factor << (self.unet_config.levels.len() - 1);
         let (width, height) = (width as usize, height as usize);
         if width.max(height) > MAX_SIDE {
             return Err(Failure::usage(format!(
@@ -113,7 +137,7 @@ impl ImageModel {
                 "{width}x{height} pixels: this model draws multiples of {unit}"
             )));
         }
-        Ok((self.unet.config().in_channels, height / factor, width / factor))
+        Ok((self.unet_config.in_channels, height / factor, width / factor))
     }
 
     /// (C, h, w) of square latents.
@@ -150,6 +174,18 @@ fn unet(
         params = params.with_lora(Lora::load(adapter, device)?)?;
     }
     Ok(params.build(|scope| UNet2DConditionModel::new(scope, files.unet_config()))?)
+}
+
+/// Writes an image as PNG.
+///
+/// # Errors
+/// If it cannot be encoded or the file cannot be written.
+pub(crate) fn write_png(image: &RgbImage, file: &Path) -> Outcome {
+    let mut bytes = Cursor::new(Vec::new());
+    image
+        .write_to(&mut bytes, ImageFormat::Png)
+        .map_err(|error| Failure::resources(format!("{}: {error}", file.display())))?;
+    Ok(files::write_bytes(file, bytes.get_ref())?)
 }
 
 fn to_image(values: &[f32], width: u32, height: u32) -> Outcome<RgbImage> {

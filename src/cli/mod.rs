@@ -5,6 +5,7 @@
 
 mod bench;
 mod chat;
+mod data;
 mod decoding;
 mod demo;
 mod device;
@@ -23,6 +24,7 @@ mod output;
 mod pretrain;
 mod progress;
 mod prompts;
+mod run_samples;
 mod sample;
 mod score;
 mod signal;
@@ -82,6 +84,7 @@ enum Command {
     Export(export::Args),
     Sample(sample::Args),
     Score(score::Args),
+    Data(data::Args),
     Eval(eval::Args),
     Gallery(gallery::Args),
     Methods(methods::Args),
@@ -103,6 +106,7 @@ impl Command {
             Self::Export(args) => export::run(args, ctx),
             Self::Sample(args) => sample::run(args, ctx),
             Self::Score(args) => score::run(args, ctx),
+            Self::Data(args) => data::run(args, ctx),
             Self::Pretrain(args) => pretrain::run(args, ctx),
             Self::Demo(args) => demo::run(args, ctx),
             Self::Train(args) => train::run(args, ctx),
@@ -149,10 +153,21 @@ impl Context {
     }
 }
 
+/// Keeps panics quiet that a reader of damaged files catches and tells as errors.
+fn silence_caught_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !votive_data::catches_panics() {
+            report(panic);
+        }
+    }));
+}
+
 /// Parses the command line, runs the command on a thread with a large stack, and reports a failure.
 pub(crate) fn main() -> ExitCode {
     #[cfg(unix)]
     signal::ignore_file_size_limit();
+    silence_caught_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

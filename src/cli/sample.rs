@@ -1,14 +1,13 @@
 //! `votive sample`: images from a Stable Diffusion model.
 
-use crate::cli::image_model::{ImageModel, as_network};
+use crate::cli::image_model::{ImageModel, as_network, write_png};
 use crate::cli::prompts::Prompts;
 use crate::cli::{Context, Failure, Outcome};
 use candle_core::{DType, Device, Tensor};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::io::Cursor;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use votive_diffusion::{DenoiseFn, Guidance, SamplerKind, StepNoise, initial_latents, sample};
@@ -177,11 +176,7 @@ impl<'a> Drawing<'a> {
 
     fn save(&self, number: usize, prompt: &str, seed: u64, image: &RgbImage, ctx: &Context) -> Outcome {
         let file = self.args.out.join(format!("{number:05}.png"));
-        let mut bytes = Cursor::new(Vec::new());
-        image
-            .write_to(&mut bytes, ImageFormat::Png)
-            .map_err(|error| Failure::resources(format!("{}: {error}", file.display())))?;
-        files::write_bytes(&file, bytes.get_ref())?;
+        write_png(image, &file)?;
         if ctx.output.wants_json() {
             return ctx.output.json(&json!({"file": file, "prompt": prompt, "seed": seed}));
         }

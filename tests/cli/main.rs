@@ -5,12 +5,14 @@
 mod bad_input;
 mod bench;
 mod chat;
+mod data;
 mod export;
 mod gallery;
 mod image;
 mod methods;
 mod program;
 mod text;
+mod watching;
 
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};

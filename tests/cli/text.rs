@@ -2,7 +2,21 @@
 
 use crate::*;
 
-const MODELS: [&str; 5] = ["llama", "llama_tied", "mistral", "qwen2", "qwen3"];
+const MODELS: [&str; 13] = [
+    "llama",
+    "llama_tied",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "phi3_long",
+    "olmo2",
+    "smollm3",
+];
 /// f32 sums of some twenty tokens in another order.
 const LOGPS_TOLERANCE: f64 = 1e-4;
 
@@ -266,4 +280,53 @@ fn damaged_model_folders_are_named() {
     check(&["no tokenizer found"]);
     fs::remove_file(&weights).unwrap();
     check(&["model.safetensors"]);
+}
+
+#[test]
+fn a_model_that_cannot_be_run_is_refused_by_the_field() {
+    let folder = Folder::new();
+    let model = folder.copy("text/llama");
+    let config = format!("{model}/config.json");
+    let whole: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    let check = |field: &str, value: Value, parts: &[&str]| {
+        let mut changed = whole.clone();
+        changed[field] = value;
+        fs::write(&config, changed.to_string()).unwrap();
+        fails(&["generate", "--model", &model, "--prompt", "a"], DATA, parts);
+    };
+    check(
+        "quantization_config",
+        json!({"quant_method": "gptq"}),
+        &["config.json", "quantization_config", "gptq"],
+    );
+    check("model_type", json!("mamba"), &["model_type", "mamba", "llama", "gemma3_text", "phi3", "smollm3"]);
+    check("architectures", json!(["LlamaForSequenceClassification"]), &["LlamaForCausalLM"]);
+}
+
+#[test]
+fn an_adapter_for_another_model_is_refused_by_its_first_module_that_does_not_fit() {
+    let (model, adapter) = (fixture("text/llama"), fixture("lora/layers"));
+    let args = ["generate", "--model", &model, "--adapter", &adapter, "--prompt", "a"];
+    fails(&args, DATA, &["`model.layers.1.mlp.gate_up_proj`", "no such module", "made for phi3_long"]);
+}
+
+#[test]
+fn final_weights_have_the_type_of_the_checkpoint_or_the_recipes() {
+    let folder = Folder::new();
+    let model = folder.copy("text/llama");
+    let weights = format!("{model}/model.safetensors");
+    let f32s = tensors(&weights);
+    files::write(Path::new(&weights), f32s, DType::BF16, BTreeMap::new()).unwrap();
+    let recipe = folder.text(
+        "recipe.toml",
+        "[objective.dpo]\n[optimizer]\nlr = 1e-3\n[train]\nsteps = 1\nbatch_size = 2\nsave_every = 1\n",
+    );
+    let data = format!("data.path={}", fixture("text/prefs.jsonl"));
+    let path = format!("model.path={model}");
+    for (key, expected) in [("checkpoint", DType::BF16), ("float32", DType::F32), ("float16", DType::F16)] {
+        let (run, dtype) = (folder.path(key), format!("train.save_dtype={key}"));
+        ok(&["train", &recipe, "--out", &run, "--set", &path, "--set", &data, "--set", &dtype]);
+        let stored = |place: &str| files::stored_float(&Path::new(&run).join(place), "model").unwrap();
+        assert_eq!((stored("final"), stored("checkpoints/step-000001")), (expected, DType::F32), "{key}");
+    }
 }

@@ -5,6 +5,7 @@
 use crate::{assert_none, files_below, read, relative, root};
 use serde_json::Value;
 use std::fmt::Write as _;
+use votive_data::FORMATS;
 use votive_objective::{METHODS, MethodSpec};
 use votive_train::plan::{Modality, describe};
 
@@ -80,6 +81,37 @@ fn the_table_of_methods() {
     check_generated("docs/methods.md", &methods());
 }
 
+fn formats() -> String {
+    let mut text = "# Layouts of preference data\n\n\
+        Generated from `votive_data::FORMATS`. `data.format = \"auto\"` takes the first layout in this order that recognizes the first row\n\
+        by its columns; columns in brackets may be missing. Rows stand in `.jsonl`, `.json` or `.parquet` files, in shards or in a folder of\n\
+        shards. Any row may carry the numbers `weight` and `margin`. `votive data show` shows what becomes of a row.\n\n"
+        .to_owned();
+    text += &header(["`data.format`", "published by", "columns", "a row becomes"]);
+    for format in FORMATS {
+        text += &row([format!("`{}`", format.name).as_str(), format.origin, format.columns, format.yields]);
+    }
+    text
+}
+
+#[test]
+fn the_table_of_layouts() {
+    check_generated("docs/formats.md", &formats());
+}
+
+#[test]
+fn the_list_of_alarms() {
+    let mut text = "# Alarms\n\nGenerated from `votive_train::alarms::ALARMS`. An alarm is raised once in a run: a warning on stderr, a line in\n\
+                    `metrics.jsonl` and a place on the run's page; with `--alarms error` it also saves and stops the run (exit code 5).\n\
+                    Lines are those of `metrics.jsonl`, one for every `train.log_every` steps.\n\n"
+        .to_owned();
+    text += &header(["alarm", "raised when", "what to do"]);
+    for spec in votive_train::alarms::ALARMS {
+        text += &row([format!("`{}`", spec.id).as_str(), &(spec.raised)(), spec.advice]);
+    }
+    check_generated("docs/alarms.md", &text);
+}
+
 #[test]
 fn one_test_command_for_readers_and_machines() {
     let command = "cargo test --release --workspace";
@@ -118,7 +150,8 @@ fn keys(modality: Modality) -> String {
 fn the_reference_of_recipe_keys_is_current() {
     let mut text = "# Recipe keys\n\nGenerated from the code: every key that a recipe for `votive train` may have, beside the options of its\n\
                     objective ([methods.md](methods.md)). Unknown keys are refused. `--set key=value` overrides.\n\
-                    Keys of `adapter.lora` count only if the recipe has one of them.\n"
+                    Keys of `adapter.lora`, `eval` and `sample` count only if the recipe has one of their table (for `eval`, also with\n\
+                    `data.eval_fraction`).\n"
         .to_owned();
     for (title, modality) in [("Language models", Modality::Text), ("Stable Diffusion", Modality::Image)] {
         let _ = write!(text, "\n## {title}\n\n{}", keys(modality));

@@ -1,4 +1,4 @@
-//! The gallery of a run directory: its report if it has one, its training curves, and its samples by checkpoint.
+//! The gallery of a run directory: its report if it has one, its alarms and curves, and its samples by checkpoint.
 
 use std::path::{Path, PathBuf};
 
@@ -20,15 +20,15 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 /// None of the three is there, one of them is not valid, or the page cannot be written.
 pub fn write_run_gallery(run_dir: &Path) -> Result<PathBuf, GalleryError> {
     let report = run_dir.join(REPORT_FILE).is_file().then(|| Report::read(run_dir)).transpose()?;
-    let training = read_training(&run_dir.join(METRICS_FILE))?;
+    let log = read_log(&run_dir.join(METRICS_FILE))?;
     let samples = grid(&read_checkpoints(run_dir)?);
-    if report.is_none() && training.is_empty() && samples.as_str().is_empty() {
+    if report.is_none() && log.training.is_empty() && samples.as_str().is_empty() {
         return Err(GalleryError::NothingToShow { dir: run_dir.to_owned() });
     }
     let title =
         report.as_ref().map_or_else(|| format!("Run {}", run_name(run_dir)), |report| report.title.clone());
     let mut body = report.as_ref().map_or_else(|| masthead(&title), page::sections);
-    body.append(&curves(&training)).append(&samples);
+    body.append(&alarms(&log.alarms)).append(&curves(&log)).append(&samples);
     page::write(run_dir, &title, &body)
 }
 
@@ -38,11 +38,28 @@ fn masthead(title: &str) -> Html {
     html
 }
 
-fn curves(training: &[TrainingPoint]) -> Html {
+fn alarms(alarms: &[Alarm]) -> Html {
     let mut html = Html::default();
-    if !training.is_empty() {
+    if !alarms.is_empty() {
+        html.put("<section id=\"alarms\"><h2>Alarms</h2>\n<ul>", &[]);
+        for Alarm { step, id, message } in alarms {
+            html.put("<li><b>Step {}:</b> {} <span class=\"quiet\">({})</span></li>\n", &[step, message, id]);
+        }
+        html.put("</ul></section>\n", &[]);
+    }
+    html
+}
+
+fn curves(log: &Log) -> Html {
+    let mut html = Html::default();
+    if !log.training.is_empty() {
         html.put("<section id=\"training\"><h2>Training</h2>\n", &[]);
-        html.append(&summary::training(training)).put("</section>\n", &[]);
+        html.append(&summary::training(&log.training));
+        if !log.held_out.is_empty() {
+            html.put("<h3>On held-out rows</h3>\n", &[]);
+            html.append(&summary::training(&log.held_out));
+        }
+        html.put("</section>\n", &[]);
     }
     html
 }
@@ -62,31 +79,63 @@ struct MetricsLine {
     margins: Option<f64>,
     #[serde(rename = "rewards/accuracies")]
     accuracies: Option<f64>,
+    eval_loss: Option<f64>,
+    #[serde(rename = "eval_rewards/margins")]
+    eval_margins: Option<f64>,
+    #[serde(rename = "eval_rewards/accuracies")]
+    eval_accuracies: Option<f64>,
+    alarm: Option<String>,
+    #[serde(default)]
+    message: String,
 }
 
-/// The logged steps of a run; none if it has no log. A last line without its line break is still being written.
-fn read_training(path: &Path) -> Result<Vec<TrainingPoint>, GalleryError> {
+/// An alarm that the run raised.
+struct Alarm {
+    step: u64,
+    id: String,
+    message: String,
+}
+
+/// What a log says: nothing if there is none.
+#[derive(Default)]
+struct Log {
+    training: Vec<TrainingPoint>,
+    held_out: Vec<TrainingPoint>,
+    alarms: Vec<Alarm>,
+}
+
+impl Log {
+    fn add(&mut self, line: MetricsLine) {
+        let step = line.step;
+        // A line without a loss logs something else.
+        if let Some(loss) = line.loss {
+            self.training.push(TrainingPoint { step, loss, margin: line.margins, accuracy: line.accuracies });
+        }
+        if let Some(loss) = line.eval_loss {
+            let (margin, accuracy) = (line.eval_margins, line.eval_accuracies);
+            self.held_out.push(TrainingPoint { step, loss, margin, accuracy });
+        }
+        if let Some(id) = line.alarm {
+            self.alarms.push(Alarm { step, id, message: line.message });
+        }
+    }
+}
+
+/// The log of a run. A last line without its line break is still being written.
+fn read_log(path: &Path) -> Result<Log, GalleryError> {
+    let mut log = Log::default();
     if !path.is_file() {
-        return Ok(Vec::new());
+        return Ok(log);
     }
     let text = file::read_text(path)?;
     let finished = text.rfind('\n').map_or("", |end| &text[..end]);
-    let mut points = Vec::new();
     for (idx, line) in finished.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
-        let line: MetricsLine = serde_json::from_str(line).map_err(|source| GalleryError::LogLine {
+        let line = serde_json::from_str(line).map_err(|source| GalleryError::LogLine {
             path: path.to_owned(),
             line: idx + 1,
             source,
         })?;
-        // A line without a loss logs something else, such as an evaluation.
-        if let Some(loss) = line.loss {
-            points.push(TrainingPoint {
-                step: line.step,
-                loss,
-                margin: line.margins,
-                accuracy: line.accuracies,
-            });
-        }
+        log.add(line);
     }
-    Ok(points)
+    Ok(log)
 }

@@ -69,6 +69,23 @@ fn a_run_in_progress_can_be_looked_at() {
 }
 
 #[test]
+fn alarms_and_held_out_rows_are_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = concat!(
+        "{\"step\":1,\"loss\":0.69}\n",
+        "{\"step\":1,\"eval_loss\":0.7,\"eval_rewards/accuracies\":0.5}\n",
+        "{\"step\":1,\"alarm\":\"accuracy_stuck\",\"message\":\"it <stays>; look\"}\n",
+        "{\"step\":2,\"loss\":0.5}\n",
+    );
+    fs::write(dir.path().join(METRICS_FILE), log).unwrap();
+    let page = page_of(dir.path());
+    assert!(page.contains("<b>Step 1:</b> it &lt;stays&gt;; look"), "{page}");
+    assert!(page.contains("accuracy_stuck"));
+    assert_eq!(page.matches("Loss over steps").count(), 2);
+    assert!(page.contains("On held-out rows") && page.contains("Accuracy over steps 1 to 1"));
+}
+
+#[test]
 fn a_run_with_a_report_shows_both() {
     let dir = tempfile::tempdir().unwrap();
     write_run(dir.path());

@@ -5,7 +5,7 @@
 
 use crate::causal_lm::{CausalLm, check_ids};
 use crate::error::{ModelError, Result};
-use crate::llama::KvCache;
+use crate::language::KvCache;
 use crate::sampling::SamplingPolicy;
 use candle_core::Tensor;
 use rayon::prelude::*;

@@ -88,6 +88,42 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
     fs::remove_dir_all(&aside).map_err(at(&aside))
 }
 
+/// Removes what a process that was killed while it wrote left below `parent`: its temporary folders, and the folders that
+/// it had moved aside, which go back if nothing has taken their place. Only of folders whose names are `ours`; nobody
+/// else may be writing them.
+///
+/// # Errors
+/// If the folder cannot be listed, or a leftover cannot be removed.
+pub(crate) fn sweep(parent: &Path, ours: impl Fn(&str) -> bool) -> Result<()> {
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(at(parent)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(at(parent))?.path();
+        let file_name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let temporary = file_name.strip_prefix(".tmp-").and_then(|rest| of_a_process(rest, "-"));
+        if temporary.is_some_and(&ours) {
+            fs::remove_dir_all(&path).map_err(at(&path))?;
+        } else if let Some(name) = of_a_process(file_name, ".old-").filter(|name| ours(name)) {
+            let target = parent.join(name);
+            if target.exists() {
+                fs::remove_dir_all(&path).map_err(at(&path))?;
+            } else {
+                fs::rename(&path, &target).map_err(at(&target))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What stands before the separator and a process id.
+fn of_a_process<'a>(name: &'a str, separator: &str) -> Option<&'a str> {
+    let (name, id) = name.rsplit_once(separator)?;
+    (!id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
+}
+
 /// The newest checkpoint below `parent` that verifies, and those that were passed over, each with the reason.
 ///
 /// # Errors
@@ -220,5 +256,30 @@ mod tests {
         assert_eq!(newest(folder.path()).unwrap().0.unwrap().step, 5);
         save(folder.path(), 5);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn leftovers_of_a_killed_process_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        save(folder.path(), 5);
+        let make = |name: &str| {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("half"), "x").unwrap();
+        };
+        let ours = [".tmp-step-000010-4711", "step-000005.old-4711", "step-000015.old-4711"];
+        let others = [".tmp-step-000010-abc", ".tmp-final-4711", ".tmp-4711", "step-000010.bak", "notes"];
+        ours.iter().chain(&others).for_each(|name| make(name));
+        sweep(folder.path(), |name| name.starts_with("step-")).unwrap();
+        let mut left: Vec<String> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        // What was moved aside is back where nothing has taken its place.
+        let mut expected = [&others[..], &["step-000005", "step-000015"]].concat();
+        expected.sort_unstable();
+        assert_eq!(left, expected);
+        assert_eq!(newest(folder.path()).unwrap().0.unwrap().step, 5);
+        sweep(&folder.path().join("none"), |_| true).unwrap();
     }
 }

@@ -9,10 +9,14 @@
 //!
 //! Invariant: no method's id, no terminal, no environment.
 
+pub mod alarms;
 pub mod checkpoint;
 mod error;
+pub mod events;
 pub mod front_end;
 pub mod gradients;
+mod history;
+mod lock;
 pub mod model_card;
 pub mod optimizer;
 pub mod plan;
@@ -21,10 +25,16 @@ pub mod recipe;
 pub mod reference;
 pub mod run;
 pub mod run_directory;
+mod run_log;
 pub mod session;
+mod split;
+mod watch;
 
+pub use alarms::Alarm;
 pub use error::{Result, TrainError};
 pub use plan::{Modality, Plan};
-pub use run::{Inspection, Resumed, Run, StepMetrics};
+pub use run::{HeldOut, Inspection, Resumed, Run, StepMetrics};
 pub use run_directory::RunDirectory;
 pub use session::{Prepared, prepare};
+pub use split::RowReport;
+pub use watch::Watch;

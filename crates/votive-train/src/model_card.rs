@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
-use votive_model::files;
+use votive_model::{Targets, files};
 
 /// The card's name.
 pub const FILE: &str = "README.md";
@@ -172,16 +172,14 @@ impl RunFacts<'_> {
         let Self { plan, rows, .. } = self;
         let (method, options) = objective(plan);
         let adapter = plan.adapter.as_ref().map_or("none: all weights were trained".to_owned(), |lora| {
-            format!("LoRA, r = {}, α = {}, on {}", lora.rank, lora.alpha, lora.targets.join(", "))
+            format!("LoRA, r = {}, α = {}, on {}", lora.rank, lora.alpha, targets(&lora.targets))
         });
-        let hash = match plan.data.path.is_file() {
-            true => format!(", SHA-256 `{}`", sha256(&plan.data.path)?),
-            false => String::new(),
-        };
+        let paths = &plan.data.source.paths;
+        let data = paths.iter().map(|path| file_facts(path)).collect::<Result<Vec<_>>>()?.join(", ");
         let train = &plan.train;
         let lines = [
             ("Base model", base_name(&plan.model)),
-            ("Data", format!("`{}`, {rows} rows trained on{hash}", last_name(&plan.data.path))),
+            ("Data", format!("{data}; {rows} rows trained on")),
             ("Objective", format!("`{method}`: {options}")),
             ("Adapter", adapter),
             (
@@ -223,9 +221,10 @@ impl RunFacts<'_> {
     fn how_to_repeat(&self) -> String {
         let plan = self.plan;
         let mut settings = plan.settings().to_vec();
-        for (key, path) in [("model.path", &plan.model), ("data.path", &plan.data.path)] {
-            let found = settings.iter_mut().find(|setting| setting.key == key);
-            found.into_iter().for_each(|setting| setting.value = Some(quoted(&last_name(path))));
+        // Where files lie on the machine that trained is nobody else's matter.
+        let of_files = |key: &str| key.ends_with(".path") || key.ends_with(".file");
+        for setting in settings.iter_mut().filter(|setting| of_files(&setting.key)) {
+            setting.value = setting.value.as_deref().map(without_folders);
         }
         let toml = to_toml(&settings);
         format!(
@@ -233,6 +232,34 @@ impl RunFacts<'_> {
              ```sh\nvotive train plan.toml\n```\n\n```toml\n{}\n```\n",
             toml.trim_end()
         )
+    }
+}
+
+/// A file's name and hash, or a folder's name.
+fn file_facts(path: &Path) -> Result<String> {
+    let name = last_name(path);
+    Ok(if path.is_file() { format!("`{name}`, SHA-256 `{}`", sha256(path)?) } else { format!("`{name}`") })
+}
+
+fn targets(targets: &Targets) -> String {
+    match targets {
+        Targets::Names(names) => names.join(", "),
+        Targets::AllLinear => "every linear map but the head".to_owned(),
+        Targets::Pattern(pattern) => format!("what matches `{pattern}`"),
+    }
+}
+
+/// A path, or a list of paths, in TOML, with the last names alone.
+fn without_folders(value: &str) -> String {
+    let last = |value: &toml_edit::Value| value.as_str().map(|path| last_name(Path::new(path)));
+    match value.parse::<toml_edit::Value>() {
+        Ok(toml_edit::Value::Array(list)) => {
+            list.iter().filter_map(last).collect::<toml_edit::Array>().to_string()
+        }
+        Ok(one) => {
+            last(&one).map_or_else(|| value.to_owned(), |name| toml_edit::Value::from(name).to_string())
+        }
+        Err(_) => value.to_owned(),
     }
 }
 

@@ -1,14 +1,22 @@
 //! The plan of a run: everything resolved, nothing left to decide.
 
+mod watching;
+
+pub use watching::{Drawing, EvalPlan, EvalRows, PromptSource, SamplePlan};
+
+pub(crate) use watching::is_due;
+
 use crate::error::{Result, TrainError};
-use crate::front_end::BetaConvention;
+use crate::front_end::{BetaConvention, SaveDtype};
 use crate::optimizer::{AdamWConfig, LrSchedule};
-use crate::recipe::{Resolver, Setting, did_you_mean, to_toml};
-use crate::reference::ReferenceKind;
+use crate::recipe::{NamesOrRule, Resolver, Setting, did_you_mean, to_toml};
+use crate::reference::{ReferencePlan, UpdateKind, UpdateRule};
 use std::path::{Path, PathBuf};
-use votive_data::{FaultyRows, LongRows, RowPolicy, Traversal};
+use votive_data::{
+    FORMATS, FaultyRows, Format, LongRows, PairChoice, RowPolicy, TextSource, TrainOn, Traversal,
+};
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
-use votive_model::LoraConfig;
+use votive_model::{LoraConfig, Targets};
 use votive_objective::{METHODS, Objective, ObjectiveError, find};
 
 /// Rows of a step, and inner dimensions of an adapter, at most: a misprint does not fill the memory.
@@ -56,25 +64,31 @@ pub struct Plan {
     /// The objective.
     pub objective: Objective,
     /// What the policy is compared with.
-    pub reference: ReferenceKind,
+    pub reference: ReferencePlan,
     /// The optimizer.
     pub optimizer: OptimizerPlan,
     /// The loop.
     pub train: TrainPlan,
     /// Noise and times of a diffusion model; none for a language model.
     pub diffusion: Option<DiffusionPlan>,
+    /// Evaluation of held-out rows; none if nothing is held out.
+    pub eval: Option<EvalPlan>,
+    /// Samples of the model while it is trained; none if the recipe asks for none.
+    pub sample: Option<SamplePlan>,
     settings: Vec<Setting>,
 }
 
 /// Where rows come from and which are kept.
 #[derive(Clone, Debug)]
 pub struct DataPlan {
-    /// File or folder.
-    pub path: PathBuf,
+    /// The files, and for text how they are read; images have one path.
+    pub source: TextSource,
     /// What happens to rows that are too long or faulty.
     pub rows: RowPolicy,
     /// The order of the rows.
     pub traversal: Traversal,
+    /// Share of the prompts that is held out for evaluation, 0 for none.
+    pub eval_fraction: f64,
 }
 
 /// The optimizer and its learning rate.
@@ -107,6 +121,8 @@ pub struct TrainPlan {
     pub log_every: u64,
     /// Steps between checkpoints.
     pub save_every: u64,
+    /// What the whole weights of the last model are written in; checkpoints are in f32.
+    pub save_dtype: SaveDtype,
     /// Whether layers are computed again in the backward instead of being kept.
     pub recompute: bool,
 }
@@ -151,7 +167,9 @@ impl Plan {
         let diffusion = (kind == Modality::Image).then(|| diffusion(&mut r));
         let optimizer = optimizer(&mut r, kind);
         let train = train(&mut r, kind);
-        if let (Some(objective), ReferenceKind::None) = (&objective, reference)
+        let eval = watching::eval(&mut r, data.eval_fraction, train.save_every);
+        let sample = watching::sample(&mut r, kind, train.save_every);
+        if let (Some(objective), ReferencePlan::None) = (&objective, &reference)
             && objective.needs().contains(votive_objective::Needs::REFERENCE)
         {
             r.mistake("reference.kind", "this objective needs a reference");
@@ -160,7 +178,19 @@ impl Plan {
         modality?;
         // `finish` has refused a recipe whose objective could not be made.
         let objective = objective.ok_or_else(|| TrainError::Plan("no objective".to_owned()))?;
-        Ok(Self { model, adapter, data, objective, reference, optimizer, train, diffusion, settings })
+        Ok(Self {
+            model,
+            adapter,
+            data,
+            objective,
+            reference,
+            optimizer,
+            train,
+            diffusion,
+            eval,
+            sample,
+            settings,
+        })
     }
 
     /// Every key with its value.
@@ -181,17 +211,24 @@ impl Plan {
 /// # Errors
 /// None that a caller could cause; the questions are asked of an empty recipe.
 pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
-    let mut r = Resolver::parse(Path::new("reference"), "[adapter.lora]\nrank = 8\n", &[])?;
+    // A table that is there and says nothing of its own.
+    let tables = "[adapter.lora]\nrank = 8\n[eval]\nx = 0\n[sample]\nx = 0\n";
+    let mut r = Resolver::parse(Path::new("reference"), tables, &[])?;
     path(&mut r, "model.path", "Folder of the model, in the hub's layout.");
     adapter(&mut r, modality);
     data(&mut r, modality);
     reference(&mut r);
+    let of_one_kind = r.settings().len();
     if modality == Modality::Image {
         diffusion(&mut r);
     }
     optimizer(&mut r, modality);
-    train(&mut r, modality);
-    Ok(r.settings().to_vec())
+    let save_every = train(&mut r, modality).save_every;
+    watching::eval(&mut r, 0.0, save_every);
+    watching::sample(&mut r, modality, save_every);
+    let mut settings = r.settings().to_vec();
+    settings.splice(of_one_kind..of_one_kind, references()?);
+    Ok(settings)
 }
 
 /// A path, made absolute so that a run can be resumed from anywhere.
@@ -201,6 +238,14 @@ fn path(r: &mut Resolver, key: &str, doc: &'static str) -> PathBuf {
     let absolute = std::path::absolute(&given).unwrap_or(given);
     r.settle(key, &absolute.to_string_lossy());
     absolute
+}
+
+/// A path that may be left out, made absolute if it is given.
+fn optional_path(r: &mut Resolver, key: &str, doc: &'static str) -> Option<PathBuf> {
+    let given = PathBuf::from(r.string(key, None, doc)?);
+    let absolute = std::path::absolute(&given).unwrap_or(given);
+    r.settle(key, &absolute.to_string_lossy());
+    Some(absolute)
 }
 
 fn adapter(r: &mut Resolver, modality: Modality) -> Option<LoraConfig> {
@@ -225,19 +270,70 @@ fn adapter(r: &mut Resolver, modality: Modality) -> Option<LoraConfig> {
     if dropout != Some(0.0) {
         r.mistake("adapter.lora.dropout", "only 0.0 is implemented");
     }
-    let targets =
-        r.strings("adapter.lora.targets", Some(targets), "Modules that get an adapter, by name or ending.");
-    Some(LoraConfig {
-        rank: rank as usize,
-        alpha: alpha.unwrap_or(1.0),
-        targets: targets.unwrap_or_default(),
-    })
+    let targets = r.names_or_rule("adapter.lora.targets", Some(targets), TARGETS);
+    let exclude = r.names_or_rule("adapter.lora.exclude", None, "Modules among the targets that get none.");
+    let ranks = r.numbers_by_name(
+        "adapter.lora.rank_pattern",
+        &format!("a table of whole numbers from 1 to {MOST_RANK}"),
+        "Other ranks, by regular expressions that match the end of a module's name.",
+        |v| v.as_integer().filter(|rank| (1..=MOST_RANK as i64).contains(rank)),
+    );
+    let alphas = r.numbers_by_name(
+        "adapter.lora.alpha_pattern",
+        "a table of numbers above 0",
+        "Other α, likewise.",
+        |v| v.as_float().or_else(|| v.as_integer().map(|n| n as f64)).filter(|alpha| *alpha > 0.0),
+    );
+    let plain = LoraConfig::new(rank as usize, alpha.unwrap_or(1.0), Vec::new());
+    let config = LoraConfig {
+        targets: targets.map_or(Targets::AllLinear, as_targets),
+        exclude: exclude.map(as_targets),
+        rank_pattern: ranks.into_iter().map(|(name, rank)| (name, rank as usize)).collect(),
+        alpha_pattern: alphas,
+        use_rslora: r.flag("adapter.lora.use_rslora", false, "Scale by α/√r instead of α/r (rsLoRA)."),
+        ..plain
+    };
+    Some(if modality == Modality::Text { adapter_of_text(r, config) } else { config })
+}
+
+/// What only adapters of language models can have: diffusers' files have no place for it.
+fn adapter_of_text(r: &mut Resolver, config: LoraConfig) -> LoraConfig {
+    let layers = r.whole_list("adapter.lora.layers", "The only layers that get an adapter, counted from 0.");
+    let modules_to_save = r.strings("adapter.lora.modules_to_save", Some(Vec::new()), MODULES_TO_SAVE);
+    LoraConfig {
+        layers: layers.map(|layers| layers.into_iter().map(|layer| layer as usize).collect()),
+        modules_to_save: modules_to_save.unwrap_or_default(),
+        use_dora: r.flag("adapter.lora.use_dora", false, "Train length and direction apart (DoRA)."),
+        ..config
+    }
+}
+
+const TARGETS: &str = "Modules that get an adapter: names or endings of names; or one string: `all-linear`, or a \
+                       regular expression of whole names.";
+const MODULES_TO_SAVE: &str =
+    "Modules that are trained whole and saved with the adapter, by endings of their names.";
+
+fn as_targets(given: NamesOrRule) -> Targets {
+    match given {
+        NamesOrRule::Names(names) => Targets::Names(names),
+        NamesOrRule::Rule(rule) => Targets::rule(&rule),
+    }
 }
 
 fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
-    let path = path(r, "data.path", "File or folder of the rows.");
+    let mut source = TextSource::default();
     let mut rows = RowPolicy::default();
-    if modality == Modality::Text {
+    if modality == Modality::Image {
+        source.paths = vec![path(r, "data.path", "File or folder of the rows.")];
+    } else {
+        text_source(r, &mut source);
+        let trained = r.choice(
+            "data.train_on",
+            &["completion", "assistant"],
+            "completion",
+            "What is trained of a completion of several turns: all of it, as in TRL, or the assistant's turns.",
+        );
+        rows.train_on = if trained == "assistant" { TrainOn::Assistant } else { TrainOn::Completion };
         let long = r.choice(
             "data.long_rows",
             &["error", "drop", "truncate"],
@@ -263,7 +359,41 @@ fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
     let order =
         r.choice("data.order", &["shuffled", "sequential"], "shuffled", "Order of the rows in an epoch.");
     let traversal = if order == "sequential" { Traversal::Sequential } else { Traversal::Shuffled };
-    DataPlan { path, rows, traversal }
+    let eval_fraction = r
+        .float(
+            "data.eval_fraction",
+            0.0,
+            Some(0.0),
+            "Share of the prompts that is held out for evaluation, picked by their hash; 0 for none.",
+        )
+        .unwrap_or(0.0);
+    if eval_fraction >= 1.0 {
+        r.mistake("data.eval_fraction", "must be below 1, or nothing is left to train on");
+    }
+    DataPlan { source, rows, traversal, eval_fraction }
+}
+
+/// Which files of text are read, and how.
+fn text_source(r: &mut Resolver, source: &mut TextSource) {
+    let paths = r.paths(
+        "data.path",
+        "File or folder of the rows, a list of shards, or a dataset_info.json of LLaMA-Factory.",
+    );
+    source.paths = r.require("data.path", paths).unwrap_or_default();
+    source.name = r.string("data.name", None, "The data set meant in a dataset_info.json.");
+    source.split = r.string("data.split", None, "The split meant in a folder of several.");
+    let names: Vec<&str> = std::iter::once("auto").chain(FORMATS.iter().map(|format| format.name)).collect();
+    let format = r.choice(
+        "data.format",
+        &names,
+        "auto",
+        "Layout of the columns (docs/formats.md); recognized by them if \"auto\".",
+    );
+    source.format = Format::find(&format);
+    let names = PairChoice::NAMES.map(|(_, name)| name);
+    let pairs = r.choice("data.pairs", &names, "best_worst", "The pairs to make of a list with scores.");
+    let choice = PairChoice::NAMES.into_iter().find(|(_, name)| *name == pairs);
+    source.pairs = choice.map(|(choice, _)| choice).unwrap_or_default();
 }
 
 fn objective(r: &mut Resolver) -> Option<Objective> {
@@ -304,13 +434,68 @@ fn objective(r: &mut Resolver) -> Option<Objective> {
     }
 }
 
-fn reference(r: &mut Resolver) -> ReferenceKind {
-    let names = ReferenceKind::NAMES.map(|(_, name)| name);
-    let chosen = r.choice("reference.kind", &names, "frozen", "What the policy is compared with.");
-    ReferenceKind::NAMES
-        .into_iter()
-        .find(|(_, name)| *name == chosen)
-        .map_or(ReferenceKind::Frozen, |(kind, _)| kind)
+const REFERENCES: [&str; 9] =
+    ["frozen", "adapter_off", "cached", "model", "adapter", "soft", "hard", "bema", "none"];
+
+/// Every kind of reference has keys of its own; those of the others are refused.
+fn reference(r: &mut Resolver) -> ReferencePlan {
+    let kind = r.choice(
+        "reference.kind",
+        &REFERENCES,
+        "frozen",
+        "What the policy is compared with: its start (`frozen`, `adapter_off`, `cached`), another `model` or `adapter`, or \
+         itself some steps ago (`soft`, `hard`, `bema`).",
+    );
+    let every = |r: &mut Resolver, default| {
+        let doc = "Steps from one update of the reference to the next (`soft`, `hard`, `bema`).";
+        r.whole("reference.every", 1, Some(default), doc).unwrap_or(default)
+    };
+    let folder = "Folder of the reference (`model`, `adapter`).";
+    match kind.as_str() {
+        "adapter_off" => ReferencePlan::AdapterOff,
+        "cached" => ReferencePlan::Cached { file: cache_file(r) },
+        "model" => ReferencePlan::Model { path: path(r, "reference.path", folder) },
+        "adapter" => ReferencePlan::Adapter { path: path(r, "reference.path", folder) },
+        "soft" => {
+            let every = every(r, 512);
+            let doc = "Share of the policy in an update (`soft`), above 0; the rest is the reference before.";
+            let alpha = r.float("reference.alpha", 0.0, Some(0.6), doc).unwrap_or(0.6);
+            if !(alpha > 0.0 && alpha <= 1.0) {
+                r.mistake("reference.alpha", &format!("{alpha}, expected more than 0 and at most 1"));
+            }
+            ReferencePlan::Updating(UpdateRule { every, kind: UpdateKind::Mix { alpha } })
+        }
+        "hard" => {
+            let kind = UpdateKind::Mix { alpha: 1.0 };
+            ReferencePlan::Updating(UpdateRule { every: every(r, 512), kind })
+        }
+        "bema" => ReferencePlan::Updating(UpdateRule { every: every(r, 400), kind: UpdateKind::Bema }),
+        "none" => ReferencePlan::None,
+        _ => ReferencePlan::Frozen,
+    }
+}
+
+fn cache_file(r: &mut Resolver) -> Option<PathBuf> {
+    const KEY: &str = "reference.file";
+    let doc = "File that keeps the log-probabilities for other runs (`cached`); empty: memory alone.";
+    let given = PathBuf::from(r.string(KEY, Some(""), doc).filter(|file| !file.is_empty())?);
+    let absolute = std::path::absolute(&given).unwrap_or(given);
+    r.settle(KEY, &absolute.to_string_lossy());
+    Some(absolute)
+}
+
+/// The keys that belong to one kind of reference or another, once each.
+fn references() -> Result<Vec<Setting>> {
+    let mut keys: Vec<Setting> = Vec::new();
+    for kind in REFERENCES {
+        let mut r =
+            Resolver::parse(Path::new("reference"), &format!("[reference]\nkind = \"{kind}\"\n"), &[])?;
+        reference(&mut r);
+        keys.extend(r.settings().iter().skip(1).cloned());
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    keys.retain(|setting| seen.insert(setting.key.clone()));
+    Ok(keys)
 }
 
 fn diffusion(r: &mut Resolver) -> DiffusionPlan {
@@ -393,6 +578,9 @@ fn optimizer(r: &mut Resolver, modality: Modality) -> OptimizerPlan {
     }
 }
 
+const SAVE_DTYPE: &str = "Type of the weights in final/, if they are whole: that of the model's own files, or another; \
+                          fewer bits lose the smallest changes.";
+
 fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
     let steps = r.whole("train.steps", 1, None, "Optimizer steps.");
     let steps = r.require("train.steps", steps).unwrap_or(1);
@@ -410,6 +598,9 @@ fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
     let log_every =
         r.whole("train.log_every", 1, Some(1), "Steps between lines of metrics.jsonl.").unwrap_or(1);
     let save_every = r.whole("train.save_every", 1, Some(50), "Steps between checkpoints.").unwrap_or(50);
+    let save_dtype =
+        r.choice("train.save_dtype", &SaveDtype::NAMES.map(|(_, name)| name), "checkpoint", SAVE_DTYPE);
+    let save_dtype = SaveDtype::NAMES.into_iter().find(|(_, name)| *name == save_dtype);
     let recompute = modality == Modality::Text
         && r.flag("train.recompute", false, "Compute layers again in the backward instead of keeping them.");
     TrainPlan {
@@ -419,6 +610,7 @@ fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
         seed,
         log_every,
         save_every,
+        save_dtype: save_dtype.map_or(SaveDtype::Checkpoint, |(dtype, _)| dtype),
         recompute,
     }
 }

@@ -1,34 +1,46 @@
 //! The run directory: plan, metrics, checkpoints, and the finished model.
 
+use crate::alarms;
 use crate::checkpoint::{self, at};
 use crate::error::{Result, TrainError};
-use crate::front_end::FrontEnd;
+use crate::events::EVENTS_FILE;
+use crate::front_end::{FrontEnd, SaveDtype};
+use crate::history::History;
+use crate::lock::RunLock;
 use crate::model_card::{self, RunFacts};
 use crate::optimizer::AdamW;
-use crate::plan::Plan;
-use crate::run::{Resumed, Run, StepMetrics};
+use crate::plan::{Plan, is_due};
+use crate::run::{Resumed, Run};
+use crate::run_log::RunLog;
+use crate::watch::Watch;
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use votive_model::{Params, files};
 
 /// The resolved recipe of a run.
 pub const PLAN_FILE: &str = "plan.toml";
-/// One line of JSON for each logged step.
+/// One line of JSON for each logged step and each evaluation.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 /// The checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The finished model.
 pub const FINAL: &str = "final";
+/// The saved step with the lowest loss on held-out rows: `step`, `eval_loss`, `folder`.
+pub const BEST_FILE: &str = "best.json";
 
-/// Where a run keeps everything.
+/// What a checkpoint keeps of a reference that follows the policy, below `trainer/`.
+const REFERENCE_FILE: &str = "reference.safetensors";
+
+/// Where a run keeps everything. One process at a time can have it.
 #[derive(Clone, Debug)]
 pub struct RunDirectory {
     path: PathBuf,
+    lock: Arc<RunLock>,
 }
 
 /// What a checkpoint knows besides weights and moments.
@@ -45,10 +57,10 @@ impl RunDirectory {
     /// A directory for a new run: made if it is not there, refused if it holds another.
     ///
     /// # Errors
-    /// If it holds a run already, or cannot be made.
+    /// If it holds a run already, another process has it, or it cannot be made.
     pub fn create(path: &Path, plan: &Plan) -> Result<Self> {
-        let directory = Self { path: std::path::absolute(path).map_err(at(path))? };
-        let existing = directory.path.join(PLAN_FILE);
+        let absolute = std::path::absolute(path).map_err(at(path))?;
+        let existing = absolute.join(PLAN_FILE);
         if existing.exists() {
             let saved = fs::read_to_string(&existing).map_err(at(&existing))?;
             let reason = match first_difference(&saved, &plan.to_toml()) {
@@ -61,9 +73,10 @@ impl RunDirectory {
             };
             return Err(TrainError::RunDirectory { path: path.into(), reason });
         }
-        fs::create_dir_all(&directory.path).map_err(at(&directory.path))?;
+        fs::create_dir_all(&absolute).map_err(at(&absolute))?;
+        let lock = Arc::new(RunLock::take(&absolute)?);
         files::write_bytes(&existing, plan.to_toml().as_bytes())?;
-        Ok(directory)
+        Ok(Self { path: absolute, lock })
     }
 
     /// Takes back what [`RunDirectory::create`] made, if the run never made a step: the recipe can then be mended and
@@ -74,22 +87,28 @@ impl RunDirectory {
         if !made_a_step && !self.path.join(CHECKPOINTS).exists() {
             // Best effort, and a folder that holds anything else stays: the error that matters is the one that led here.
             let _ = fs::remove_file(metrics);
+            let _ = fs::remove_file(self.path.join(EVENTS_FILE));
             let _ = fs::remove_file(self.plan_file());
-            let _ = fs::remove_dir(&self.path);
+            let Self { path, lock } = self;
+            drop(lock);
+            let _ = fs::remove_dir(&path);
         }
     }
 
-    /// The directory of a run that was started before.
+    /// The directory of a run that was started before. What a crash left half-written is removed.
     ///
     /// # Errors
-    /// If there is no plan in it.
+    /// If there is no plan in it, or another process has it.
     pub fn open(path: &Path) -> Result<Self> {
-        let directory = Self { path: std::path::absolute(path).map_err(at(path))? };
-        if !directory.plan_file().exists() {
+        let absolute = std::path::absolute(path).map_err(at(path))?;
+        if !absolute.join(PLAN_FILE).exists() {
             let reason = format!("holds no {PLAN_FILE}, so it is not a run's directory");
             return Err(TrainError::RunDirectory { path: path.into(), reason });
         }
-        Ok(directory)
+        let lock = Arc::new(RunLock::take(&absolute)?);
+        checkpoint::sweep(&absolute.join(CHECKPOINTS), |name| name.starts_with("step-"))?;
+        checkpoint::sweep(&absolute, |name| name == FINAL)?;
+        Ok(Self { path: absolute, lock })
     }
 
     /// The directory itself.
@@ -139,17 +158,30 @@ impl RunDirectory {
         let params = front.restore(start, &found.path)?;
         let moments = files::read(&trainer.join("optimizer.safetensors"), start.device())?.tensors;
         let optimizer = AdamW::restore(plan.optimizer.adamw.clone(), state.step, moments);
-        Ok((Some(Resumed { params, optimizer, num_tokens: state.num_tokens }), skipped))
+        let kept = trainer.join(REFERENCE_FILE);
+        let reference = kept.exists().then(|| files::read(&kept, start.device())).transpose()?;
+        let resumed = Resumed {
+            params,
+            optimizer,
+            reference: reference.map(|file| file.tensors),
+            num_tokens: state.num_tokens,
+        };
+        Ok((Some(resumed), skipped))
     }
 
     fn save<F: FrontEnd>(&self, run: &Run<F>, plan: &Plan, front: &F) -> Result<PathBuf> {
         let step = run.steps_done();
-        checkpoint::write(&self.path.join(CHECKPOINTS), &format!("step-{step:06}"), step, |folder| {
-            front.save(run.params(), folder)?;
+        checkpoint::write(&self.path.join(CHECKPOINTS), &checkpoint_name(step), step, |folder| {
+            // Exact, whatever the last model is written in: a resumed run is bit-identical.
+            front.save(run.params(), folder, SaveDtype::Float32)?;
             let trainer = folder.join("trainer");
             fs::create_dir_all(&trainer).map_err(at(&trainer))?;
             let moments: Vec<_> = run.optimizer().state().collect();
             files::write(&trainer.join("optimizer.safetensors"), moments, DType::F32, BTreeMap::new())?;
+            let reference = run.reference().state();
+            if !reference.is_empty() {
+                files::write(&trainer.join(REFERENCE_FILE), reference, DType::F32, BTreeMap::new())?;
+            }
             let state =
                 TrainerState { schema_version: 1, step, num_tokens: run.num_tokens(), plan: plan.to_toml() };
             let path = trainer.join("state.json");
@@ -158,67 +190,115 @@ impl RunDirectory {
         })
     }
 
-    /// Trains to the end: a line of metrics per logged step, checkpoints, and the model in `final/`.
+    /// Trains to the end: a line of metrics per logged step and per evaluation, checkpoints, and the model in `final/`.
     ///
     /// # Errors
-    /// If a step fails, a file cannot be written, or `stop` was set; then everything up to the last step is saved.
-    pub fn train<F: FrontEnd>(
+    /// If a step fails, a file cannot be written, `watch` ends the run, or `stop` was set; then everything up to the last
+    /// step is saved.
+    pub fn train<F: FrontEnd, W: Watch<F>>(
         &self,
         run: &mut Run<F>,
         plan: &Plan,
         front: &F,
         stop: &AtomicBool,
-        mut report: impl FnMut(&StepMetrics),
-    ) -> Result<()> {
-        let mut log = self.open_log(run.steps_done())?;
-        let path = self.path.join(METRICS_FILE);
-        let interrupted = |step| TrainError::Interrupted { step, path: self.path.clone() };
-        if stop.load(Ordering::Relaxed) && run.steps_done() < plan.train.steps {
-            return Err(interrupted(run.steps_done()));
-        }
-        while run.steps_done() < plan.train.steps {
+        watch: &mut W,
+    ) -> Result<(), W::Error> {
+        let mut log = RunLog::open(&self.path, run.steps_done(), plan)?;
+        let train = &plan.train;
+        let mut saved = run.steps_done();
+        loop {
+            let step = run.steps_done();
+            let is_stopped = stop.load(Ordering::Relaxed) && step < train.steps;
+            let seen = if is_stopped {
+                Err(TrainError::Interrupted { step, path: self.path.clone() }.into())
+            } else {
+                self.look(run, plan, &mut log, watch)?
+            };
+            if let Err(reason) = seen {
+                if step > saved {
+                    self.save(run, plan, front)?;
+                }
+                return Err(reason);
+            }
+            if step >= train.steps {
+                break;
+            }
             let metrics = run.step()?;
-            let step = metrics.step;
-            if step % plan.train.log_every == 0 || step == plan.train.steps {
-                let line = serde_json::to_string(&metrics).map_err(|error| at(&path)(error.into()))?;
-                writeln!(log, "{line}").map_err(at(&path))?;
+            let mut seen = watch.step(&metrics);
+            if is_due(metrics.step, train.log_every, train.steps) {
+                log.write(&metrics)?;
+                seen = seen.and(sound(&mut log, metrics.step, watch)?);
             }
-            report(&metrics);
-            let stopped = stop.load(Ordering::Relaxed) && step < plan.train.steps;
-            if stopped || step % plan.train.save_every == 0 {
+            if seen.is_err() || metrics.step.is_multiple_of(train.save_every) {
                 self.save(run, plan, front)?;
+                saved = metrics.step;
             }
-            if stopped {
-                return Err(interrupted(step));
-            }
+            seen?;
         }
+        let metrics = self.path.join(METRICS_FILE);
         checkpoint::write(&self.path, FINAL, run.steps_done(), |folder| {
-            front.save(run.params(), folder)?;
-            model_card::write(folder, &RunFacts { plan, rows: front.rows(), metrics: &path })
+            front.save(run.params(), folder, plan.train.save_dtype)?;
+            model_card::write(folder, &RunFacts { plan, rows: front.rows(), metrics: &metrics })
         })?;
         Ok(())
     }
 
-    /// Opens the metrics for appending, without the lines of steps that will be made again.
-    fn open_log(&self, steps_done: u64) -> Result<File> {
-        let path = self.path.join(METRICS_FILE);
-        if path.exists() {
-            let file = File::open(&path).map_err(at(&path))?;
-            let mut kept = String::new();
-            for line in BufReader::new(file).lines() {
-                let line = line.map_err(at(&path))?;
-                let step =
-                    serde_json::from_str::<serde_json::Value>(&line).ok().and_then(|v| v["step"].as_u64());
-                // A line that was cut off by a crash has no step.
-                if step.is_some_and(|step| step <= steps_done) {
-                    kept.push_str(&line);
-                    kept.push('\n');
-                }
+    /// Looks at the policy where the plan says so: held-out rows, and samples. The inner result is the watcher's.
+    fn look<F: FrontEnd, W: Watch<F>>(
+        &self,
+        run: &Run<F>,
+        plan: &Plan,
+        log: &mut RunLog,
+        watch: &mut W,
+    ) -> Result<Result<(), W::Error>> {
+        let (step, steps) = (run.steps_done(), plan.train.steps);
+        let mut seen = Ok(());
+        if plan.eval.as_ref().is_some_and(|eval| step > 0 && is_due(step, eval.every, steps)) {
+            if !log.history().evaluations().contains_key(&step)
+                && let Some(held_out) = run.held_out()?
+            {
+                log.write(&held_out)?;
+                seen = watch.evaluated(&held_out).and(sound(log, step, watch)?);
             }
-            files::write_bytes(&path, kept.as_bytes())?;
+            self.note_best(plan, log.history())?;
         }
-        OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))
+        let samples_are_due = plan.sample.as_ref().is_some_and(|sample| is_due(step, sample.every, steps));
+        Ok(if samples_are_due { seen.and_then(|()| watch.sample(run)) } else { seen })
     }
+
+    /// Notes the saved step with the lowest loss on held-out rows.
+    fn note_best(&self, plan: &Plan, history: &History) -> Result<()> {
+        let train = &plan.train;
+        let is_saved = |step: &u64| is_due(*step, train.save_every, train.steps);
+        let saved = history.evaluations().iter().filter(|(step, _)| is_saved(step));
+        let Some((step, loss)) = saved.min_by(|a, b| a.1.total_cmp(b.1)) else { return Ok(()) };
+        let folder = if *step == train.steps { FINAL.to_owned() } else { checkpoint_folder(*step) };
+        let best = serde_json::json!({ "step": step, "eval_loss": loss, "folder": folder });
+        Ok(files::write_json(&self.path.join(BEST_FILE), &best)?)
+    }
+}
+
+/// Logs the alarms that the latest line gives rise to, and tells the watcher.
+fn sound<F: FrontEnd, W: Watch<F>>(
+    log: &mut RunLog,
+    step: u64,
+    watch: &mut W,
+) -> Result<Result<(), W::Error>> {
+    let mut seen = Ok(());
+    for alarm in alarms::raised(log.history(), step) {
+        log.write(&alarm)?;
+        seen = seen.and(watch.alarm(&alarm));
+    }
+    Ok(seen)
+}
+
+/// Where the checkpoint of a step is, from the run directory.
+fn checkpoint_folder(step: u64) -> String {
+    format!("{CHECKPOINTS}/{}", checkpoint_name(step))
+}
+
+fn checkpoint_name(step: u64) -> String {
+    format!("step-{step:06}")
 }
 
 /// The first line in which two plans differ, in words.

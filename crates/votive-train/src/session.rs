@@ -3,8 +3,12 @@
 use crate::error::{Result, TrainError};
 use crate::front_end::{DenoisingFrontEnd, DenoisingSettings, TextFrontEnd};
 use crate::plan::{DiffusionPlan, Plan};
+use crate::split::{RowReport, Split, TextRows, split};
 use candle_core::Device;
-use votive_data::{DataReport, TextRecords, read_image_pairs, read_text, screen_image_pairs};
+use std::path::{Path, PathBuf};
+use votive_data::{
+    DataReport, ImagePair, RowPolicy, TextRecords, TextSource, read_image_pairs, screen_image_pairs,
+};
 use votive_model::stable_diffusion::StableDiffusionFolder;
 use votive_model::{ModelError, Params};
 
@@ -14,9 +18,9 @@ const MOST_PIXELS: usize = 4096;
 /// A front end of either modality with the policy as the recipe starts it, and what happened to the rows.
 pub enum Prepared {
     /// A language model.
-    Text(Box<TextFrontEnd>, Params, DataReport),
+    Text(Box<TextFrontEnd>, Params, RowReport),
     /// A diffusion model.
-    Image(Box<DenoisingFrontEnd>, Params, DataReport),
+    Image(Box<DenoisingFrontEnd>, Params, RowReport),
 }
 
 /// Reads model and data as the plan says.
@@ -40,17 +44,30 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
         return Err(TrainError::Plan(reason));
     }
     policy.max_length = Some(most);
-    let (front, report) = match read_text(&plan.data.path)? {
+    let source = &plan.data.source;
+    let rows = tokenize(&front, source, policy)?;
+    let Split { train, held_out, report } = split(plan.eval.as_ref(), rows, |path| {
+        let paths = vec![path.to_owned()];
+        tokenize(&front, &TextSource { paths, name: None, split: None, ..source.clone() }, policy)
+    })?;
+    let front = match train.followed_by(held_out)? {
+        TextRows::Pairs(pairs) => front.with_pairs(pairs),
+        TextRows::Unpaired(examples) => front.with_unpaired(examples, most),
+    };
+    Ok(Prepared::Text(Box::new(front.holding_out(report.held_out)), trainable(plan, params)?, report))
+}
+
+fn tokenize(front: &TextFrontEnd, source: &TextSource, policy: RowPolicy) -> Result<(TextRows, DataReport)> {
+    Ok(match source.read()? {
         TextRecords::Pairs(records) => {
             let (pairs, report) = front.tokenizer().tokenize_pairs(&records, policy)?;
-            (front.with_pairs(pairs), report)
+            (TextRows::Pairs(pairs), report)
         }
         TextRecords::Unpaired(records) => {
             let (examples, report) = front.tokenizer().tokenize_unpaired(&records, policy)?;
-            (front.with_unpaired(examples, most), report)
+            (TextRows::Unpaired(examples), report)
         }
-    };
-    Ok(Prepared::Text(Box::new(front), trainable(plan, params)?, report))
+    })
 }
 
 fn prepare_image(
@@ -59,9 +76,13 @@ fn prepare_image(
     device: &Device,
     progress: impl Fn(usize, usize),
 ) -> Result<Prepared> {
-    let records = read_image_pairs(&plan.data.path)?;
-    let file = records.file.clone();
-    let (pairs, report) = screen_image_pairs(records, plan.data.rows.faulty_rows)?;
+    let read = |path: &Path| -> Result<(Vec<ImagePair>, DataReport)> {
+        Ok(screen_image_pairs(read_image_pairs(path)?, plan.data.rows.faulty_rows)?)
+    };
+    let path = plan.data.source.paths.first().map_or(Path::new(""), PathBuf::as_path);
+    let Split { train, held_out, report } = split(plan.eval.as_ref(), read(path)?, read)?;
+    let held_out_file = report.eval.as_ref().map_or(&report.train.file, |eval| &eval.file);
+    let sources = [(&*report.train.file, &*train), (held_out_file, held_out.as_deref().unwrap_or_default())];
     let settings = DenoisingSettings {
         seed: plan.train.seed,
         timesteps: diffusion.timesteps.clone(),
@@ -70,7 +91,7 @@ fn prepare_image(
         beta_convention: diffusion.beta_convention,
         resolution: resolution(plan, diffusion)?,
     };
-    let (front, params) = DenoisingFrontEnd::open(&plan.model, (&file, &pairs), settings, device, progress)?;
+    let (front, params) = DenoisingFrontEnd::open(&plan.model, sources, settings, device, progress)?;
     Ok(Prepared::Image(Box::new(front), trainable(plan, params)?, report))
 }
 

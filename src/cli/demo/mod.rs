@@ -11,6 +11,7 @@ mod labels;
 mod report;
 mod text;
 
+use super::train::OnAlarm;
 use super::{Context, Failure, Outcome, embedded};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -149,6 +150,6 @@ fn align(recipe: &str, setting: &Setting, data: &Path) -> Outcome<RunDirectory> 
     ];
     let plan = Plan::resolve(Resolver::parse(Path::new("the demo's recipe"), recipe, &overrides)?)?;
     let run = RunDirectory::create(&setting.out.join("run"), &plan)?;
-    super::train::execute(&plan, &run, setting.ctx)?;
+    super::train::execute(&plan, &run, OnAlarm::Warn, setting.ctx)?;
     Ok(run)
 }

@@ -8,8 +8,9 @@ use candle_core::DType;
 use clap::ValueEnum;
 use serde_json::json;
 use votive_data::{LlamaCppVocabulary, Merging, TextTokenizer};
+use votive_model::config::ConfigFile;
 use votive_model::gguf::{self, Metadata, Quantization, Value};
-use votive_model::{Llama, LlamaConfig, hub_folder};
+use votive_model::{CausalLmConfig, LlamaConfig, hub_folder};
 
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,9 +53,9 @@ pub(super) fn write(source: &Source, args: &Args, ctx: &Context) -> Outcome<serd
         (None, DType::BF16) => Quantization::Bf16,
         (None, _) => Quantization::F32,
     };
-    let config = LlamaConfig::read_folder(&source.base)?;
+    let config = LlamaConfig::read(&ConfigFile::read(&source.base.join("config.json"))?)?;
     let tokenizer = TextTokenizer::load(&source.base)?;
-    tokenizer.check_model_vocabulary(config.vocab_size)?;
+    tokenizer.check_model_vocabulary(config.sizes.vocab_size)?;
     let mut metadata = gguf::metadata(&config)?;
     let name = source.base.file_name().unwrap_or_default().to_string_lossy();
     metadata.extend([
@@ -62,10 +63,10 @@ pub(super) fn write(source: &Source, args: &Args, ctx: &Context) -> Outcome<serd
         ("general.file_type".to_owned(), Value::U32(stored.file_type())),
         ("general.quantization_version".to_owned(), Value::U32(2)),
     ]);
-    metadata.extend(vocabulary(tokenizer.for_llama_cpp(config.vocab_size)?));
+    metadata.extend(vocabulary(tokenizer.for_llama_cpp(config.sizes.vocab_size)?));
     let params = source.params(ctx)?;
     // A parameter that the architecture does not have would be passed on unseen.
-    params.build(|scope| Llama::new(&config, scope))?;
+    params.build(|scope| CausalLmConfig::from(config.clone()).build(scope))?;
     let tensors = gguf::tensors(&config, &params.merged()?, stored)?;
     gguf::write(&args.out, &metadata, &tensors)?;
     let is_fallback =

@@ -11,7 +11,7 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use verify::{Comparison, Networks, built_in_rows, compare};
 use votive_data::TextTokenizer;
-use votive_model::{Llama, LlamaConfig, Lora, Params, hub_folder, load_causal_lm};
+use votive_model::{CausalLmConfig, Lora, Params, hub_folder, load_causal_lm};
 use votive_train::Modality;
 use votive_train::model_card::{self, Library};
 
@@ -135,14 +135,14 @@ pub(crate) fn write_card(folder: &Path, adapter: &Path, base: &Path) -> Outcome 
 impl Args {
     fn verified(
         &self,
-        config: &LlamaConfig,
+        config: &CausalLmConfig,
         adapted: &Params,
         folder: &Path,
         float: DType,
     ) -> Outcome<Comparison> {
-        let build = |params: &Params| params.build(|scope| Llama::new(config, scope));
+        let build = |params: &Params| params.build(|scope| config.build(scope));
         let TextModel { network: stored, tokenizer } = TextModel::load(folder, None, adapted.device())?;
-        let positions = config.max_position_embeddings;
+        let positions = config.max_positions();
         let rows = match &self.prompts {
             Some(file) => rows_of(file, &tokenizer, positions)?,
             None => built_in_rows(tokenizer.vocab_size(), positions),

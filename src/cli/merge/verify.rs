@@ -4,7 +4,7 @@ use crate::cli::{Code, Failure, Outcome};
 use candle_core::Tensor;
 use serde_json::{Value, json};
 use std::fmt;
-use votive_model::Llama;
+use votive_model::{CausalLm, Decoder};
 use votive_tensor::random::{Draws, Stream};
 
 /// Rows that are made up, and tokens of each.
@@ -14,13 +14,13 @@ const TOKENS: usize = 64;
 /// The networks that should be one.
 pub(super) struct Networks {
     /// The model under its adapter.
-    pub(super) adapted: Llama,
+    pub(super) adapted: Decoder,
     /// The adapter in the weights, in memory.
-    pub(super) merged: Llama,
+    pub(super) merged: Decoder,
     /// The same, rounded to the type that is stored.
-    pub(super) rounded: Llama,
+    pub(super) rounded: Decoder,
     /// What was read back from disk.
-    pub(super) stored: Llama,
+    pub(super) stored: Decoder,
 }
 
 /// How far the stored network's logits are from those of the model under its adapter.
@@ -75,9 +75,9 @@ fn most(t: &Tensor) -> Outcome<f64> {
     Ok(f64::from(t.abs()?.max_all()?.to_scalar::<f32>()?))
 }
 
-fn logits(network: &Llama, row: &[u32]) -> Outcome<Tensor> {
-    let ids = Tensor::new(row, network.head().device())?.unsqueeze(0)?;
-    Ok(network.logits(&network.hidden(&ids, None)?.squeeze(0)?)?)
+fn logits(network: &Decoder, row: &[u32]) -> Outcome<Tensor> {
+    let ids = Tensor::new(row, network.device())?.unsqueeze(0)?;
+    Ok(network.logits(&network.hidden(&ids)?.squeeze(0)?)?)
 }
 
 impl Comparison {
@@ -112,12 +112,12 @@ impl fmt::Display for Comparison {
 mod tests {
     use super::*;
     use candle_core::{DType, Device};
-    use votive_model::{LlamaConfig, Params};
+    use votive_model::{CausalLmConfig, LlamaConfig, Params};
 
     #[test]
     fn rounding_passes_and_another_weight_does_not() {
-        let config = LlamaConfig::llama(40, (32, 64), 2, (4, 2), 64);
-        let (_, params) = Params::fresh(1, &Device::Cpu, |scope| Llama::new(&config, scope)).unwrap();
+        let config = CausalLmConfig::from(LlamaConfig::llama(40, (32, 64), 2, (4, 2), 64));
+        let (_, params) = Params::fresh(1, &Device::Cpu, |scope| config.build(scope)).unwrap();
         let rows = built_in_rows(40, 64);
         assert_eq!((rows.len(), rows[0].len()), (8, 64));
         for float in [DType::F32, DType::F16, DType::BF16] {
@@ -128,9 +128,9 @@ mod tests {
                 };
                 let tensors = params.iter().map(|(name, t)| (name.to_owned(), value(name, t))).collect();
                 let params = Params::new("stored", tensors, &Device::Cpu);
-                params.build(|scope| Llama::new(&config, scope)).unwrap()
+                params.build(|scope| config.build(scope)).unwrap()
             };
-            let exact = || params.build(|scope| Llama::new(&config, scope)).unwrap();
+            let exact = || params.build(|scope| config.build(scope)).unwrap();
             let check = |wrong: &str| {
                 let networks = Networks {
                     adapted: exact(),

@@ -25,9 +25,9 @@ fn a_full_disk_on_save_leaves_a_run_that_can_go_on() {
     let output = limited(limit::BELOW_THE_MODEL, &trial.training(&[]));
     disk_is_full(&output, "model.safetensors");
     let left = || contents(Path::new(&trial.path("run"))).into_keys().collect::<Vec<_>>();
-    assert_eq!(left(), ["checkpoints/", "metrics.jsonl", "plan.toml"]);
+    assert_eq!(left(), ["checkpoints/", "events.out.tfevents.votive", "metrics.jsonl", "plan.toml"]);
     disk_is_full(&limited(limit::BELOW_THE_MOMENTS, &trial.resuming()), "optimizer.safetensors");
-    assert_eq!(left(), ["checkpoints/", "metrics.jsonl", "plan.toml"]);
+    assert_eq!(left(), ["checkpoints/", "events.out.tfevents.votive", "metrics.jsonl", "plan.toml"]);
     // It had not saved yet, so it starts over.
     trial.works(&trial.resuming());
     assert!(trial.finished("run") == whole, "another model than that of an undisturbed run");

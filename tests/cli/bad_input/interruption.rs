@@ -89,7 +89,8 @@ fn a_second_signal_ends_at_once_and_the_run_starts_over() {
     send("INT", &child);
     ends(child, 130);
     let left: Vec<String> = contents(Path::new(&trial.path("run"))).into_keys().collect();
-    assert_eq!(left, ["metrics.jsonl", "plan.toml"]);
+    // The lock's file stays, but nobody holds it.
+    assert_eq!(left, ["events.out.tfevents.votive", "metrics.jsonl", "plan.toml", "run.lock"]);
     trial.works(&trial.resuming());
     assert!(
         trial.finished("run") == trial.undisturbed(&SLOW),

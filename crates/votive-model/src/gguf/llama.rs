@@ -29,7 +29,7 @@ fn refused(what: &str) -> ModelError {
 /// # Errors
 /// If llama.cpp would compute something else.
 pub fn metadata(config: &LlamaConfig) -> Result<Metadata> {
-    let context = config.max_position_embeddings;
+    let context = config.sizes.max_position_embeddings;
     if let Some(window) = config.windows.iter().flatten().find(|window| **window < context) {
         return Err(refused(&format!(
             "a sliding window of {window} below {context} positions, which llama.cpp does not know of this architecture"
@@ -47,17 +47,17 @@ pub fn metadata(config: &LlamaConfig) -> Result<Metadata> {
     let mut found: Metadata = vec![("general.architecture".to_owned(), Value::Text(architecture.to_owned()))];
     let mut set = |key: &str, value| found.push((format!("{architecture}.{key}"), value));
     set("context_length", number(context));
-    set("embedding_length", number(config.hidden_size));
-    set("block_count", number(config.num_hidden_layers));
-    set("feed_forward_length", number(config.intermediate_size));
-    set("attention.head_count", number(config.num_attention_heads));
-    set("attention.head_count_kv", number(config.num_key_value_heads));
-    set("attention.key_length", number(config.head_dim));
-    set("attention.value_length", number(config.head_dim));
-    set("attention.layer_norm_rms_epsilon", Value::F32(config.rms_norm_eps as f32));
-    set("rope.dimension_count", number(config.head_dim));
+    set("embedding_length", number(config.sizes.hidden_size));
+    set("block_count", number(config.sizes.num_hidden_layers));
+    set("feed_forward_length", number(config.sizes.intermediate_size));
+    set("attention.head_count", number(config.sizes.num_attention_heads));
+    set("attention.head_count_kv", number(config.sizes.num_key_value_heads));
+    set("attention.key_length", number(config.sizes.head_dim));
+    set("attention.value_length", number(config.sizes.head_dim));
+    set("attention.layer_norm_rms_epsilon", Value::F32(config.sizes.rms_norm_eps as f32));
+    set("rope.dimension_count", number(config.sizes.head_dim));
     set("rope.freq_base", Value::F32(config.rope.theta as f32));
-    set("vocab_size", number(config.vocab_size));
+    set("vocab_size", number(config.sizes.vocab_size));
     if let RopeScaling::Linear { factor } = config.rope.scaling {
         set("rope.scaling.type", Value::Text("linear".to_owned()));
         set("rope.scaling.factor", Value::F32(factor as f32));
@@ -127,8 +127,8 @@ fn translate(name: &str) -> Result<String> {
 fn permuted_heads(config: &LlamaConfig, name: &str) -> Option<usize> {
     let is = |module: &str| name.contains(&format!(".self_attn.{module}."));
     match architecture(config.family) {
-        "llama" if is("q_proj") => Some(config.num_attention_heads),
-        "llama" if is("k_proj") => Some(config.num_key_value_heads),
+        "llama" if is("q_proj") => Some(config.sizes.num_attention_heads),
+        "llama" if is("k_proj") => Some(config.sizes.num_key_value_heads),
         _ => None,
     }
 }
@@ -146,9 +146,13 @@ fn rope_factors(config: &LlamaConfig) -> Result<Option<Tensor>> {
         return Ok(None);
     }
     let plain = crate::llama::Rope { scaling: RopeScaling::Default, ..config.rope };
-    let scaled = config.rope.frequencies(config.head_dim);
-    let factors: Vec<f32> =
-        plain.frequencies(config.head_dim).iter().zip(scaled).map(|(plain, scaled)| plain / scaled).collect();
+    let scaled = config.rope.frequencies(config.sizes.head_dim);
+    let factors: Vec<f32> = plain
+        .frequencies(config.sizes.head_dim)
+        .iter()
+        .zip(scaled)
+        .map(|(plain, scaled)| plain / scaled)
+        .collect();
     Ok(Some(Tensor::new(factors, &Device::Cpu)?))
 }
 
@@ -156,7 +160,7 @@ fn rope_factors(config: &LlamaConfig) -> Result<Option<Tensor>> {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::llama::Llama;
+    use crate::CausalLmConfig;
 
     #[test]
     fn every_parameter_of_every_family_has_a_name() {
@@ -166,7 +170,9 @@ mod tests {
                 mlp_bias: family == Family::Llama,
                 ..LlamaConfig::llama(20, (8, 16), 2, (4, 2), 16)
             };
-            let (_, params) = Params::fresh(1, &Device::Cpu, |scope| Llama::new(&config, scope)).unwrap();
+            let (_, params) =
+                Params::fresh(1, &Device::Cpu, |scope| CausalLmConfig::from(config.clone()).build(scope))
+                    .unwrap();
             let found = tensors(&config, &params, Quantization::Q8_0).unwrap();
             assert_eq!(found.len(), params.iter().count());
             assert!(found.iter().any(|t| t.name == "blk.1.attn_output.weight"), "{family:?}");

@@ -1,7 +1,7 @@
 //! Attention of a few queries over keys and values that are read where they lie, in the room of a cache: copying them
 //! for every new token would cost as much as the rest of the layer. There is no backward.
 
-use super::attention::{Attention, AttentionMask};
+use super::attention::{Attention, Scores};
 use crate::kernel::Real;
 use crate::vector::{self, multiply_add};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
@@ -10,8 +10,8 @@ use rayon::prelude::*;
 /// Queries of a row up to which this is used.
 const MOST: usize = 8;
 
-/// The result, if this is a case for here: few queries, keys and values with gaps between their rows, on the CPU, and no
-/// gradient wanted.
+/// The result, if this is a case for here: few queries, keys and values with gaps between their rows, no segments, no cap
+/// on the scores, on the CPU, and no gradient wanted.
 ///
 /// # Shapes
 /// As [`attention`](super::attention()).
@@ -21,6 +21,8 @@ pub(super) fn attention(op: &Attention, [q, k, v]: [&Tensor; 3]) -> Result<Optio
     };
     let fits = [q, k, v].iter().all(is_here)
         && ![q, k, v].iter().any(|t| t.track_op())
+        && op.scores.softcap.is_none()
+        && op.mask.segments.is_none()
         && q.rank() == 3
         && q.dims()[1] <= MOST
         && [k, v].iter().all(|t| is_room(t));
@@ -69,9 +71,8 @@ impl FewQueries<'_> {
         k: (&CpuStorage, &Layout),
         v: (&CpuStorage, &Layout),
     ) -> Result<(CpuStorage, Shape)> {
-        // Whoever adds a field to either must say here what it means.
-        let Attention { heads, kv_heads, scale, mask } = self.0;
-        let AttentionMask { causal, window: _, first_key: _ } = mask;
+        // Whoever adds a field must say here what it means.
+        let Attention { heads, kv_heads, scores: Scores { scale, softcap: _ }, mask } = self.0;
         let (rows, queries, width) = q.1.shape().dims3()?;
         let (_, keys, kv_width) = k.1.shape().dims3()?;
         let head = width / heads;
@@ -79,11 +80,11 @@ impl FewQueries<'_> {
         let group = heads / kv_heads;
         let task = |index: usize| {
             let (row, kv) = (index / kv_heads, index % kv_heads);
+            let streams = mask.streams(row, queries, keys);
             let mut result = vec![R::zero(); queries * group * head];
             let mut scores = Vec::with_capacity(group * keys);
             for (query, out) in result.chunks_mut(group * head).enumerate() {
-                let position = if *causal { keys - queries + query } else { 0 };
-                let seen = mask.keys(row, position, keys);
+                let seen = streams[0].visible(query);
                 let at = (row * queries + query) * width + kv * group * head;
                 let from = |stride: usize| row * stride + seen.start * kv_width + kv * head;
                 scores.resize(group * seen.len(), R::zero());
@@ -207,6 +208,7 @@ fn add_weighted<R: Real, const FUSED: bool, const N: usize>(
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use super::super::attention::AttentionMask;
     use super::*;
     use crate::gradcheck::sample_tensor;
     use candle_core::Var;
@@ -228,7 +230,7 @@ mod tests {
                     AttentionMask { window: Some(3), ..AttentionMask::causal() },
                     AttentionMask { first_key: Some(vec![0, 4, 2]), ..AttentionMask::causal() },
                 ] {
-                    let op = Attention { heads: 4, kv_heads: 2, scale: 0.6, mask: mask.clone() };
+                    let op = Attention { heads: 4, kv_heads: 2, scores: 0.6.into(), mask: mask.clone() };
                     let found = attention(&op, [&q, &k, &v]).unwrap().unwrap();
                     let (k, v) = (k.contiguous().unwrap(), v.contiguous().unwrap());
                     assert!(attention(&op, [&q, &k, &v]).unwrap().is_none(), "dense keys are read as before");
@@ -245,7 +247,7 @@ mod tests {
     fn where_a_gradient_is_wanted_the_operation_with_a_backward_is_taken() {
         let q = Var::from_tensor(&sample_tensor(&[3, 1, 8], 1).unwrap()).unwrap();
         let (k, v) = (room(2, DType::F64), room(3, DType::F64));
-        let op = Attention { heads: 4, kv_heads: 2, scale: 0.6, mask: AttentionMask::causal() };
+        let op = Attention { heads: 4, kv_heads: 2, scores: 0.6.into(), mask: AttentionMask::causal() };
         assert!(attention(&op, [&q, &k, &v]).unwrap().is_none());
     }
 }

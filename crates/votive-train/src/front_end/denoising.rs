@@ -5,14 +5,16 @@
 //! over a latent, and the loss is `−log σ(½β·margin)`. The factor ½ is applied here, so an objective sees a
 //! log-probability like any other.
 
-use super::{FrontEnd, Layout, Sample};
+use super::{FrontEnd, Layout, Sample, SaveDtype};
 use crate::error::{Result, TrainError};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
 use votive_diffusion::{NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy};
-use votive_model::stable_diffusion::{ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel};
+use votive_model::stable_diffusion::{
+    ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
+};
 use votive_model::{Denoiser, Lora, LoraFormat, Params};
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
@@ -59,6 +61,7 @@ pub struct DenoisingFrontEnd {
     settings: DenoisingSettings,
     device: Device,
     pairs: Vec<EncodedPair>,
+    held_out: usize,
     empty_prompt: Tensor,
 }
 
@@ -83,16 +86,17 @@ pub struct DenoisingBatch {
 }
 
 /// Images that go through the autoencoder at a time.
-const ENCODE_BATCH: usize = 16;
+pub(crate) const ENCODE_BATCH: usize = 16;
 
 impl DenoisingFrontEnd {
-    /// Reads a Stable Diffusion folder and encodes the images and prompts of `pairs`, which come from `file`.
+    /// Reads a Stable Diffusion folder and encodes images and prompts: of the pairs that are trained on and of those
+    /// that are held out, each with the file that they come from.
     ///
     /// # Errors
     /// If a file is missing, an image cannot be decoded, or a part is not supported.
     pub fn open(
         folder: &Path,
-        (file, pairs): (&Path, &[ImagePair]),
+        [train, held_out]: [(&Path, &[ImagePair]); 2],
         settings: DenoisingSettings,
         device: &Device,
         progress: impl Fn(usize, usize),
@@ -104,19 +108,35 @@ impl DenoisingFrontEnd {
         let unet = folder.params(Component::UNet, device)?;
         let prompts = Prompts::open(&folder, device)?;
         let empty_prompt = prompts.encode("")?;
-        let mut front =
-            Self { folder, schedule, settings, device: device.clone(), pairs: Vec::new(), empty_prompt };
-        front.pairs = front.encode(file, pairs, &prompts, progress)?;
+        let mut front = Self {
+            folder,
+            schedule,
+            settings,
+            device: device.clone(),
+            pairs: Vec::new(),
+            held_out: 0,
+            empty_prompt,
+        };
+        let all = train.1.len() + held_out.1.len();
+        for source in [train, held_out] {
+            let before = front.pairs.len();
+            let encoded = front.encode(source, before, &prompts, |done| progress(before + done, all))?;
+            front.pairs.extend(encoded);
+        }
+        front.held_out = held_out.1.len();
         Ok((front, unet))
     }
 
     fn encode(
         &self,
-        file: &Path,
-        pairs: &[ImagePair],
+        (file, pairs): (&Path, &[ImagePair]),
+        before: usize,
         prompts: &Prompts,
-        progress: impl Fn(usize, usize),
+        progress: impl Fn(usize),
     ) -> Result<Vec<EncodedPair>> {
+        if pairs.is_empty() {
+            return Ok(Vec::new());
+        }
         let vae = self.folder.read_vae(&self.device)?;
         let loader = ImageLoader::new(self.settings.resolution);
         let mut encoded = Vec::with_capacity(pairs.len());
@@ -130,7 +150,7 @@ impl DenoisingFrontEnd {
             let posterior = vae.encode(&Tensor::stack(&pixels, 0)?)?;
             let shape = posterior.mean.dims()[1..].to_vec();
             let size: usize = shape.iter().product();
-            let first = chunk * (ENCODE_BATCH / 2);
+            let first = before + chunk * (ENCODE_BATCH / 2);
             let noise: Vec<f32> = (0..pixels.len())
                 .flat_map(|i| {
                     let row = (first + i / 2) as u64;
@@ -148,9 +168,27 @@ impl DenoisingFrontEnd {
                     row: pair.row,
                 });
             }
-            progress(encoded.len(), pairs.len());
+            progress(encoded.len());
         }
         Ok(encoded)
+    }
+
+    /// The folder of the model.
+    #[must_use]
+    pub fn folder(&self) -> &StableDiffusionFolder {
+        &self.folder
+    }
+
+    /// Pixels along a side of the images.
+    #[must_use]
+    pub fn resolution(&self) -> usize {
+        self.settings.resolution as usize
+    }
+
+    /// Numbers of a row: those of its two latents, and those of its prompt's embedding.
+    #[must_use]
+    pub fn numbers_a_row(&self) -> (usize, usize) {
+        self.pairs.first().map_or((0, 0), |pair| (2 * pair.chosen.elem_count(), pair.prompt.elem_count()))
     }
 
     /// The batch of given latents, noise, timesteps and prompt embeddings; rows `0..B` chosen, `B..2B` rejected.
@@ -214,8 +252,33 @@ impl FrontEnd for DenoisingFrontEnd {
         Ok(Arc::new(params.build(|scope| UNet2DConditionModel::new(scope, self.folder.unet_config()))?))
     }
 
+    fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
+        let other = StableDiffusionFolder::open(folder)?;
+        let schedule = NoiseSchedule::new(&SchedulerConfig::from_model_folder(other.root())?)?;
+        if schedule != self.schedule {
+            let reason = "its noise schedule is not the model's, so the errors could not be compared";
+            return Err(TrainError::Plan(format!("reference.path = {}: {reason}", folder.display())));
+        }
+        let (own, others) = (self.folder.unet_config(), other.unet_config());
+        let inputs = |config: &UNetConfig| (config.in_channels, config.cross_attention_dim);
+        if inputs(own) != inputs(others) {
+            let reason = "its U-Net reads other latents or prompt embeddings than the model's";
+            return Err(TrainError::Plan(format!("reference.path = {}: {reason}", folder.display())));
+        }
+        let params = other.params(Component::UNet, device)?;
+        Ok(Arc::new(params.build(|scope| UNet2DConditionModel::new(scope, others))?))
+    }
+
+    fn network_identity(&self) -> Vec<u8> {
+        format!("{:?} {:?}", self.folder.unet_config(), self.schedule).into_bytes()
+    }
+
     fn rows(&self) -> usize {
-        self.pairs.len()
+        self.pairs.len() - self.held_out.min(self.pairs.len())
+    }
+
+    fn held_out(&self) -> usize {
+        self.held_out
     }
 
     fn source_row(&self, row: usize) -> usize {
@@ -260,7 +323,12 @@ impl FrontEnd for DenoisingFrontEnd {
         vec![1.0; batch.timesteps.len()]
     }
 
-    fn trained_units(&self, batch: &DenoisingBatch) -> usize {
+    fn sequence_identities(&self, batch: &DenoisingBatch) -> Vec<Vec<u8>> {
+        // Latents, times and noise change with the step, so no two batches are of the same sequences.
+        vec![Vec::new(); 2 * batch.captions.len()]
+    }
+
+    fn tokens(&self, batch: &DenoisingBatch) -> usize {
         batch.timesteps.len()
     }
 
@@ -299,10 +367,13 @@ impl FrontEnd for DenoisingFrontEnd {
         Ok(batch.timesteps.iter().enumerate().map(line).collect())
     }
 
-    fn save(&self, params: &Params, folder: &Path) -> Result<()> {
+    fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
         match params.lora() {
             Some(lora) => lora.save(folder, LoraFormat::Diffusers, &self.folder.root().to_string_lossy())?,
-            None => self.folder.save_with_unet(folder, params, DType::F32)?,
+            None => {
+                let dtype = dtype.of(&self.folder.root().join("unet"), "diffusion_pytorch_model")?;
+                self.folder.save_with_unet(folder, params, dtype)?;
+            }
         }
         Ok(())
     }

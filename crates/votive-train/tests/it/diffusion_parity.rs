@@ -13,7 +13,7 @@ use votive_model::{Denoiser, Params};
 use votive_objective::{Objective, PairInputs};
 use votive_tensor::segment::Recorder;
 use votive_train::front_end::{
-    DenoisingBatch, DenoisingFrontEnd, DenoisingSettings, FrontEnd, Layout, Sample,
+    DenoisingBatch, DenoisingFrontEnd, DenoisingSettings, FrontEnd, Layout, Sample, SaveDtype,
 };
 use votive_train::{Plan, Result, Run};
 
@@ -42,7 +42,7 @@ impl<'a> GivenBatches<'a> {
         };
         let none = (Path::new("no pairs"), &[][..]);
         let (front, params) =
-            DenoisingFrontEnd::open(&plan.model, none, settings, &Device::Cpu, |_, _| {}).unwrap();
+            DenoisingFrontEnd::open(&plan.model, [none; 2], settings, &Device::Cpu, |_, _| {}).unwrap();
         let params = match &plan.adapter {
             Some(config) => params.with_new_lora(config.clone(), 0).unwrap(),
             None => params.into_trainable().unwrap(),
@@ -84,6 +84,18 @@ impl FrontEnd for GivenBatches<'_> {
         self.front.network(params)
     }
 
+    fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
+        self.front.other_network(folder, device)
+    }
+
+    fn network_identity(&self) -> Vec<u8> {
+        self.front.network_identity()
+    }
+
+    fn sequence_identities(&self, batch: &DenoisingBatch) -> Vec<Vec<u8>> {
+        self.front.sequence_identities(batch)
+    }
+
     fn is_fixed(&self) -> bool {
         self.front.is_fixed()
     }
@@ -100,8 +112,8 @@ impl FrontEnd for GivenBatches<'_> {
         self.front.lengths(batch)
     }
 
-    fn trained_units(&self, batch: &DenoisingBatch) -> usize {
-        self.front.trained_units(batch)
+    fn tokens(&self, batch: &DenoisingBatch) -> usize {
+        self.front.tokens(batch)
     }
 
     fn logps(
@@ -126,8 +138,8 @@ impl FrontEnd for GivenBatches<'_> {
         self.front.show(batch, colour)
     }
 
-    fn save(&self, params: &Params, folder: &Path) -> Result<()> {
-        self.front.save(params, folder)
+    fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
+        self.front.save(params, folder, dtype)
     }
 
     fn restore(&self, start: &Params, folder: &Path) -> Result<Params> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use votive_model::Params;
 use votive_train::front_end::FrontEnd;
 use votive_train::gradients::Gradients;
-use votive_train::{Plan, Result, Run, RunDirectory, TrainError};
+use votive_train::{Plan, Result, Run, RunDirectory, StepMetrics, TrainError};
 
 /// Prepares a plan of either modality and goes on with its front end and the policy at its start.
 macro_rules! with_prepared {
@@ -45,7 +45,7 @@ pub(crate) fn drive_watched(
         let (resumed, skipped) = directory.newest(plan, &front, &start)?;
         let mut run = Run::new(plan, &front, start, resumed, |_, _| {})?;
         let stop = AtomicBool::new(false);
-        directory.train(&mut run, plan, &front, &stop, |metrics| {
+        directory.train(&mut run, plan, &front, &stop, &mut |metrics: &StepMetrics| {
             stop.store(watch(metrics.step), Ordering::Relaxed);
         })?;
         Ok(skipped)

@@ -1,10 +1,12 @@
 //! Whole runs through the public interface: the numbers of torch, and runs that must be equal.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod alarms;
 mod diffusion_parity;
 mod drive;
 mod equality;
 mod failures;
+mod held_out;
 mod objectives;
 mod references;
 mod resume;

@@ -5,6 +5,7 @@ use crate::workshop::{LORA, Workshop, replace_in};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use votive_train::events::EVENTS_FILE;
 use votive_train::{Plan, RunDirectory, TrainError};
 
 /// Every file below a folder.
@@ -27,7 +28,21 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 fn results(directory: &RunDirectory) -> BTreeMap<String, Vec<u8>> {
     let mut files = contents(directory.path());
     files.retain(|name, _| !name.starts_with("checkpoints/") || name.starts_with("checkpoints/step-000006/"));
+    // Events have the time of day in them; what they say is the log's.
+    let events = files.remove(EVENTS_FILE).unwrap();
+    assert_eq!(records(&events), 2 + files["metrics.jsonl"].iter().filter(|byte| **byte == b'\n').count());
     files
+}
+
+/// Records of an event file: a length, its checksum, the data, its checksum.
+fn records(mut events: &[u8]) -> usize {
+    let mut n = 0;
+    while let Some((length, rest)) = events.split_first_chunk() {
+        events = &rest[4 + u64::from_le_bytes(*length) as usize + 4..];
+        n += 1;
+    }
+    assert!(events.is_empty());
+    n
 }
 
 #[track_caller]
@@ -49,7 +64,8 @@ fn undisturbed(workshop: &Workshop, plan: &Plan) -> RunDirectory {
     let directory = workshop.directory("whole", plan);
     assert!(drive(plan, &directory, None).unwrap().is_empty());
     let files = contents(directory.path());
-    assert_eq!(files["metrics.jsonl"].iter().filter(|byte| **byte == b'\n').count(), 6);
+    let log = String::from_utf8(files["metrics.jsonl"].clone()).unwrap();
+    assert_eq!(log.lines().filter(|line| line.contains("grad_norm")).count(), 6);
     assert!(
         ["plan.toml", "final/manifest.json"].iter().all(|name| files.contains_key(*name)),
         "{:?}",
@@ -74,6 +90,14 @@ fn check_every_step(workshop: &Workshop, overrides: &[&str]) {
     // A signal during the last step comes too late to interrupt anything.
     drive(&plan, &directory, Some(6)).unwrap();
     assert_same_results(&directory, &whole);
+}
+
+#[test]
+fn references_that_follow_the_policy_resume_at_every_step() {
+    let soft = ["reference.kind=soft", "reference.every=2"];
+    check_every_step(&Workshop::text(), &soft);
+    check_every_step(&Workshop::image(), &[&[LORA], &soft[..]].concat());
+    check_every_step(&Workshop::text(), &[LORA, "reference.kind=bema", "reference.every=2"]);
 }
 
 #[test]
@@ -163,17 +187,20 @@ fn a_changed_plan_is_refused_by_the_key() {
     let plan = workshop.plan(&[]);
     let directory = workshop.directory("run", &plan);
     assert_interrupted(drive(&plan, &directory, Some(2)), 2);
+    let path = directory.path().to_owned();
+    let plan_file = directory.plan_file();
+    drop(directory);
     let resume = || {
-        let directory = RunDirectory::open(directory.path()).unwrap();
+        let directory = RunDirectory::open(&path).unwrap();
         drive(&Plan::read(&directory.plan_file(), &[]).unwrap(), &directory, None)
     };
-    replace_in(&directory.plan_file(), "lr = 0.001", "lr = 0.002");
+    replace_in(&plan_file, "lr = 0.001", "lr = 0.002");
     let message = resume().unwrap_err().to_string();
     assert!(
         message.contains("plan.toml was changed") && message.contains("optimizer.lr was 0.001, is 0.002"),
         "{message}"
     );
-    replace_in(&directory.plan_file(), "lr = 0.002", "lr = 0.001");
+    replace_in(&plan_file, "lr = 0.002", "lr = 0.001");
     resume().unwrap();
 }
 
@@ -201,6 +228,34 @@ fn a_save_that_fails_leaves_the_older_checkpoint() {
     fs::remove_dir(&obstacle).unwrap();
     assert!(drive(&plan, &directory, None).unwrap().is_empty());
     assert_same_results(&directory, &whole);
+}
+
+/// A process that is killed while it saves leaves a folder, which the next one removes; two cannot have a run at once.
+#[test]
+fn a_directory_is_used_by_one_process_at_a_time_and_swept() {
+    let workshop = Workshop::text();
+    let plan = workshop.plan(&[]);
+    let whole = undisturbed(&workshop, &plan);
+    let directory = workshop.directory("run", &plan);
+    assert_interrupted(drive(&plan, &directory, Some(4)), 4);
+    let path = directory.path().to_owned();
+    let refusal = RunDirectory::open(&path).unwrap_err().to_string();
+    assert!(refusal.contains(&format!("is in use by process {}", std::process::id())), "{refusal}");
+    drop(directory);
+    copy_folder(&path.join("checkpoints/step-000003/trainer"), &path.join("checkpoints/.tmp-step-000005-1"));
+    copy_folder(&path.join("checkpoints/step-000003/trainer"), &path.join(".tmp-final-1"));
+    let directory = RunDirectory::open(&path).unwrap();
+    assert!(drive(&plan, &directory, None).unwrap().is_empty());
+    assert_same_results(&directory, &whole);
+    let left: Vec<String> = contents(&path).into_keys().filter(|name| name.contains(".tmp-")).collect();
+    assert_eq!(left, [""; 0]);
+    drop((directory, whole));
+    assert!(!contents(&path).contains_key("run.lock"));
+}
+
+#[test]
+fn a_run_that_evaluates_resumes_at_every_step() {
+    check_every_step(&Workshop::text(), &["data.eval_fraction=0.3", "eval.every=2"]);
 }
 
 #[test]

@@ -1,0 +1,180 @@
+//! Which rows are trained on and which are held out for evaluation.
+//!
+//! A share is held out by a hash of the prompt: the choice does not change when rows are added or moved, and all pairs
+//! of a prompt are on the same side, so that nothing that was trained on is evaluated.
+
+use crate::error::{Result, TrainError};
+use crate::plan::{EvalPlan, EvalRows};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::path::Path;
+use votive_data::{DataReport, ImagePair, TokenizedPair, TokenizedUnpaired};
+
+/// What happened to the rows of a run.
+#[derive(Clone, Debug)]
+pub struct RowReport {
+    /// The rows of `data.path`.
+    pub train: DataReport,
+    /// The rows of `eval.path`, if there is one.
+    pub eval: Option<DataReport>,
+    /// Rows that are held out, of whichever file.
+    pub held_out: usize,
+}
+
+impl fmt::Display for RowReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.train)?;
+        match &self.eval {
+            Some(eval) => write!(f, "\nheld out for evaluation: {eval}"),
+            None if self.held_out > 0 => write!(f, "\n  held out for evaluation: {} of them", self.held_out),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Rows that can be parted by their prompts.
+pub(crate) trait Rows: Sized {
+    /// How many.
+    fn count(&self) -> usize;
+    /// Those whose prompt is not picked, and those whose prompt is, each in their order.
+    fn part(self, picked: impl Fn(&[u8]) -> bool) -> (Self, Self);
+}
+
+/// Rows to train on and rows to evaluate, and what happened to all of them.
+pub(crate) struct Split<R> {
+    pub(crate) train: R,
+    /// None if nothing is held out.
+    pub(crate) held_out: Option<R>,
+    pub(crate) report: RowReport,
+}
+
+/// Parts rows as the plan says; `read` reads another file of the same kind.
+pub(crate) fn split<R: Rows>(
+    eval: Option<&EvalPlan>,
+    (rows, report): (R, DataReport),
+    read: impl Fn(&Path) -> Result<(R, DataReport)>,
+) -> Result<Split<R>> {
+    let (train, held_out, eval_report) = match eval.map(|eval| &eval.rows) {
+        None => (rows, None, None),
+        Some(EvalRows::File(path)) => {
+            let (held_out, report) = read(path)?;
+            (rows, Some(held_out), Some(report))
+        }
+        Some(EvalRows::Share(share)) => {
+            let all = rows.count();
+            let (train, held_out) = rows.part(|prompt| is_held_out(prompt, *share));
+            if train.count() == 0 || held_out.count() == 0 {
+                return Err(TrainError::Plan(format!(
+                    "data.eval_fraction = {share}: holds out {} of {all} rows; there must be some to train on and some \
+                     to evaluate, so choose another share, or give the rows to evaluate as eval.path",
+                    held_out.count()
+                )));
+            }
+            (train, Some(held_out), None)
+        }
+    };
+    let n_held_out = held_out.as_ref().map_or(0, Rows::count);
+    Ok(Split {
+        train,
+        held_out,
+        report: RowReport { train: report, eval: eval_report, held_out: n_held_out },
+    })
+}
+
+/// Whether the prompt's hash, read as a fraction, is below the share.
+fn is_held_out(prompt: &[u8], share: f64) -> bool {
+    let digest = Sha256::digest(prompt);
+    let head = digest.iter().take(8).fold(0u64, |head, byte| head << 8 | u64::from(*byte));
+    (head as f64) < share * 2f64.powi(64)
+}
+
+fn bytes(ids: &[u32]) -> Vec<u8> {
+    ids.iter().flat_map(|id| id.to_le_bytes()).collect()
+}
+
+impl Rows for Vec<ImagePair> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn part(self, picked: impl Fn(&[u8]) -> bool) -> (Self, Self) {
+        self.into_iter().partition(|pair| !picked(pair.prompt.as_bytes()))
+    }
+}
+
+/// Tokenized rows of either kind.
+pub(crate) enum TextRows {
+    Pairs(Vec<TokenizedPair>),
+    Unpaired(Vec<TokenizedUnpaired>),
+}
+
+impl Rows for TextRows {
+    fn count(&self) -> usize {
+        match self {
+            Self::Pairs(rows) => rows.len(),
+            Self::Unpaired(rows) => rows.len(),
+        }
+    }
+
+    fn part(self, picked: impl Fn(&[u8]) -> bool) -> (Self, Self) {
+        match self {
+            Self::Pairs(rows) => {
+                let (rest, held_out) = rows.into_iter().partition(|row| !picked(&bytes(&row.prompt_ids)));
+                (Self::Pairs(rest), Self::Pairs(held_out))
+            }
+            Self::Unpaired(rows) => {
+                let (rest, held_out) = rows.into_iter().partition(|row| !picked(&bytes(&row.prompt_ids)));
+                (Self::Unpaired(rest), Self::Unpaired(held_out))
+            }
+        }
+    }
+}
+
+impl TextRows {
+    /// These rows followed by others.
+    ///
+    /// # Errors
+    /// If the kinds differ.
+    pub(crate) fn followed_by(self, others: Option<Self>) -> Result<Self> {
+        match (self, others) {
+            (rows, None) => Ok(rows),
+            (Self::Pairs(rows), Some(Self::Pairs(others))) => Ok(Self::Pairs([rows, others].concat())),
+            (Self::Unpaired(rows), Some(Self::Unpaired(others))) => {
+                Ok(Self::Unpaired([rows, others].concat()))
+            }
+            _ => Err(TrainError::Plan(
+                "eval.path and data.path differ: one has pairs, the other single completions with labels"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(row: usize) -> ImagePair {
+        // Two pairs of every prompt.
+        ImagePair { row, prompt: format!("prompt {}", row / 2), chosen: "a".into(), rejected: "b".into() }
+    }
+
+    #[test]
+    fn a_share_is_held_out_by_prompt_and_stays_when_rows_are_added() {
+        let part = |n: usize| {
+            let rows: Vec<ImagePair> = (0..n).map(pair).collect();
+            let (train, held_out) = rows.part(|prompt| is_held_out(prompt, 0.2));
+            assert_eq!(train.len() + held_out.len(), n);
+            assert!(held_out.iter().all(|out| train.iter().all(|row| row.prompt != out.prompt)));
+            held_out.into_iter().map(|pair| pair.row).collect::<Vec<_>>()
+        };
+        let (few, many) = (part(1000), part(2000));
+        assert!((160..240).contains(&few.len()), "{}", few.len());
+        assert_eq!(few, many.into_iter().filter(|row| *row < 1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn all_and_none_are_the_ends_of_the_scale() {
+        assert!(!is_held_out(b"x", 0.0) && is_held_out(b"x", 1.0));
+    }
+}

@@ -1,0 +1,199 @@
+//! Samples of a model while it is trained: the same prompts with the same seeds at step 0 and every so often, written
+//! where the gallery finds them.
+
+use crate::cli::image_model::{ImageModel, as_network, write_png};
+use crate::cli::prompts::read_file;
+use crate::cli::{Context, Failure, Outcome, signal};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use votive_data::{ChatOptions, Message, TextTokenizer};
+use votive_diffusion::{Guidance, SamplerKind, StepNoise, initial_latents, sample};
+use votive_gallery::{SAMPLES_FILE, Sample, step_folder, write_run_gallery, write_samples};
+use votive_model::{CausalLm, Denoiser, GenerateOptions, generate};
+use votive_train::Run;
+use votive_train::front_end::{DenoisingFrontEnd, FrontEnd, TextFrontEnd};
+use votive_train::plan::{Drawing, PromptSource, SamplePlan};
+
+/// Prompts that are worked on at once.
+const BATCH: usize = 8;
+
+/// Draws the samples of a run.
+pub(super) trait Sampler<F: FrontEnd> {
+    /// Draws every prompt; files go into `folder`. None if a signal came in between.
+    ///
+    /// # Errors
+    /// If the model fails or a file cannot be written.
+    fn draw(&self, network: &F::Network, folder: &Path, ctx: &Context) -> Outcome<Option<Vec<Sample>>>;
+}
+
+/// Draws, lists and shows the samples of the step that a run is at, unless they are there already. Those of step 0 may
+/// be another recipe's, whose run did not begin, so they are drawn anew.
+///
+/// # Errors
+/// If the model fails or a file cannot be written.
+pub(super) fn draw<F: FrontEnd>(
+    run: &Run<F>,
+    sampler: &dyn Sampler<F>,
+    directory: &Path,
+    ctx: &Context,
+) -> Outcome {
+    let folder = step_folder(directory, run.steps_done());
+    if run.steps_done() > 0 && folder.join(SAMPLES_FILE).exists() {
+        return Ok(());
+    }
+    let network = run.front().network(&run.params().untracked()?)?;
+    if let Some(samples) = sampler.draw(&network, &folder, ctx)? {
+        write_samples(directory, run.steps_done(), &samples)?;
+        write_run_gallery(directory)?;
+    }
+    Ok(())
+}
+
+/// The prompts of a plan, in order.
+fn prompts(plan: &SamplePlan) -> Outcome<Vec<String>> {
+    match &plan.prompts {
+        PromptSource::Given(prompts) => Ok(prompts.clone()),
+        PromptSource::File(path) => read_file(path),
+    }
+}
+
+fn is_stopped() -> bool {
+    signal::stop_flag().load(Ordering::Relaxed)
+}
+
+/// Completions of a language model.
+pub(super) struct TextSampler<'a> {
+    tokenizer: &'a TextTokenizer,
+    prompts: Vec<String>,
+    ids: Vec<Vec<u32>>,
+    options: GenerateOptions,
+}
+
+impl<'a> TextSampler<'a> {
+    /// Encodes the prompts of a plan.
+    ///
+    /// # Errors
+    /// If a prompt cannot be encoded, is too long for the model, or is there twice.
+    pub(super) fn new(plan: &SamplePlan, front: &'a TextFrontEnd) -> Outcome<Self> {
+        let Drawing::Text { max_new_tokens, temperature, chat } = plan.drawing else {
+            return Err(Failure::usage("[sample] is for images, and the model writes text"));
+        };
+        let (tokenizer, prompts) = (front.tokenizer(), prompts(plan)?);
+        let mut ids = Vec::with_capacity(prompts.len());
+        for (i, prompt) in prompts.iter().enumerate() {
+            if prompts[..i].contains(prompt) {
+                return Err(Failure::usage(format!("[sample] has a prompt twice: {prompt:?}")));
+            }
+            let encoded = encode(tokenizer, prompt, chat)?;
+            if encoded.is_empty() || encoded.len() >= front.max_positions() {
+                return Err(Failure::usage(format!(
+                    "[sample] prompt {}: {} tokens, expected 1 to {}: {prompt:?}",
+                    i + 1,
+                    encoded.len(),
+                    front.max_positions() - 1
+                )));
+            }
+            ids.push(encoded);
+        }
+        let stop = tokenizer.stop_ids().to_vec();
+        let options = GenerateOptions::sampled(max_new_tokens, stop, temperature, plan.seed);
+        Ok(Self { tokenizer, prompts, ids, options })
+    }
+}
+
+fn encode(tokenizer: &TextTokenizer, prompt: &str, is_chat: bool) -> Outcome<Vec<u32>> {
+    Ok(if is_chat {
+        tokenizer.encode_chat(&[Message::new("user", prompt)], true, &ChatOptions::default())?
+    } else {
+        tokenizer.encode(prompt, true)?
+    })
+}
+
+impl Sampler<TextFrontEnd> for TextSampler<'_> {
+    fn draw(
+        &self,
+        network: &<TextFrontEnd as FrontEnd>::Network,
+        _: &Path,
+        _: &Context,
+    ) -> Outcome<Option<Vec<Sample>>> {
+        let network: &dyn CausalLm = network.as_ref();
+        let mut samples = Vec::with_capacity(self.prompts.len());
+        for (prompts, ids) in self.prompts.chunks(BATCH).zip(self.ids.chunks(BATCH)) {
+            if is_stopped() {
+                return Ok(None);
+            }
+            let options = GenerateOptions { first_sample: samples.len() as u64, ..self.options.clone() };
+            for (prompt, completion) in prompts.iter().zip(generate(network, ids, &options)?) {
+                let text = self.tokenizer.decode(&completion.token_ids, true)?;
+                samples.push(Sample {
+                    prompt: prompt.clone(),
+                    seed: options.seed,
+                    text: Some(text),
+                    ..Sample::default()
+                });
+            }
+        }
+        Ok(Some(samples))
+    }
+}
+
+/// Images of a diffusion model. Autoencoder and text encoder are read each time: between samples their memory is for
+/// training.
+pub(super) struct ImageSampler {
+    model: PathBuf,
+    prompts: Vec<String>,
+    kind: SamplerKind,
+    steps: usize,
+    cfg: f64,
+    seed: u64,
+}
+
+impl ImageSampler {
+    /// Reads the prompts of a plan.
+    ///
+    /// # Errors
+    /// If the prompts cannot be read, or the number of steps does not go with the sampler.
+    pub(super) fn new(plan: &SamplePlan, model: &Path) -> Outcome<Self> {
+        let Drawing::Image { sampler, steps, cfg } = plan.drawing else {
+            return Err(Failure::usage("[sample] is for text, and the model draws images"));
+        };
+        sampler.build(&votive_diffusion::SchedulerConfig::from_model_folder(model)?, steps)?;
+        let (model, prompts) = (model.to_owned(), prompts(plan)?);
+        Ok(Self { model, prompts, kind: sampler, steps, cfg, seed: plan.seed })
+    }
+}
+
+impl Sampler<DenoisingFrontEnd> for ImageSampler {
+    fn draw(
+        &self,
+        network: &<DenoisingFrontEnd as FrontEnd>::Network,
+        folder: &Path,
+        ctx: &Context,
+    ) -> Outcome<Option<Vec<Sample>>> {
+        let unet: &dyn Denoiser = network.as_ref();
+        let (device, network) = (ctx.device()?, as_network(unet));
+        let model = ImageModel::around_a_unet(&self.model, &device)?;
+        let shape = model.latent_shape(model.native_size())?;
+        let empty = model.embed(&[String::new()], &ctx.output)?;
+        let mut samples: Vec<Sample> = Vec::with_capacity(self.prompts.len());
+        for prompts in self.prompts.chunks(BATCH) {
+            if is_stopped() {
+                return Ok(None);
+            }
+            let seeds: Vec<u64> =
+                (0..prompts.len()).map(|i| self.seed.wrapping_add((samples.len() + i) as u64)).collect();
+            let embeds = model.embed(prompts, &ctx.output)?;
+            let guidance = Guidance::new(&network, &embeds, &empty, self.cfg)?;
+            let mut sampler = self.kind.build(&model.scheduler, self.steps)?;
+            let (latents, noise) =
+                (initial_latents(&seeds, shape, &device)?, StepNoise::Seeded(seeds.clone()));
+            let latents = sample(sampler.as_mut(), &guidance, &latents, &noise, |_, _| {})?;
+            for ((prompt, seed), image) in prompts.iter().zip(seeds).zip(model.decode(&latents)?) {
+                let name = format!("{:05}.png", samples.len());
+                write_png(&image, &folder.join(&name))?;
+                samples.push(Sample { prompt: prompt.clone(), seed, image: Some(name), ..Sample::default() });
+            }
+        }
+        Ok(Some(samples))
+    }
+}
