@@ -292,7 +292,7 @@ fn only_the_turns_of_the_assistant_are_trained_if_that_is_asked_for() {
     let max_length = masked[0].prompt_ids.len() + span.start + 2;
     let cut = RowPolicy { max_length: Some(max_length), long_rows: LongRows::Truncate, ..ASSISTANT };
     let (cut, report) = tokenize(vec![rounds()], cut).unwrap();
-    assert_eq!(cut[0].chosen_untrained, [span.start..span.start + 2]);
+    assert_eq!(cut[0].chosen_untrained, std::slice::from_ref(&(span.start..span.start + 2)));
     assert_eq!(report.truncated.first, [8]);
 }
 

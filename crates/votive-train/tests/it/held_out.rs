@@ -23,7 +23,7 @@ fn evaluations(directory: &RunDirectory) -> Vec<Value> {
 
 /// One batch of all rows, so that a step's numbers are those of the whole data set before its update.
 fn whole_batches(workshop: &Workshop, more: &[&str]) -> Vec<Value> {
-    let data = workshop.plan(&[]).data.path;
+    let data = workshop.plan(&[]).data.source.paths.remove(0);
     let eval = format!("eval.path={}", data.display());
     let own =
         ["train.batch_size=20", "train.micro_batch_size=20", "data.order=sequential", "eval.every=1", &eval];
