@@ -117,6 +117,7 @@ fn branches(
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[expect(clippy::single_range_in_vec_init, reason = "a context is a list of ranges, often of one")]
 mod tests {
     use super::*;
     use votive_tensor::random::{Draws, Stream};

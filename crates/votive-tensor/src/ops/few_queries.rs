@@ -156,8 +156,8 @@ impl<R: Real> vector::Loop for OneGroup<'_, R> {
                         *score = product * scale;
                     }
                 } else {
-                    for at in first..keys {
-                        scores[at] = vector::dots::<R, FUSED, 1, 1>([q], [key(at)])[0][0] * scale;
+                    for (at, score) in scores.iter_mut().enumerate().skip(first) {
+                        *score = vector::dots::<R, FUSED, 1, 1>([q], [key(at)])[0][0] * scale;
                     }
                 }
             }
@@ -170,8 +170,8 @@ impl<R: Real> vector::Loop for OneGroup<'_, R> {
                     let weights = std::array::from_fn(|i| weights[first + i]);
                     add_weighted::<R, FUSED, KEYS>(out, values, weights);
                 } else {
-                    for at in first..keys {
-                        add_weighted::<R, FUSED, 1>(out, [value(at)], [weights[at]]);
+                    for (at, weight) in weights.iter().enumerate().skip(first) {
+                        add_weighted::<R, FUSED, 1>(out, [value(at)], [*weight]);
                     }
                 }
             }

@@ -81,7 +81,7 @@ impl AttentionMask {
         };
         let Some(segments) = &self.segments else {
             let first = self.first_key.as_ref().map_or(0, |first| first[row]);
-            return vec![stream(0..queries, vec![0..keys; 1], first)];
+            return vec![stream(0..queries, vec![Range { start: 0, end: keys }], first)];
         };
         let keys = |segment: &Segment| {
             let mut keys: Vec<Range<usize>> = Vec::with_capacity(segment.context.len() + 1);
@@ -139,6 +139,7 @@ impl Stream {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "a context is a list of ranges, often of one")]
 mod tests {
     use super::*;
 
