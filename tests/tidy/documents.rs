@@ -102,7 +102,7 @@ fn the_table_of_layouts() {
 #[test]
 fn the_list_of_alarms() {
     let mut text = "# Alarms\n\nGenerated from `votive_train::alarms::ALARMS`. An alarm is raised once in a run: a warning on stderr, a line in\n\
-                    `metrics.jsonl` and a place on the run's page; with `--alarms error` it also saves and stops the run (exit code 5).\n\
+                    `alarms.jsonl` and a place on the run's page; with `--alarms error` it also saves and stops the run (exit code 5).\n\
                     Lines are those of `metrics.jsonl`, one for every `train.log_every` steps.\n\n"
         .to_owned();
     text += &header(["alarm", "raised when", "what to do"]);

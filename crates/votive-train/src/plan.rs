@@ -1,5 +1,7 @@
 //! The plan of a run: everything resolved, nothing left to decide.
 
+mod data;
+mod reference;
 mod watching;
 
 pub use watching::{Drawing, EvalPlan, EvalRows, PromptSource, SamplePlan};
@@ -10,11 +12,9 @@ use crate::error::{Result, TrainError};
 use crate::front_end::{BetaConvention, SaveDtype};
 use crate::optimizer::{AdamWConfig, LrSchedule};
 use crate::recipe::{NamesOrRule, Resolver, Setting, did_you_mean, to_toml};
-use crate::reference::{ReferencePlan, UpdateKind, UpdateRule};
+use crate::reference::ReferencePlan;
 use std::path::{Path, PathBuf};
-use votive_data::{
-    FORMATS, FaultyRows, Format, LongRows, PairChoice, RowPolicy, TextSource, TrainOn, Traversal,
-};
+use votive_data::{RowPolicy, TextSource, Traversal};
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
 use votive_model::{LoraConfig, Targets};
 use votive_objective::{METHODS, Objective, ObjectiveError, find};
@@ -161,9 +161,9 @@ impl Plan {
         let modality = if model.as_os_str().is_empty() { Ok(Modality::Text) } else { Modality::of(&model) };
         let kind = modality.as_ref().copied().unwrap_or(Modality::Text);
         let adapter = adapter(&mut r, kind);
-        let data = data(&mut r, kind);
+        let data = data::data(&mut r, kind);
         let objective = objective(&mut r);
-        let reference = reference(&mut r);
+        let reference = reference::reference(&mut r);
         let diffusion = (kind == Modality::Image).then(|| diffusion(&mut r));
         let optimizer = optimizer(&mut r, kind);
         let train = train(&mut r, kind);
@@ -216,8 +216,8 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     let mut r = Resolver::parse(Path::new("reference"), tables, &[])?;
     path(&mut r, "model.path", "Folder of the model, in the hub's layout.");
     adapter(&mut r, modality);
-    data(&mut r, modality);
-    reference(&mut r);
+    data::data(&mut r, modality);
+    reference::reference(&mut r);
     let of_one_kind = r.settings().len();
     if modality == Modality::Image {
         diffusion(&mut r);
@@ -227,7 +227,7 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     watching::eval(&mut r, 0.0, save_every);
     watching::sample(&mut r, modality, save_every);
     let mut settings = r.settings().to_vec();
-    settings.splice(of_one_kind..of_one_kind, references()?);
+    settings.splice(of_one_kind..of_one_kind, reference::keys()?);
     Ok(settings)
 }
 
@@ -320,82 +320,6 @@ fn as_targets(given: NamesOrRule) -> Targets {
     }
 }
 
-fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
-    let mut source = TextSource::default();
-    let mut rows = RowPolicy::default();
-    if modality == Modality::Image {
-        source.paths = vec![path(r, "data.path", "File or folder of the rows.")];
-    } else {
-        text_source(r, &mut source);
-        let trained = r.choice(
-            "data.train_on",
-            &["completion", "assistant"],
-            "completion",
-            "What is trained of a completion of several turns: all of it, as in TRL, or the assistant's turns.",
-        );
-        rows.train_on = if trained == "assistant" { TrainOn::Assistant } else { TrainOn::Completion };
-        let long = r.choice(
-            "data.long_rows",
-            &["error", "drop", "truncate"],
-            "error",
-            "What happens to rows that are too long.",
-        );
-        rows.long_rows = match long.as_str() {
-            "drop" => LongRows::Drop,
-            "truncate" => LongRows::Truncate,
-            _ => LongRows::Error,
-        };
-        let most =
-            r.whole("data.max_length", 0, Some(0), "Longest row in tokens; 0 for the model's own limit.");
-        rows.max_length = most.filter(|most| *most > 0).map(|most| most as usize);
-    }
-    let faulty = r.choice(
-        "data.faulty_rows",
-        &["error", "drop"],
-        "error",
-        "What happens to rows that cannot be trained on.",
-    );
-    rows.faulty_rows = if faulty == "drop" { FaultyRows::Drop } else { FaultyRows::Error };
-    let order =
-        r.choice("data.order", &["shuffled", "sequential"], "shuffled", "Order of the rows in an epoch.");
-    let traversal = if order == "sequential" { Traversal::Sequential } else { Traversal::Shuffled };
-    let eval_fraction = r
-        .float(
-            "data.eval_fraction",
-            0.0,
-            Some(0.0),
-            "Share of the prompts that is held out for evaluation, picked by their hash; 0 for none.",
-        )
-        .unwrap_or(0.0);
-    if eval_fraction >= 1.0 {
-        r.mistake("data.eval_fraction", "must be below 1, or nothing is left to train on");
-    }
-    DataPlan { source, rows, traversal, eval_fraction }
-}
-
-/// Which files of text are read, and how.
-fn text_source(r: &mut Resolver, source: &mut TextSource) {
-    let paths = r.paths(
-        "data.path",
-        "File or folder of the rows, a list of shards, or a dataset_info.json of LLaMA-Factory.",
-    );
-    source.paths = r.require("data.path", paths).unwrap_or_default();
-    source.name = r.string("data.name", None, "The data set meant in a dataset_info.json.");
-    source.split = r.string("data.split", None, "The split meant in a folder of several.");
-    let names: Vec<&str> = std::iter::once("auto").chain(FORMATS.iter().map(|format| format.name)).collect();
-    let format = r.choice(
-        "data.format",
-        &names,
-        "auto",
-        "Layout of the columns (docs/formats.md); recognized by them if \"auto\".",
-    );
-    source.format = Format::find(&format);
-    let names = PairChoice::NAMES.map(|(_, name)| name);
-    let pairs = r.choice("data.pairs", &names, "best_worst", "The pairs to make of a list with scores.");
-    let choice = PairChoice::NAMES.into_iter().find(|(_, name)| *name == pairs);
-    source.pairs = choice.map(|(choice, _)| choice).unwrap_or_default();
-}
-
 fn objective(r: &mut Resolver) -> Option<Objective> {
     let names = r.names_below("objective");
     let [id] = names.as_slice() else {
@@ -432,70 +356,6 @@ fn objective(r: &mut Resolver) -> Option<Objective> {
             None
         }
     }
-}
-
-const REFERENCES: [&str; 9] =
-    ["frozen", "adapter_off", "cached", "model", "adapter", "soft", "hard", "bema", "none"];
-
-/// Every kind of reference has keys of its own; those of the others are refused.
-fn reference(r: &mut Resolver) -> ReferencePlan {
-    let kind = r.choice(
-        "reference.kind",
-        &REFERENCES,
-        "frozen",
-        "What the policy is compared with: its start (`frozen`, `adapter_off`, `cached`), another `model` or `adapter`, or \
-         itself some steps ago (`soft`, `hard`, `bema`).",
-    );
-    let every = |r: &mut Resolver, default| {
-        let doc = "Steps from one update of the reference to the next (`soft`, `hard`, `bema`).";
-        r.whole("reference.every", 1, Some(default), doc).unwrap_or(default)
-    };
-    let folder = "Folder of the reference (`model`, `adapter`).";
-    match kind.as_str() {
-        "adapter_off" => ReferencePlan::AdapterOff,
-        "cached" => ReferencePlan::Cached { file: cache_file(r) },
-        "model" => ReferencePlan::Model { path: path(r, "reference.path", folder) },
-        "adapter" => ReferencePlan::Adapter { path: path(r, "reference.path", folder) },
-        "soft" => {
-            let every = every(r, 512);
-            let doc = "Share of the policy in an update (`soft`), above 0; the rest is the reference before.";
-            let alpha = r.float("reference.alpha", 0.0, Some(0.6), doc).unwrap_or(0.6);
-            if !(alpha > 0.0 && alpha <= 1.0) {
-                r.mistake("reference.alpha", &format!("{alpha}, expected more than 0 and at most 1"));
-            }
-            ReferencePlan::Updating(UpdateRule { every, kind: UpdateKind::Mix { alpha } })
-        }
-        "hard" => {
-            let kind = UpdateKind::Mix { alpha: 1.0 };
-            ReferencePlan::Updating(UpdateRule { every: every(r, 512), kind })
-        }
-        "bema" => ReferencePlan::Updating(UpdateRule { every: every(r, 400), kind: UpdateKind::Bema }),
-        "none" => ReferencePlan::None,
-        _ => ReferencePlan::Frozen,
-    }
-}
-
-fn cache_file(r: &mut Resolver) -> Option<PathBuf> {
-    const KEY: &str = "reference.file";
-    let doc = "File that keeps the log-probabilities for other runs (`cached`); empty: memory alone.";
-    let given = PathBuf::from(r.string(KEY, Some(""), doc).filter(|file| !file.is_empty())?);
-    let absolute = std::path::absolute(&given).unwrap_or(given);
-    r.settle(KEY, &absolute.to_string_lossy());
-    Some(absolute)
-}
-
-/// The keys that belong to one kind of reference or another, once each.
-fn references() -> Result<Vec<Setting>> {
-    let mut keys: Vec<Setting> = Vec::new();
-    for kind in REFERENCES {
-        let mut r =
-            Resolver::parse(Path::new("reference"), &format!("[reference]\nkind = \"{kind}\"\n"), &[])?;
-        reference(&mut r);
-        keys.extend(r.settings().iter().skip(1).cloned());
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    keys.retain(|setting| seen.insert(setting.key.clone()));
-    Ok(keys)
 }
 
 fn diffusion(r: &mut Resolver) -> DiffusionPlan {

@@ -11,7 +11,7 @@ use crate::model_card::{self, RunFacts};
 use crate::optimizer::AdamW;
 use crate::plan::{Plan, is_due};
 use crate::run::{Resumed, Run};
-use crate::run_log::RunLog;
+use crate::run_log::{Entry, RunLog};
 use crate::watch::Watch;
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use votive_model::{Params, files};
+
+pub use crate::run_log::{ALARMS_FILE, EVALUATIONS_FILE};
 
 /// The resolved recipe of a run.
 pub const PLAN_FILE: &str = "plan.toml";
@@ -226,7 +228,7 @@ impl RunDirectory {
             let metrics = run.step()?;
             let mut seen = watch.step(&metrics);
             if is_due(metrics.step, train.log_every, train.steps) {
-                log.write(&metrics)?;
+                log.write(Entry::Step, &metrics)?;
                 seen = seen.and(sound(&mut log, metrics.step, watch)?);
             }
             if seen.is_err() || metrics.step.is_multiple_of(train.save_every) {
@@ -257,7 +259,7 @@ impl RunDirectory {
             if !log.history().evaluations().contains_key(&step)
                 && let Some(held_out) = run.held_out()?
             {
-                log.write(&held_out)?;
+                log.write(Entry::Evaluation, &held_out)?;
                 seen = watch.evaluated(&held_out).and(sound(log, step, watch)?);
             }
             self.note_best(plan, log.history())?;
@@ -286,7 +288,7 @@ fn sound<F: FrontEnd, W: Watch<F>>(
 ) -> Result<Result<(), W::Error>> {
     let mut seen = Ok(());
     for alarm in alarms::raised(log.history(), step) {
-        log.write(&alarm)?;
+        log.write(Entry::Alarm, &alarm)?;
         seen = seen.and(watch.alarm(&alarm));
     }
     Ok(seen)
