@@ -114,7 +114,7 @@ mod log_probs {
     #[divan::bench(args = PASSES, max_time = 5)]
     fn votive(bencher: Bencher, pass: Pass) {
         let targets = targets();
-        time(bencher, pass, &SHAPES, Some(FLOPS), |x| token_log_probs(&x[0], &x[1], &targets));
+        time(bencher, pass, &SHAPES, Some(FLOPS), |x| token_log_probs(&x[0], &x[1], None, &targets));
     }
 
     #[divan::bench(args = PASSES, max_time = 5)]

@@ -89,6 +89,18 @@ impl Failure {
         &self.message
     }
 
+    /// Whether another command line or other data would have helped.
+    pub(crate) fn is_about_input(&self) -> bool {
+        matches!(self.code, Code::Usage | Code::Data)
+    }
+
+    /// Says where it happened.
+    #[must_use]
+    pub(crate) fn at(mut self, place: impl Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
     /// Adds what the user can do.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Display) -> Self {
@@ -204,7 +216,7 @@ impl From<TrainError> for Failure {
             TrainError::Diffusion(error) => return error.into(),
             TrainError::Tensor(error) => return error.into(),
             TrainError::Recipe { .. } | TrainError::Plan(_) | TrainError::RunDirectory { .. } => Code::Usage,
-            TrainError::Checkpoint { .. } => Code::Data,
+            TrainError::ReferenceFile { .. } | TrainError::Checkpoint { .. } => Code::Data,
             TrainError::File { ref source, .. } => code_of_io(source),
             TrainError::NotFinite { .. } | TrainError::NoGradient { .. } | TrainError::StartMargin { .. } => {
                 Code::Numbers

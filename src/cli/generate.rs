@@ -1,18 +1,27 @@
 //! `votive generate`: text from a language model.
 
-use crate::cli::prompts::Prompts;
+use crate::cli::decoding::{Decoding, DecodingArgs};
+use crate::cli::prompts::{Prompt, Prompts};
 use crate::cli::text_model::TextModel;
 use crate::cli::{Context, Failure, Outcome};
 use serde_json::json;
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use votive_data::{ChatOptions, Message, TextTokenizer};
-use votive_model::{GenerateOptions, Generated, generate};
+use votive_data::TextStream;
+use votive_model::{Generated, Request, generate_watched};
 
 /// Generate text with a language model.
 ///
-/// A prompt's completion depends on its number and on the seed, not on the other prompts or the batch size.
+/// A completion depends on its prompt, the prompt's number, the sample's number and the seed, not on the other prompts or
+/// the batch size.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  votive generate --model Qwen2.5-0.5B-Instruct --chat --prompt 'Name a colour.' --temperature 0
+  votive generate --model models/tiny-lm --prompts prompts.jsonl --num-samples 4 --top-p 0.9 --json > out.jsonl
+
+With --json each completion is a line with `prompt`, `sample`, `text`, `token_ids` (all new tokens, those of a stop string \
+included), `finished` (false if the limit of tokens ended it) and `stop`, the stop string that ended it.")]
 pub(crate) struct Args {
     /// The model's folder, in the hub's layout.
     #[arg(long, value_name = "DIR")]
@@ -22,99 +31,121 @@ pub(crate) struct Args {
     adapter: Option<PathBuf>,
     #[command(flatten)]
     prompts: Prompts,
-    /// Render each prompt as a user's turn with the model's chat template.
+    /// Render each prompt with the model's chat template; a text is a user's turn.
     #[arg(long)]
     chat: bool,
-    /// Tokens of a completion at most.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    max_new_tokens: usize,
-    /// Divides the logits; 0 takes the most probable token each time.
-    #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true)]
-    temperature: f64,
-    /// Draw from the K most probable tokens.
-    #[arg(long, value_name = "K")]
-    top_k: Option<NonZeroUsize>,
-    /// Draw from the fewest tokens whose probabilities reach P.
-    #[arg(long, value_name = "P")]
-    top_p: Option<f64>,
-    /// Seed of the draws.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-    /// Prompts that are worked on at once.
-    #[arg(long, value_name = "N", default_value = "8")]
-    batch: NonZeroUsize,
+    #[command(flatten)]
+    decoding: DecodingArgs,
+    /// Completions of each prompt.
+    #[arg(long, value_name = "N", default_value = "1")]
+    num_samples: NonZeroUsize,
+    /// Completions that are worked on at once [default: 8, or 1 with --stream].
+    #[arg(long, value_name = "N")]
+    batch: Option<NonZeroUsize>,
+    /// Write each completion as it comes, one after the other.
+    #[arg(long, conflicts_with = "batch")]
+    stream: bool,
+}
+
+/// Completions at once, unless the user says otherwise.
+const BATCH: usize = 8;
+
+/// One completion to make: a prompt and the number of its sample.
+struct Task<'a> {
+    prompt: &'a Prompt,
+    ids: &'a [u32],
+    sample: u64,
+    /// What keys its draws.
+    key: u64,
 }
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
-    let prompts = args.prompts.read()?;
-    args.check()?;
+    if args.stream && ctx.output.wants_json() {
+        return Err(Failure::usage("--stream and --json: a line of JSON is written when it is complete"));
+    }
+    args.decoding.check()?;
+    let prompts = args.prompts.read_any()?;
     let model = TextModel::load(&args.model, args.adapter.as_deref(), &ctx.device()?)?;
+    let decoding = args.decoding.resolve(&args.model, &model.tokenizer)?;
     let ids = prompts
         .iter()
-        .map(|prompt| encode(&model.tokenizer, prompt, args.chat))
+        .map(|prompt| prompt.encode(&model.tokenizer, args.chat))
         .collect::<Outcome<Vec<_>>>()?;
-    let progress = ctx.output.progress("generating", "prompts", prompts.len() as u64);
-    let mut first = 0;
-    for (prompts, ids) in prompts.chunks(args.batch.get()).zip(ids.chunks(args.batch.get())) {
-        let options = args.options(&model.tokenizer, first as u64);
-        let completions = generate(&model.network, ids, &options)?;
-        for (prompt, completion) in prompts.iter().zip(completions) {
-            progress.pause(|| show(ctx, &model.tokenizer, prompt, &completion))?;
+    let tasks = tasks(&prompts, &ids, args.num_samples.get() as u64);
+    if args.stream {
+        return tasks.iter().try_for_each(|task| stream(task, &model, &decoding, ctx));
+    }
+    let progress = ctx.output.progress("generating", "completions", tasks.len() as u64);
+    for tasks in tasks.chunks(args.batch.map_or(BATCH, NonZeroUsize::get)) {
+        let (completions, streams) = complete(tasks, &model, &decoding, &mut |_| Ok(()))?;
+        for ((task, completion), stream) in tasks.iter().zip(&completions).zip(&streams) {
+            progress.pause(|| show(ctx, task, completion, stream))?;
         }
-        first += prompts.len();
-        progress.set(first as u64);
+        progress.add(tasks.len() as u64);
     }
     progress.finish();
     Ok(())
 }
 
-impl Args {
-    /// Refuses options that would have no effect, and numbers out of range.
-    fn check(&self) -> Outcome {
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return Err(Failure::usage(format!("--temperature {}: expected 0 or more", self.temperature)));
-        }
-        if let Some(top_p) = self.top_p.filter(|top_p| !(*top_p > 0.0 && *top_p <= 1.0)) {
-            return Err(Failure::usage(format!("--top-p {top_p}: expected more than 0 and at most 1")));
-        }
-        if self.temperature == 0.0 && (self.top_k.is_some() || self.top_p.is_some()) {
-            let idle =
-                Failure::usage("--top-k and --top-p have no effect at --temperature 0, which draws nothing");
-            return Err(idle.hint("leave them out, or use a temperature above 0"));
-        }
-        Ok(())
-    }
-
-    fn options(&self, tokenizer: &TextTokenizer, first_sample: u64) -> GenerateOptions {
-        GenerateOptions {
-            max_new_tokens: self.max_new_tokens,
-            stop: tokenizer.stop_ids().to_vec(),
-            temperature: self.temperature,
-            top_k: self.top_k.map(NonZeroUsize::get),
-            top_p: self.top_p,
-            seed: self.seed,
-            first_sample,
-        }
-    }
-}
-
-/// Token ids of a prompt, as it stands or as a user's turn.
-fn encode(tokenizer: &TextTokenizer, prompt: &str, is_chat: bool) -> Outcome<Vec<u32>> {
-    let ids = if is_chat {
-        tokenizer.encode_chat(&[Message::new("user", prompt)], true, &ChatOptions::default())?
-    } else {
-        tokenizer.encode(prompt, true)?
+/// A prompt's samples stand together, so that it is read once; their first has the prompt's number as its key, so that
+/// it is the same however many are asked for.
+fn tasks<'a>(prompts: &'a [Prompt], ids: &'a [Vec<u32>], samples: u64) -> Vec<Task<'a>> {
+    let of_prompt = |(number, (prompt, ids)): (u64, (&'a Prompt, &'a Vec<u32>))| {
+        (0..samples).map(move |sample| Task { prompt, ids, sample, key: number | (sample << 32) })
     };
-    Ok(ids)
+    (0..).zip(prompts.iter().zip(ids)).flat_map(of_prompt).collect()
 }
 
-fn show(ctx: &Context, tokenizer: &TextTokenizer, prompt: &str, completion: &Generated) -> Outcome {
+/// Makes completions; `write` gets the text of the first one as it becomes certain.
+fn complete<'a>(
+    tasks: &[Task],
+    model: &'a TextModel,
+    decoding: &'a Decoding,
+    write: &mut (dyn FnMut(&str) -> Outcome + Send),
+) -> Outcome<(Vec<Generated>, Vec<TextStream<'a>>)> {
+    let requests: Vec<Request> =
+        tasks.iter().map(|task| Request { prompt: task.ids, sample: task.key }).collect();
+    let mut streams: Vec<TextStream> =
+        tasks.iter().map(|_| TextStream::new(&model.tokenizer, &decoding.stops)).collect();
+    let mut watch = |row: usize, id: u32| {
+        let piece = streams[row].push(id)?;
+        if row == 0 {
+            write(piece)?;
+        }
+        Ok::<_, Failure>(match streams[row].stopped_by() {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
+        })
+    };
+    let completions = generate_watched(&model.network, &requests, &decoding.options, &mut watch)?;
+    for (row, stream) in streams.iter_mut().enumerate() {
+        let rest = stream.finish()?;
+        if row == 0 {
+            write(rest)?;
+        }
+    }
+    Ok((completions, streams))
+}
+
+fn stream(task: &Task, model: &TextModel, decoding: &Decoding, ctx: &Context) -> Outcome {
+    ctx.output.note(format!("\n> {}", task.prompt.last_words()));
+    complete(std::slice::from_ref(task), model, decoding, &mut |piece| ctx.output.piece(piece))?;
+    ctx.output.line("")
+}
+
+fn show(ctx: &Context, task: &Task, completion: &Generated, stream: &TextStream) -> Outcome {
     let Generated { token_ids, finished } = completion;
-    let text = tokenizer.decode(token_ids, true)?;
     if ctx.output.wants_json() {
-        let row = json!({"prompt": prompt, "text": text, "token_ids": token_ids, "finished": finished});
+        let row = json!({
+            "prompt": task.prompt.to_json(),
+            "sample": task.sample,
+            "text": stream.text(),
+            "token_ids": token_ids,
+            "finished": finished,
+            "stop": stream.stopped_by(),
+        });
         return ctx.output.json(&row);
     }
-    ctx.output.note(format!("\n> {prompt}"));
-    ctx.output.line(text)
+    ctx.output.note(format!("\n> {}", task.prompt.last_words()));
+    ctx.output.line(stream.text())
 }

@@ -4,17 +4,22 @@
 //! clock for its own sake, or looks at the machine it runs on.
 
 mod bench;
+mod chat;
+mod data;
+mod decoding;
 mod demo;
 mod device;
 mod doctor;
 mod embedded;
 mod eval;
+mod export;
 mod failure;
 mod gallery;
 mod generate;
 mod image_model;
 mod inspect;
 mod memory;
+mod merge;
 mod methods;
 mod output;
 mod plan;
@@ -77,8 +82,12 @@ enum Command {
     Plan(plan::Args),
     Inspect(inspect::Args),
     Generate(generate::Args),
+    Chat(chat::Args),
+    Merge(merge::Args),
+    Export(export::Args),
     Sample(sample::Args),
     Score(score::Args),
+    Data(data::Args),
     Eval(eval::Args),
     Gallery(gallery::Args),
     Methods(methods::Args),
@@ -95,8 +104,12 @@ impl Command {
             Self::Bench(args) => bench::run(args, ctx),
             Self::Gallery(args) => gallery::run(args, ctx),
             Self::Generate(args) => generate::run(args, ctx),
+            Self::Chat(args) => chat::run(args, ctx),
+            Self::Merge(args) => merge::run(args, ctx),
+            Self::Export(args) => export::run(args, ctx),
             Self::Sample(args) => sample::run(args, ctx),
             Self::Score(args) => score::run(args, ctx),
+            Self::Data(args) => data::run(args, ctx),
             Self::Pretrain(args) => pretrain::run(args, ctx),
             Self::Demo(args) => demo::run(args, ctx),
             Self::Train(args) => train::run(args, ctx),
@@ -144,10 +157,21 @@ impl Context {
     }
 }
 
+/// Keeps panics quiet that a reader of damaged files catches and tells as errors.
+fn silence_caught_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !votive_data::catches_panics() {
+            report(panic);
+        }
+    }));
+}
+
 /// Parses the command line, runs the command on a thread with a large stack, and reports a failure.
 pub(crate) fn main() -> ExitCode {
     #[cfg(unix)]
     signal::ignore_file_size_limit();
+    silence_caught_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -27,11 +27,15 @@ impl Output {
     /// # Errors
     /// If stdout cannot be written; a reader that has left ends the command without a message.
     pub(crate) fn line(&self, text: impl Display) -> Outcome {
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::new(Code::ReaderLeft, "the reader of stdout has left"),
-            _ => Failure::resources(format!("cannot write to stdout: {error}")),
-        })
+        write(format_args!("{text}\n"))
+    }
+
+    /// Writes a part of the result that is no whole line yet.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub(crate) fn piece(&self, text: &str) -> Outcome {
+        if text.is_empty() { Ok(()) } else { write(format_args!("{text}")) }
     }
 
     /// Writes a result as JSON on one line.
@@ -61,6 +65,14 @@ impl Output {
     pub(crate) fn progress(&self, what: &'static str, unit: &'static str, total: u64) -> Progress {
         Progress::new(what, unit, total, self.quiet)
     }
+}
+
+fn write(text: std::fmt::Arguments) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    stdout.write_fmt(text).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::new(Code::ReaderLeft, "the reader of stdout has left"),
+        _ => Failure::resources(format!("cannot write to stdout: {error}")),
+    })
 }
 
 /// A line on stderr; if nobody can read it, the work goes on.

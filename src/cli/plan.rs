@@ -42,7 +42,10 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     match prepared {
         Prepared::Text(front, start, rows) => {
             let lengths = front.lengths_in_all();
-            let lengths = Some(lengths.iter().map(|(prompt, completion)| prompt + completion).collect());
+            let row = |(prompt, completions): &(usize, Vec<usize>)| {
+                completions.iter().map(|completion| prompt + completion).collect::<Vec<_>>()
+            };
+            let lengths = Some(lengths.iter().flat_map(row).collect());
             show(args, &plan, front.as_ref(), start, (&rows, lengths), ctx)
         }
         Prepared::Image(front, start, rows) => show(args, &plan, front.as_ref(), start, (&rows, None), ctx),

@@ -22,8 +22,8 @@ pub(crate) struct Args {
     /// A LoRA adapter to put on the model, in PEFT's format.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// Preference pairs, or completions with labels, one JSON object a line.
-    #[arg(long, value_name = "FILE.jsonl")]
+    /// Preference pairs or completions with labels: a file or a folder of shards in any layout that `votive data` reads.
+    #[arg(long, value_name = "DATA")]
     data: PathBuf,
     /// Where the scores go, one JSON object a row.
     #[arg(long, value_name = "FILE.jsonl")]
@@ -104,7 +104,7 @@ impl Args {
             Faulty::Error => FaultyRows::Error,
             Faulty::Drop => FaultyRows::Drop,
         };
-        RowPolicy { max_length: Some(max_length), long_rows, faulty_rows }
+        RowPolicy { max_length: Some(max_length), long_rows, faulty_rows, ..RowPolicy::default() }
     }
 
     /// One JSON object for each row, in the order of the data.

@@ -4,6 +4,9 @@
 
 mod bad_input;
 mod bench;
+mod chat;
+mod data;
+mod export;
 mod gallery;
 mod image;
 mod methods;

@@ -2,7 +2,21 @@
 
 use crate::*;
 
-const MODELS: [&str; 5] = ["llama", "llama_tied", "mistral", "qwen2", "qwen3"];
+const MODELS: [&str; 13] = [
+    "llama",
+    "llama_tied",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "phi3_long",
+    "olmo2",
+    "smollm3",
+];
 /// f32 sums of some twenty tokens in another order.
 const LOGPS_TOLERANCE: f64 = 1e-4;
 
@@ -60,6 +74,109 @@ fn drawn_completions_depend_on_the_seed_and_not_on_the_batch() {
 }
 
 #[test]
+fn samples_of_a_prompt_are_drawn_apart_and_the_first_is_the_only_one() {
+    let model = fixture("text/llama");
+    let draw = |extra: &[&str]| {
+        let args = [
+            "generate",
+            "--model",
+            &model,
+            "--prompt",
+            "The cat",
+            "--prompt",
+            "Name",
+            "--max-new-tokens",
+            "8",
+        ];
+        rows(&[&args[..], extra].concat())
+    };
+    let (single, several) = (draw(&[]), draw(&["--num-samples", "3"]));
+    assert_eq!((single.len(), several.len()), (2, 6));
+    assert_eq!((&single[0], &single[1]), (&several[0], &several[3]));
+    assert_eq!(several, draw(&["--num-samples", "3", "--batch", "4"]));
+    assert!(
+        several[0]["token_ids"] != several[1]["token_ids"]
+            && several[1]["token_ids"] != several[2]["token_ids"]
+    );
+    assert_eq!(
+        several.iter().map(|row| row["sample"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [0, 1, 2, 0, 1, 2]
+    );
+}
+
+#[test]
+fn a_stop_string_ends_a_completion_and_is_cut_off() {
+    let model = fixture("text/llama");
+    let base = [
+        "generate",
+        "--model",
+        &model,
+        "--prompt",
+        "The cat sat on",
+        "--temperature",
+        "0",
+        "--max-new-tokens",
+        "24",
+    ];
+    let [whole] = &rows(&base)[..] else { panic!("one line") };
+    let text = whole["text"].as_str().unwrap();
+    // Some characters from the middle, and where they stand first.
+    let stop: String = text.chars().skip(8).take(3).collect();
+    let (before, _) = text.split_once(&stop).unwrap();
+    let [cut] = &rows(&[&base[..], &["--stop", "never written", "--stop", &stop]].concat())[..] else {
+        panic!("one line")
+    };
+    assert_eq!((&cut["text"], &cut["stop"], &cut["finished"]), (&json!(before), &json!(stop), &json!(true)));
+    let (ids, all) = (cut["token_ids"].as_array().unwrap(), whole["token_ids"].as_array().unwrap());
+    assert!(ids.len() < all.len() && all.starts_with(ids), "{cut}");
+    assert_eq!(whole["stop"], Value::Null);
+    let args: Vec<&str> = [&base[..], &["--stop", &stop, "--stream"]].concat();
+    assert_eq!(ok(&args), format!("{before}\n"));
+}
+
+#[test]
+fn conversations_need_the_chat_template_and_bad_rows_are_named() {
+    let (folder, model) = (Folder::new(), fixture("text/llama"));
+    let check = |file: &str, extra: &[&str], code: i32, parts: &[&str]| {
+        fails(&[&["generate", "--model", &model, "--prompts", file], extra].concat(), code, parts);
+    };
+    let talk = folder.text("talk.jsonl", r#"{"prompt": [{"role": "user", "content": "Hello"}]}"#);
+    check(&talk, &[], USAGE, &["conversation", "--chat"]);
+    let file = folder.text("bad.jsonl", "{\"prompt\": \"a\"}\n{\"text\": \"b\", \"id\": 1}\n");
+    check(&file, &[], DATA, &["bad.jsonl", "row 2", "`prompt`", "text, id"]);
+    let file = folder.text("roles.jsonl", r#"{"prompt": [{"content": "Hello"}]}"#);
+    check(&file, &["--chat"], DATA, &["row 1", "turn 1", "role"]);
+    check(&folder.text("empty.txt", "\n\n"), &[], DATA, &["no prompt"]);
+}
+
+#[test]
+fn the_models_own_generation_config_counts_if_asked_for() {
+    let folder = Folder::new();
+    let model = folder.copy("text/llama");
+    let config = format!("{model}/generation_config.json");
+    let write = |value: Value| fs::write(&config, value.to_string()).unwrap();
+    let draw = |extra: &[&str]| {
+        let args = ["generate", "--model", &model, "--prompt", "The cat", "--max-new-tokens", "8"];
+        rows(&[&args[..], extra].concat()).remove(0)["token_ids"].clone()
+    };
+    write(json!({"do_sample": true, "temperature": 0.4, "top_k": 6}));
+    assert_eq!(draw(&["--generation-config"]), draw(&["--temperature", "0.4", "--top-k", "6"]));
+    assert_eq!(
+        draw(&["--generation-config", "--top-k", "2"]),
+        draw(&["--temperature", "0.4", "--top-k", "2"])
+    );
+    assert_ne!(draw(&["--generation-config"]), draw(&[]));
+    write(json!({"temperature": 0.4}));
+    assert_eq!(draw(&["--generation-config"]), draw(&["--temperature", "0"]));
+    write(json!({"num_beams": 4}));
+    draw(&[]);
+    let args = ["generate", "--model", &model, "--prompt", "a", "--generation-config"];
+    fails(&args, DATA, &["generation_config.json", "num_beams"]);
+    fs::remove_file(&config).unwrap();
+    fails(&args, DATA, &["generation_config.json"]);
+}
+
+#[test]
 fn options_without_effect_or_out_of_range_are_refused() {
     let model = fixture("text/llama");
     let check = |extra: &[&str], parts: &[&str]| {
@@ -68,6 +185,13 @@ fn options_without_effect_or_out_of_range_are_refused() {
     check(&["--temperature", "0", "--top-k", "3"], &["no effect", "temperature above 0"]);
     check(&["--temperature", "-1"], &["--temperature -1"]);
     check(&["--top-p", "1.5"], &["--top-p 1.5"]);
+    check(&["--min-p", "-0.1"], &["--min-p -0.1"]);
+    check(&["--repetition-penalty", "0"], &["--repetition-penalty 0"]);
+    check(&["--temperature", "0", "--min-p", "0.1"], &["--min-p has no effect"]);
+    check(&["--stop", ""], &["--stop"]);
+    check(&["--stream", "--batch", "2"], &["--stream", "--batch"]);
+    check(&["--stream", "--json"], &["--stream", "--json"]);
+    check(&["--num-samples", "0"], &["--num-samples"]);
     check(&["--batch", "0"], &["--batch"]);
     check(&["--prompts-file", "b"], &["cannot be used with"]);
     fails(&["generate", "--model", &model], USAGE, &["--prompt"]);
@@ -156,4 +280,53 @@ fn damaged_model_folders_are_named() {
     check(&["no tokenizer found"]);
     fs::remove_file(&weights).unwrap();
     check(&["model.safetensors"]);
+}
+
+#[test]
+fn a_model_that_cannot_be_run_is_refused_by_the_field() {
+    let folder = Folder::new();
+    let model = folder.copy("text/llama");
+    let config = format!("{model}/config.json");
+    let whole: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    let check = |field: &str, value: Value, parts: &[&str]| {
+        let mut changed = whole.clone();
+        changed[field] = value;
+        fs::write(&config, changed.to_string()).unwrap();
+        fails(&["generate", "--model", &model, "--prompt", "a"], DATA, parts);
+    };
+    check(
+        "quantization_config",
+        json!({"quant_method": "gptq"}),
+        &["config.json", "quantization_config", "gptq"],
+    );
+    check("model_type", json!("mamba"), &["model_type", "mamba", "llama", "gemma3_text", "phi3", "smollm3"]);
+    check("architectures", json!(["LlamaForSequenceClassification"]), &["LlamaForCausalLM"]);
+}
+
+#[test]
+fn an_adapter_for_another_model_is_refused_by_its_first_module_that_does_not_fit() {
+    let (model, adapter) = (fixture("text/llama"), fixture("lora/layers"));
+    let args = ["generate", "--model", &model, "--adapter", &adapter, "--prompt", "a"];
+    fails(&args, DATA, &["`model.layers.1.mlp.gate_up_proj`", "no such module", "made for phi3_long"]);
+}
+
+#[test]
+fn final_weights_have_the_type_of_the_checkpoint_or_the_recipes() {
+    let folder = Folder::new();
+    let model = folder.copy("text/llama");
+    let weights = format!("{model}/model.safetensors");
+    let f32s = tensors(&weights);
+    files::write(Path::new(&weights), f32s, DType::BF16, BTreeMap::new()).unwrap();
+    let recipe = folder.text(
+        "recipe.toml",
+        "[objective.dpo]\n[optimizer]\nlr = 1e-3\n[train]\nsteps = 1\nbatch_size = 2\nsave_every = 1\n",
+    );
+    let data = format!("data.path={}", fixture("text/prefs.jsonl"));
+    let path = format!("model.path={model}");
+    for (key, expected) in [("checkpoint", DType::BF16), ("float32", DType::F32), ("float16", DType::F16)] {
+        let (run, dtype) = (folder.path(key), format!("train.save_dtype={key}"));
+        ok(&["train", &recipe, "--out", &run, "--set", &path, "--set", &data, "--set", &dtype]);
+        let stored = |place: &str| files::stored_float(&Path::new(&run).join(place), "model").unwrap();
+        assert_eq!((stored("final"), stored("checkpoints/step-000001")), (expected, DType::F32), "{key}");
+    }
 }

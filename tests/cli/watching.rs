@@ -114,8 +114,10 @@ fn an_alarm_warns_or_stops_as_asked() {
     fails(&args, NUMBERS, &[&words[..], &["votive resume"]].concat());
     assert!(contents(Path::new(&strict.path("run"))).contains_key("checkpoints/step-000005/manifest.json"));
     strict.works(&strict.resuming());
-    let log = |trial: &Trial| fs::read_to_string(trial.path("run/metrics.jsonl")).unwrap();
-    assert_eq!(log(&strict), log(&trial));
+    for log in ["run/metrics.jsonl", "run/alarms.jsonl"] {
+        let text = |trial: &Trial| fs::read_to_string(trial.path(log)).unwrap();
+        assert_eq!(text(&strict), text(&trial));
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use crate::{assert_none, files_below, read, relative, root};
 use serde_json::Value;
 use std::fmt::Write as _;
+use votive_data::FORMATS;
 use votive_objective::{METHODS, MethodSpec};
 use votive_train::plan::{Modality, describe};
 
@@ -80,10 +81,28 @@ fn the_table_of_methods() {
     check_generated("docs/methods.md", &methods());
 }
 
+fn formats() -> String {
+    let mut text = "# Layouts of preference data\n\n\
+        Generated from `votive_data::FORMATS`. `data.format = \"auto\"` takes the first layout in this order that recognizes the first row\n\
+        by its columns; columns in brackets may be missing. Rows stand in `.jsonl`, `.json` or `.parquet` files, in shards or in a folder of\n\
+        shards. Any row may carry the numbers `weight` and `margin`. `votive data show` shows what becomes of a row.\n\n"
+        .to_owned();
+    text += &header(["`data.format`", "published by", "columns", "a row becomes"]);
+    for format in FORMATS {
+        text += &row([format!("`{}`", format.name).as_str(), format.origin, format.columns, format.yields]);
+    }
+    text
+}
+
+#[test]
+fn the_table_of_layouts() {
+    check_generated("docs/formats.md", &formats());
+}
+
 #[test]
 fn the_list_of_alarms() {
     let mut text = "# Alarms\n\nGenerated from `votive_train::alarms::ALARMS`. An alarm is raised once in a run: a warning on stderr, a line in\n\
-                    `metrics.jsonl` and a place on the run's page; with `--alarms error` it also saves and stops the run (exit code 5).\n\
+                    `alarms.jsonl` and a place on the run's page; with `--alarms error` it also saves and stops the run (exit code 5).\n\
                     Lines are those of `metrics.jsonl`, one for every `train.log_every` steps.\n\n"
         .to_owned();
     text += &header(["alarm", "raised when", "what to do"]);

@@ -4,7 +4,7 @@
     python tools/parity/events.py --check RUN     # reads a run directory with TensorBoard's EventAccumulator
 
 The fixture holds a version, a text and two events of three scalars each, framed by `tensorboard`'s record writer, all at
-the same wall time. The check fails if a number of `metrics.jsonl` is missing, differs, or is there twice.
+the same wall time. The check fails if a number of the run's logs is missing, differs, or is there twice.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def tag_of(key: str) -> str:
 def check(run: Path):
     found = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0}).Reload()
     expected: dict[str, list[tuple[int, float]]] = {}
-    for line in (run / "metrics.jsonl").read_text().splitlines():
+    logs = [run / name for name in ("metrics.jsonl", "evaluations.jsonl")]
+    for line in (line for log in logs if log.exists() for line in log.read_text().splitlines()):
         row = json.loads(line)
         for key, value in row.items():
             if key != "step" and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -75,7 +76,7 @@ def check(run: Path):
     [plan] = found.Tensors("plan/text_summary")
     shown = plan.tensor_proto.string_val[0].decode()
     assert shown == "".join(f"    {line}\n" for line in (run / "plan.toml").read_text().splitlines()), shown
-    print(f"{run}: {len(expected)} scalars, {sum(map(len, expected.values()))} points, all as in metrics.jsonl")
+    print(f"{run}: {len(expected)} scalars, {sum(map(len, expected.values()))} points, all as in its logs")
 
 
 if __name__ == "__main__":

@@ -23,15 +23,27 @@ from common import shuffle_parameters, target_folder, torch, write_json, write_j
 import datasets
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GemmaForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -84,6 +96,13 @@ def plain_rope(theta: float) -> dict:
     return {"rope_type": "default", "rope_theta": theta}
 
 
+def sizes(hidden: int, inner: int, layers: int, heads: int, key_value_heads: int) -> dict:
+    return dict(
+        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=key_value_heads,
+    )  # fmt: skip
+
+
 # name: (config class, model class, adds a beginning-of-sequence token, what its config sets)
 MODELS = {
     # Grouped queries, Llama 3 frequency scaling (at these lengths each of its three bands is met).
@@ -104,6 +123,46 @@ MODELS = {
     # Norms on q and k; heads wider than hidden size / heads.
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, False, SHAPE | dict(
         num_key_value_heads=2, rope_parameters=plain_rope(1e6), head_dim=16, tie_word_embeddings=False,
+    )),
+    # SmolLM is a Llama: its own proportions, nine heads in three groups.
+    "smollm": (LlamaConfig, LlamaForCausalLM, False, sizes(36, 48, 3, 9, 3) | dict(
+        rope_parameters=plain_rope(1e5), tie_word_embeddings=True,
+    )),
+    # One group of three heads, each narrower than hidden size / heads.
+    "gemma": (GemmaConfig, GemmaForCausalLM, True, sizes(30, 44, 2, 3, 1) | dict(
+        head_dim=8, rope_parameters=plain_rope(1e4),
+    )),
+    # Caps tight enough to bend what passes them; a window shorter than the rows in layers 0 and 2.
+    "gemma2": (Gemma2Config, Gemma2ForCausalLM, True, sizes(24, 44, 3, 4, 2) | dict(
+        head_dim=8, rope_parameters=plain_rope(1e4), query_pre_attn_scalar=12, sliding_window=6,
+        attn_logit_softcapping=3.0, final_logit_softcapping=4.0,
+    )),
+    # Kinds of layers in no regular order; the global angles are stretched, the local ones not.
+    "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM, True, sizes(20, 36, 4, 5, 1) | dict(
+        head_dim=6, query_pre_attn_scalar=7, sliding_window=7,
+        layer_types=["sliding_attention", "full_attention", "full_attention", "sliding_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": plain_rope(1e4),
+        },
+    )),
+    # Half of each head is turned; a window.
+    "phi3": (Phi3Config, Phi3ForCausalLM, True, sizes(24, 40, 2, 3, 3) | dict(
+        rope_parameters=plain_rope(1e4) | {"partial_rotary_factor": 0.5}, sliding_window=9,
+    )),
+    # Rows and continuations on both sides of the length at which the factors change.
+    "phi3_long": (Phi3Config, Phi3ForCausalLM, True, sizes(24, 40, 3, 4, 2) | dict(
+        original_max_position_embeddings=20, tie_word_embeddings=True, rope_parameters=plain_rope(1e4) | {
+            "rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3], "long_factor": [1.0, 2.5, 6.0],
+            "original_max_position_embeddings": 20,
+        },
+    )),
+    "olmo2": (Olmo2Config, Olmo2ForCausalLM, False, sizes(24, 40, 3, 6, 2) | dict(
+        rope_parameters=plain_rope(5e5),
+    )),
+    # Every other layer without angles, and with a window.
+    "smollm3": (SmolLM3Config, SmolLM3ForCausalLM, False, sizes(24, 36, 4, 6, 3) | dict(
+        rope_parameters=plain_rope(1e4), no_rope_layer_interval=2, use_sliding_window=True, sliding_window=10,
     )),
 }  # fmt: skip
 
@@ -187,9 +246,24 @@ def trl_batch(rows: list, tokenizer, max_length: int = 256) -> dict:
     return DataCollatorForPreference(tokenizer.pad_token_id, max_length=max_length)(list(prepared))
 
 
+def logits_of(model, ids, mask):
+    """Logits of right-padded rows.
+
+    Row by row where the length of a batch changes the angles of all its rows, and in float64, whose mask of a whole
+    padding row is -inf in the softmax's float32.
+    """
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope" and model.dtype != torch.float64:
+        return model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    logits = torch.zeros(*ids.shape, model.config.vocab_size, dtype=model.dtype)
+    for row, length in enumerate(mask.sum(1).tolist()):
+        logits[row, :length] = model(input_ids=ids[row : row + 1, :length], use_cache=False).logits[0]
+    return logits
+
+
 def per_token_logps(model, batch: dict):
     """log p of each token given those before it, (rows, T − 1), zero outside the completion."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    logits = logits_of(model, batch["input_ids"], batch["attention_mask"])
     logps = logits[:, :-1].float().log_softmax(-1)
     logps = logps.gather(-1, batch["input_ids"][:, 1:, None])[..., 0]
     return logps * batch["completion_mask"][:, 1:]
@@ -203,7 +277,7 @@ def expected_of_ids(model) -> dict:
     mask = (torch.arange(40)[None] < lengths[:, None]).long()
     ids = torch.where(mask.bool(), ids, torch.zeros_like(ids))
     batch = {"input_ids": ids, "attention_mask": mask, "completion_mask": mask}
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    logits = logits_of(model, ids, mask)
     last = logits[torch.arange(len(lengths)), lengths - 1]
     return {
         "input_ids": ids,

@@ -3,12 +3,11 @@
 Run text.py first. Writes text_steps/:
   prefs.jsonl              20 rows; step n trains on rows 4n .. 4n + 3, in file order
   batches.safetensors      step<n>.{input_ids, attention_mask, completion_mask}, as TRL pads them
-  full.json, full_tied.json, lora.json
-                           per step loss, grad_norm (before clipping), and the hyperparameters
+  <run>.json               per step loss, grad_norm (before clipping), and the hyperparameters
   <run>.steps.safetensors  step<n>.{policy_logps, reference_logps}, (2B,), before that step's update
-  full.step<1|5>.safetensors, full_tied.step<1|5>.safetensors
+  <full run>.step<1|5>.safetensors
                            weights after one and after five updates, named as in the checkpoint
-  lora/start, lora/step1, lora/step5   PEFT adapter folders
+  <lora run>/start, <lora run>/step1, <lora run>/step5   PEFT adapter folders
 
 Loss: mean over pairs of −log σ(β·margin). AdamW as in torch (weight decay on every parameter).
 """
@@ -31,18 +30,26 @@ from text import WORDS, per_token_logps, trl_batch
 
 # Both train on the same token ids. (Qwen2 would make a poor fixture: a key bias hardly moves the softmax, so
 # its gradient is rounding noise, which Adam's first steps then blow up to the learning rate.)
-FULL_MODELS = {"full": "llama", "full_tied": "llama_tied"}
-LORA_MODEL = "llama"
+FULL_MODELS = {
+    "full": "llama", "full_tied": "llama_tied", "full_gemma2": "gemma2", "full_phi3": "phi3", "full_olmo2": "olmo2",
+}  # fmt: skip
+LORA_MODELS = {"lora": "llama", "lora_gemma2": "gemma2", "lora_phi3": "phi3", "lora_olmo2": "olmo2"}
+TOKENIZER = "llama"
 PAIRS, STEPS = 4, 5
 SETTINGS = {
     "beta": 0.1, "lr": 5e-4, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01, "max_grad_norm": 1.0,
     "pairs_per_step": PAIRS, "steps": STEPS,
 }  # fmt: skip
-# alpha / r = 2, so that a forgotten scale shows.
-LORA = {
-    "r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "task_type": "CAUSAL_LM",
-    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-}  # fmt: skip
+SEPARATE = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+FUSED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+
+
+def lora_settings(model: str) -> dict:
+    """alpha / r = 2, so that a forgotten scale shows."""
+    return {
+        "r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "task_type": "CAUSAL_LM",
+        "target_modules": FUSED if model == "phi3" else SEPARATE,
+    }  # fmt: skip
 
 
 def preference_rows() -> list:
@@ -106,28 +113,29 @@ def distance(weights: dict, exact: dict) -> dict:
     }
 
 
-def save_adapter(policy, folder: Path) -> None:
+def save_adapter(policy, folder: Path, model: str) -> None:
     policy.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     # peft writes a set in no fixed order, and the base model's path on this machine.
-    config |= {"base_model_name_or_path": LORA_MODEL, "target_modules": sorted(config["target_modules"])}
+    config |= {"base_model_name_or_path": model, "target_modules": sorted(config["target_modules"])}
     write_json(path, config)
 
 
 def lora_steps(model_folder: Path, batches: list, folder: Path):
     torch.manual_seed(21)
-    policy = get_peft_model(load(model_folder), LoraConfig(**LORA)).train()
-    save_adapter(policy, folder / "start")
-    saves = {n: (lambda n=n: save_adapter(policy, folder / f"step{n}")) for n in (1, STEPS)}
+    model = model_folder.name
+    policy = get_peft_model(load(model_folder), LoraConfig(**lora_settings(model))).train()
+    save_adapter(policy, folder / "start", model)
+    saves = {n: (lambda n=n: save_adapter(policy, folder / f"step{n}", model)) for n in (1, STEPS)}
     return train(policy, policy, policy.disable_adapter, batches, saves)
 
 
 def main() -> None:
     folder = target_folder("text_steps", __doc__)
     models = folder.parent / "text"
-    tokenizer = AutoTokenizer.from_pretrained(models / LORA_MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(models / TOKENIZER)
     rows = preference_rows()
     write_jsonl(folder / "prefs.jsonl", rows)
     batches = [trl_batch(rows[PAIRS * step : PAIRS * (step + 1)], tokenizer) for step in range(STEPS)]
@@ -145,11 +153,13 @@ def main() -> None:
         for count, tensors in weights.items():
             write_tensors(folder / f"{run}.step{count}.safetensors", tensors)
 
-    metrics, logps = lora_steps(models / LORA_MODEL, batches, folder / "lora")
-    write_json(folder / "lora.json", {"model": LORA_MODEL, "settings": SETTINGS, "lora": LORA, "steps": metrics})
-    write_tensors(folder / "lora.steps.safetensors", logps)
+    for run, model in LORA_MODELS.items():
+        metrics, logps = lora_steps(models / model, batches, folder / run)
+        report = {"model": model, "settings": SETTINGS, "lora": lora_settings(model), "steps": metrics}
+        write_json(folder / f"{run}.json", report)
+        write_tensors(folder / f"{run}.steps.safetensors", logps)
     write_made_by(folder, "text_steps.py", ["torch", "transformers", "peft", "trl"], {
-        "models": "text/llama for full and lora, text/llama_tied for full_tied",
+        "models": "each run's .json names its model in text/; all train on the token ids of text/llama's tokenizer",
         "optimizer": "torch.optim.AdamW; clip_grad_norm_ before each update; no learning-rate schedule",
         "float32_against_float64": "largest difference of a weight between this run and the same run in float64",
     })  # fmt: skip

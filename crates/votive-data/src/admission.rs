@@ -6,10 +6,11 @@
 //! Departures: TRL does so in silence; here it must be asked for and is counted. Rows with nothing to learn from are
 //! refused or counted, where TRL trains on them.
 
-use std::path::Path;
+use std::ops::Range;
 
 use crate::error::{DataError, Result};
 use crate::read::Records;
+use crate::record::RowNumbers;
 use crate::report::{DataReport, FaultyRows, LongRows, RowPolicy, RowProblem};
 use crate::tokenize::common_prefix_length;
 use crate::tokenizer::TextTokenizer;
@@ -27,9 +28,10 @@ pub(crate) fn problem_of<T: PartialEq>(
 }
 
 /// A problem with the numbers behind it.
+#[derive(Clone, Debug)]
 pub(crate) struct Fault {
-    problem: RowProblem,
-    detail: String,
+    pub(crate) problem: RowProblem,
+    pub(crate) detail: String,
 }
 
 impl Fault {
@@ -46,24 +48,64 @@ impl From<RowProblem> for Fault {
 
 pub(crate) type Verdict<const N: usize> = std::result::Result<Split<N>, Fault>;
 
+/// The tokens of a prompt or of prompt and completion, with the spans that others than the assistant said.
+#[derive(Clone, Default)]
+pub(crate) struct Sequence {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) untrained: Vec<Range<usize>>,
+}
+
+impl From<Vec<u32>> for Sequence {
+    fn from(ids: Vec<u32>) -> Self {
+        Self { ids, untrained: Vec::new() }
+    }
+}
+
+impl Sequence {
+    /// Tokens that are trained.
+    pub(crate) fn trained(&self) -> usize {
+        self.ids.len() - self.untrained.iter().map(Range::len).sum::<usize>()
+    }
+
+    /// The tokens from `start` on.
+    fn starting_at(self, start: usize) -> Self {
+        let untrained = self.untrained.into_iter();
+        let shifted = untrained.map(|span| span.start.max(start) - start..span.end.max(start) - start);
+        let untrained = shifted.filter(|span| !span.is_empty()).collect();
+        Self { ids: self.ids[start..].to_vec(), untrained }
+    }
+
+    /// Keeps the first `length` tokens, and returns how many were lost.
+    pub(crate) fn cut(&mut self, length: usize) -> usize {
+        let lost = self.ids.len().saturating_sub(length);
+        self.ids.truncate(length);
+        self.untrained.iter_mut().for_each(|span| *span = span.start.min(length)..span.end.min(length));
+        self.untrained.retain(|span| !span.is_empty());
+        lost
+    }
+}
+
 /// A prompt and N completions that follow it.
+#[derive(Clone)]
 pub(crate) struct Split<const N: usize> {
     pub(crate) prompt: Vec<u32>,
-    pub(crate) completions: [Vec<u32>; N],
+    pub(crate) completions: [Sequence; N],
     /// Tokens at the end of the tokenized prompt that are in no sequence.
-    left_out: usize,
+    pub(crate) left_out: Vec<u32>,
 }
 
 impl<const N: usize> Split<N> {
     /// Splits N sequences of prompt and completion where the first of them departs from the prompt.
-    pub(crate) fn at_boundary(mut prompt: Vec<u32>, full: [Vec<u32>; N]) -> Verdict<N> {
+    pub(crate) fn at_boundary(mut prompt: Vec<u32>, full: [Sequence; N]) -> Verdict<N> {
         let boundary =
-            full.iter().map(|ids| common_prefix_length(&prompt, ids)).min().unwrap_or(prompt.len());
-        let left_out = prompt.len() - boundary;
-        prompt.truncate(boundary);
-        let completions = full.map(|mut ids| ids.split_off(boundary));
-        if let Some(problem) = problem_of(&completions, Vec::is_empty) {
+            full.iter().map(|one| common_prefix_length(&prompt, &one.ids)).min().unwrap_or(prompt.len());
+        let left_out = prompt.split_off(boundary);
+        let completions = full.map(|one| one.starting_at(boundary));
+        if let Some(problem) = problem_of(&completions.each_ref().map(|one| &one.ids), |ids| ids.is_empty()) {
             return Err(problem.into());
+        }
+        if completions.iter().any(|one| one.trained() == 0) {
+            return Err(RowProblem::NothingTrained.into());
         }
         if prompt.is_empty() {
             return Err(RowProblem::EmptyPrompt.into());
@@ -71,19 +113,33 @@ impl<const N: usize> Split<N> {
         Ok(Self { prompt, completions, left_out })
     }
 
-    fn longest(&self) -> usize {
-        self.prompt.len() + self.completions.iter().map(Vec::len).max().unwrap_or(0)
+    /// What is wrong with the length of the row under a policy that does not truncate; the prompt's is under any.
+    pub(crate) fn length_fault(&self, policy: RowPolicy) -> Option<Fault> {
+        let max_length = policy.max_length?;
+        let prompt = self.prompt.len();
+        if prompt >= max_length {
+            let detail = format!(" ({prompt} tokens, the context holds {max_length})");
+            return Some(Fault::new(RowProblem::PromptTooLong, detail));
+        }
+        let longest = prompt + self.completions.iter().map(|one| one.ids.len()).max().unwrap_or(0);
+        let is_too_long = longest > max_length && policy.long_rows != LongRows::Truncate;
+        let detail = format!(" ({longest} tokens, the context holds {max_length})");
+        is_too_long.then(|| Fault::new(RowProblem::TooLong, detail))
     }
 
-    /// Cuts every sequence to `max_length` tokens and returns how many were lost.
-    fn truncate(&mut self, max_length: usize) -> usize {
+    /// Cuts every sequence to `max_length` tokens, which the prompt does not fill; returns how many were lost, or
+    /// what is wrong with what is left.
+    fn truncate(&mut self, max_length: usize) -> std::result::Result<usize, Fault> {
         let room = max_length - self.prompt.len();
-        let cut = |ids: &mut Vec<u32>| {
-            let lost = ids.len().saturating_sub(room);
-            ids.truncate(room);
-            lost
-        };
-        self.completions.iter_mut().map(cut).sum()
+        let lost = self.completions.iter_mut().map(|one| one.cut(room)).sum();
+        let ids = self.completions.each_ref().map(|one| &one.ids);
+        if lost > 0 && problem_of(&ids, |ids| ids.is_empty()).is_some() {
+            return Err(RowProblem::EqualAfterTruncation.into());
+        }
+        if lost > 0 && self.completions.iter().any(|one| one.trained() == 0) {
+            return Err(RowProblem::NothingTrained.into());
+        }
+        Ok(lost)
     }
 }
 
@@ -93,16 +149,22 @@ pub(crate) fn admit<T, U, const N: usize>(
     policy: RowPolicy,
     records: &Records<T>,
     verdicts: Vec<Result<Verdict<N>>>,
-    row_of: impl Fn(&T) -> usize,
+    about: impl Fn(&T) -> (usize, RowNumbers),
     make: impl Fn(&T, Split<N>) -> U,
 ) -> Result<(Vec<U>, DataReport)> {
-    let report = DataReport::new(&records.file, records.rows.len(), &records.ignored_columns);
-    let mut admission = Admission { tokenizer, policy, report };
+    let mut admission = Admission { tokenizer, policy, records, report: DataReport::of(records) };
+    admission.count_refused()?;
     let mut admitted = Vec::with_capacity(verdicts.len());
     for (record, verdict) in records.rows.iter().zip(verdicts) {
-        let row = row_of(record);
-        let verdict = verdict.map_err(|error| error.in_row(&records.file, row))?;
-        admitted.extend(admission.admit(&records.file, row, verdict)?.map(|split| make(record, split)));
+        let (row, numbers) = about(record);
+        let verdict = verdict.map_err(|error| {
+            let (file, row) = records.place(row);
+            error.in_row(file, row)
+        })?;
+        if let Some(split) = admission.admit(row, verdict)? {
+            admission.report.count_numbers(numbers);
+            admitted.push(make(record, split));
+        }
     }
     admission.report.rows_kept = admitted.len();
     admission.report.require_rows()?;
@@ -110,72 +172,74 @@ pub(crate) fn admit<T, U, const N: usize>(
 }
 
 /// The policy at work, row after row.
-struct Admission<'a> {
+struct Admission<'a, T> {
     tokenizer: &'a TextTokenizer,
     policy: RowPolicy,
+    records: &'a Records<T>,
     report: DataReport,
 }
 
-impl Admission<'_> {
-    fn admit<const N: usize>(
-        &mut self,
-        file: &Path,
-        row: usize,
-        verdict: Verdict<N>,
-    ) -> Result<Option<Split<N>>> {
+impl<T> Admission<'_, T> {
+    /// Rows that gave no record when they were read.
+    fn count_refused(&mut self) -> Result<()> {
+        let may_drop = self.policy.faulty_rows == FaultyRows::Drop;
+        for refused in &self.records.refused {
+            let fault = Fault::new(refused.problem, refused.detail);
+            self.reject(refused.row, fault, may_drop || refused.problem.is_expected())?;
+        }
+        Ok(())
+    }
+
+    fn admit<const N: usize>(&mut self, row: usize, verdict: Verdict<N>) -> Result<Option<Split<N>>> {
         let mut split = match verdict {
             Ok(split) => split,
-            Err(fault) => return self.reject(file, row, fault, self.policy.faulty_rows == FaultyRows::Drop),
+            Err(fault) => {
+                self.reject(row, fault, self.policy.faulty_rows == FaultyRows::Drop)?;
+                return Ok(None);
+            }
         };
         let stops = self.stops(&split);
+        if let Some(fault) = split.length_fault(self.policy) {
+            self.reject(row, fault, self.policy.long_rows != LongRows::Error)?;
+            return Ok(None);
+        }
         if let Some(max_length) = self.policy.max_length {
-            let (prompt, longest) = (split.prompt.len(), split.longest());
-            let may_drop = self.policy.long_rows != LongRows::Error;
-            if prompt >= max_length {
-                let detail = format!(" ({prompt} tokens, the context holds {max_length})");
-                return self.reject(file, row, Fault::new(RowProblem::PromptTooLong, detail), may_drop);
-            }
-            if longest > max_length && self.policy.long_rows == LongRows::Truncate {
-                let lost = split.truncate(max_length);
-                if problem_of(&split.completions, Vec::is_empty).is_some() {
-                    return self.reject(file, row, RowProblem::EqualAfterTruncation.into(), true);
+            match split.truncate(max_length) {
+                Ok(0) => {}
+                Ok(lost) => {
+                    self.report.truncated.push(row);
+                    self.report.truncated_tokens += lost;
                 }
-                self.report.truncated.push(row);
-                self.report.truncated_tokens += lost;
-            } else if longest > max_length {
-                let detail = format!(" ({longest} tokens, the context holds {max_length})");
-                return self.reject(file, row, Fault::new(RowProblem::TooLong, detail), may_drop);
+                Err(fault) => {
+                    self.reject(row, fault, true)?;
+                    return Ok(None);
+                }
             }
         }
         self.count(row, &split, stops);
         Ok(Some(split))
     }
 
-    fn reject<const N: usize>(
-        &mut self,
-        file: &Path,
-        row: usize,
-        Fault { problem, detail }: Fault,
-        may_drop: bool,
-    ) -> Result<Option<Split<N>>> {
+    fn reject(&mut self, row: usize, Fault { problem, detail }: Fault, may_drop: bool) -> Result<()> {
         if !may_drop {
+            let (file, row) = self.records.place(row);
             return Err(DataError::Row { file: file.to_owned(), row, problem, detail });
         }
         self.report.drop_row(problem, row);
-        Ok(None)
+        Ok(())
     }
 
     /// True if every completion holds a token at which generation stops.
     fn stops<const N: usize>(&self, split: &Split<N>) -> bool {
         let stop_ids = self.tokenizer.stop_ids();
-        split.completions.iter().all(|ids| ids.iter().any(|id| stop_ids.contains(id)))
+        split.completions.iter().all(|one| one.ids.iter().any(|id| stop_ids.contains(id)))
     }
 
     fn count<const N: usize>(&mut self, row: usize, split: &Split<N>, stops: bool) {
         let report = &mut self.report;
-        if split.left_out > 0 {
+        if !split.left_out.is_empty() {
             report.boundary_repairs.push(row);
-            report.boundary_tokens += split.left_out;
+            report.boundary_tokens += split.left_out.len();
         }
         if self.tokenizer.bos_id().is_some_and(|bos| split.prompt.starts_with(&[bos, bos])) {
             report.doubled_bos.push(row);
@@ -184,7 +248,7 @@ impl Admission<'_> {
             report.without_stop_token.push(row);
         }
         for completion in &split.completions {
-            report.lengths.add(split.prompt.len(), completion.len(), row);
+            report.lengths.add(split.prompt.len(), completion, row);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Rows of different lengths, padded into a batch.
 
+use std::ops::Range;
+
 use crate::tokenize::{TokenizedPair, TokenizedUnpaired};
 
 /// Token sequences of equal width. Shapes below: S sequences, T tokens, row-major.
@@ -12,7 +14,7 @@ pub struct TextBatch {
     pub input_ids: Vec<u32>,
     /// (S,T); 1 on every token that is not padding.
     pub attention_mask: Vec<u8>,
-    /// (S,T); 1 on completion tokens.
+    /// (S,T); 1 on completion tokens that are trained.
     pub completion_mask: Vec<u8>,
     /// S: for B pairs 2B, the chosen in `0..B` and the rejected in `B..2B`; for B unpaired examples B.
     pub n_sequences: usize,
@@ -27,8 +29,9 @@ pub struct TextBatch {
 /// Pads pairs into one batch, chosen first.
 #[must_use]
 pub fn collate_pairs(pairs: &[&TokenizedPair], pad_id: u32) -> TextBatch {
-    let chosen = pairs.iter().map(|pair| (&*pair.prompt_ids, &*pair.chosen_ids));
-    let rejected = pairs.iter().map(|pair| (&*pair.prompt_ids, &*pair.rejected_ids));
+    let chosen = pairs.iter().map(|pair| (&*pair.prompt_ids, &*pair.chosen_ids, &*pair.chosen_untrained));
+    let rejected =
+        pairs.iter().map(|pair| (&*pair.prompt_ids, &*pair.rejected_ids, &*pair.rejected_untrained));
     let sequences: Vec<_> = chosen.chain(rejected).collect();
     pad(&sequences, pairs.iter().map(|pair| pair.row).collect(), pad_id)
 }
@@ -36,7 +39,8 @@ pub fn collate_pairs(pairs: &[&TokenizedPair], pad_id: u32) -> TextBatch {
 /// Pads unpaired examples into one batch.
 #[must_use]
 pub fn collate_unpaired(examples: &[&TokenizedUnpaired], pad_id: u32) -> TextBatch {
-    let sequences: Vec<_> = examples.iter().map(|one| (&*one.prompt_ids, &*one.completion_ids)).collect();
+    let sequences: Vec<_> =
+        examples.iter().map(|one| (&*one.prompt_ids, &*one.completion_ids, &*one.untrained)).collect();
     pad(&sequences, examples.iter().map(|one| one.row).collect(), pad_id)
 }
 
@@ -49,29 +53,36 @@ pub fn collate_mismatched(
     pad_id: u32,
 ) -> TextBatch {
     let before = examples.iter().cycle().skip(examples.len().saturating_sub(1));
-    let sequence = |(one, other): (&&TokenizedUnpaired, &&TokenizedUnpaired)| {
+    let mut sequences: Vec<Sequence> = Vec::with_capacity(examples.len());
+    for (one, other) in examples.iter().zip(before) {
         let room = max_length.map_or(usize::MAX, |length| length.saturating_sub(one.prompt_ids.len()));
-        (one.prompt_ids.clone(), other.completion_ids[..room.min(other.completion_ids.len())].to_vec())
-    };
-    let sequences: Vec<_> = examples.iter().zip(before).map(sequence).collect();
-    let borrowed: Vec<_> = sequences.iter().map(|(prompt, completion)| (&**prompt, &**completion)).collect();
-    pad(&borrowed, examples.iter().map(|one| one.row).collect(), pad_id)
+        let kept = &other.completion_ids[..room.min(other.completion_ids.len())];
+        sequences.push((&one.prompt_ids, kept, &other.untrained));
+    }
+    pad(&sequences, examples.iter().map(|one| one.row).collect(), pad_id)
 }
 
-/// Lays (prompt, completion) sequences side by side, padded on the right to the longest.
-fn pad(sequences: &[(&[u32], &[u32])], rows: Vec<usize>, pad_id: u32) -> TextBatch {
+/// A prompt, a completion, and the spans of the completion that are not trained.
+type Sequence<'a> = (&'a [u32], &'a [u32], &'a [Range<usize>]);
+
+/// Lays sequences side by side, padded on the right to the longest.
+fn pad(sequences: &[Sequence], rows: Vec<usize>, pad_id: u32) -> TextBatch {
     let lengths: Vec<_> =
-        sequences.iter().map(|(prompt, completion)| prompt.len() + completion.len()).collect();
+        sequences.iter().map(|(prompt, completion, _)| prompt.len() + completion.len()).collect();
     let width = lengths.iter().copied().max().unwrap_or(0);
     let cells = sequences.len() * width;
     let (mut input_ids, mut attention_mask) = (vec![pad_id; cells], vec![0; cells]);
     let mut completion_mask = vec![0; cells];
-    for (idx, (prompt, completion)) in sequences.iter().enumerate() {
+    for (idx, (prompt, completion, untrained)) in sequences.iter().enumerate() {
         let (start, boundary, end) = (idx * width, idx * width + prompt.len(), idx * width + lengths[idx]);
         input_ids[start..boundary].copy_from_slice(prompt);
         input_ids[boundary..end].copy_from_slice(completion);
         attention_mask[start..end].fill(1);
         completion_mask[boundary..end].fill(1);
+        for span in *untrained {
+            let span = span.start.min(completion.len())..span.end.min(completion.len());
+            completion_mask[boundary + span.start..boundary + span.end].fill(0);
+        }
     }
     TextBatch {
         input_ids,
@@ -91,7 +102,7 @@ mod tests {
 
     fn pair(prompt: &[u32], chosen: &[u32], rejected: &[u32], row: usize) -> TokenizedPair {
         let (prompt_ids, chosen_ids, rejected_ids) = (prompt.to_vec(), chosen.to_vec(), rejected.to_vec());
-        TokenizedPair { prompt_ids, chosen_ids, rejected_ids, row }
+        TokenizedPair { prompt_ids, chosen_ids, rejected_ids, row, ..TokenizedPair::default() }
     }
 
     /// The example in the documentation of TRL's preference collator.
@@ -107,12 +118,25 @@ mod tests {
     }
 
     #[test]
+    fn spans_of_other_speakers_are_not_trained() {
+        let mut one = pair(&[1], &[2, 3, 4, 5], &[6], 1);
+        one.chosen_untrained = std::iter::once(1..3).collect();
+        assert_eq!(collate_pairs(&[&one], 0).completion_mask, [0, 1, 0, 0, 1, 0, 1, 0, 0, 0]);
+        let [mut chosen, rejected] = one.unpair();
+        assert_eq!(collate_unpaired(&[&chosen, &rejected], 0).completion_mask[..5], [0, 1, 0, 0, 1]);
+        chosen.untrained = std::iter::once(1..3).collect();
+        let mismatched = collate_mismatched(&[&rejected, &chosen], Some(3), 0);
+        assert_eq!(mismatched.completion_mask, [0, 1, 0, 0, 1, 0]);
+    }
+
+    #[test]
     fn mismatched_completions_come_from_the_example_before() {
         let one = |prompt: u32, completion: &[u32], row| TokenizedUnpaired {
             prompt_ids: vec![prompt],
             completion_ids: completion.to_vec(),
             label: true,
             row,
+            ..TokenizedUnpaired::default()
         };
         let examples = [one(1, &[4, 5], 1), one(2, &[6], 2), one(3, &[7, 8, 9], 3)];
         let batch = collate_mismatched(&examples.each_ref(), Some(3), 0);

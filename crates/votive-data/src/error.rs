@@ -85,6 +85,63 @@ pub enum DataError {
         /// What is wrong, and what was expected.
         message: String,
     },
+    /// The columns of the first row are of no known layout.
+    #[error(
+        "{}: row {row}: the columns are of no known format; found: {columns}; known formats: {known}",
+        file.display()
+    )]
+    UnknownColumns {
+        /// The file.
+        file: PathBuf,
+        /// The row, counted from 1.
+        row: usize,
+        /// The columns found.
+        columns: String,
+        /// The formats that there are.
+        known: String,
+    },
+    /// Rows of one data set are of different kinds.
+    #[error(
+        "{}: row {row}: {found}, but {first}; a data set holds rows of one kind: split it",
+        file.display()
+    )]
+    MixedRows {
+        /// The file.
+        file: PathBuf,
+        /// The row, counted from 1.
+        row: usize,
+        /// The kind of this row.
+        found: String,
+        /// The first row and its file, and its kind.
+        first: String,
+    },
+    /// A Parquet file is damaged.
+    #[error(
+        "{}: after row {rows}: not a whole Parquet file: {message}; it may have been cut short: copy it again",
+        file.display()
+    )]
+    Parquet {
+        /// The file.
+        file: PathBuf,
+        /// Rows that could be read.
+        rows: usize,
+        /// What the decoder says.
+        message: String,
+    },
+    /// A record cannot be written in a layout.
+    #[error("{}: row {row}: {found} cannot be written as {layout}; {advice}", file.display())]
+    NotWritable {
+        /// The file.
+        file: PathBuf,
+        /// The row, counted from 1.
+        row: usize,
+        /// What the record is.
+        found: &'static str,
+        /// The layout.
+        layout: &'static str,
+        /// What can be done.
+        advice: &'static str,
+    },
     /// A row lacks a column.
     #[error("{place} is missing; {expected}")]
     MissingField {
@@ -153,6 +210,14 @@ pub enum DataError {
         folder: PathBuf,
         /// What it says.
         message: String,
+    },
+    /// llama.cpp cannot make the same tokens.
+    #[error("{}: llama.cpp has no tokenizer like this one: {what}", folder.display())]
+    NotInLlamaCpp {
+        /// The tokenizer's folder.
+        folder: PathBuf,
+        /// What is different.
+        what: String,
     },
     /// The tokenizer has no such special token.
     #[error("{}: the tokenizer has no `{token}`; name it in tokenizer_config.json", folder.display())]

@@ -28,6 +28,12 @@ impl Message {
         self.0.get("content").and_then(Value::as_str)
     }
 
+    /// How many fields the turn has, `role` and `content` among them.
+    #[must_use]
+    pub fn fields(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether the turn says nothing: no text, and no other field than its role.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -84,13 +90,24 @@ pub enum PairText {
     },
 }
 
+/// Numbers that a row may carry beside its text. They travel with the row; no objective reads them yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RowNumbers {
+    /// How much the row counts (column `weight`).
+    pub weight: Option<f64>,
+    /// By how much the chosen completion is better: column `margin`, or else the difference of the two scores.
+    pub margin: Option<f64>,
+}
+
 /// A prompt with a completion that is preferred to another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PreferencePair {
-    /// Number of the row in its file, counted from 1.
+    /// Number of the row that it was made from, counted from 1; a ranked list makes several pairs.
     pub row: usize,
     /// Prompt and completions.
     pub text: PairText,
+    /// Weight and margin.
+    pub numbers: RowNumbers,
 }
 
 impl PreferencePair {
@@ -103,7 +120,12 @@ impl PreferencePair {
     ) -> Self {
         let text =
             PairText::Plain { prompt: prompt.into(), chosen: chosen.into(), rejected: rejected.into() };
-        Self { row, text }
+        Self::new(row, text)
+    }
+
+    /// A pair without weight and margin.
+    pub fn new(row: usize, text: PairText) -> Self {
+        Self { row, text, numbers: RowNumbers::default() }
     }
 }
 
@@ -137,6 +159,8 @@ pub struct UnpairedExample {
     pub text: Completion,
     /// True if the completion is desirable.
     pub label: bool,
+    /// Weight and margin.
+    pub numbers: RowNumbers,
 }
 
 /// A caption with an image that is preferred to another.

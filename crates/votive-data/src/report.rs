@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Sequence;
 use crate::error::{DataError, Result};
+use crate::read::Records;
+use crate::record::RowNumbers;
 
 /// What to do with a row that is longer than the context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,17 @@ pub enum FaultyRows {
     Drop,
 }
 
+/// Which tokens of a completion of several turns are trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrainOn {
+    /// All of them, as TRL's DPO does, which compares whole completions.
+    #[default]
+    Completion,
+    /// Those of the assistant's turns; a row whose template does not let turns be told apart is faulty.
+    Assistant,
+}
+
 /// How rows are admitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowPolicy {
@@ -42,6 +56,8 @@ pub struct RowPolicy {
     pub long_rows: LongRows,
     /// For rows with nothing to learn from.
     pub faulty_rows: FaultyRows,
+    /// For completions of several turns.
+    pub train_on: TrainOn,
 }
 
 /// Why a row cannot be trained on.
@@ -62,6 +78,16 @@ pub enum RowProblem {
     TooLong,
     /// The two completions differ only in tokens that were cut off.
     EqualAfterTruncation,
+    /// No token of a completion is trained: none is the assistant's, or those were cut off.
+    NothingTrained,
+    /// Only the assistant's turns are to be trained, but the template does not let them be told from the others.
+    RolesUnknown,
+    /// Completions with equal scores, of which none is preferred.
+    Tie,
+    /// A completion without a score.
+    Unscored,
+    /// Fewer than two completions with a score.
+    NoRival,
 }
 
 impl RowProblem {
@@ -75,7 +101,11 @@ impl RowProblem {
             Self::NoSharedPrompt => "give the prompt in a column of its own, or set faulty_rows to \"drop\"",
             Self::PromptTooLong => "raise max_length, shorten the prompt, or set long_rows to \"drop\"",
             Self::TooLong => "raise max_length, or set long_rows to \"drop\" or \"truncate\"",
-            Self::EqualAfterTruncation => "raise max_length",
+            Self::EqualAfterTruncation | Self::NothingTrained => {
+                "raise max_length, mend the row, or set faulty_rows to \"drop\""
+            }
+            Self::RolesUnknown => "set train_on to \"completion\", or faulty_rows to \"drop\"",
+            Self::Tie | Self::Unscored | Self::NoRival => "nothing is to be done",
         }
     }
 
@@ -88,7 +118,17 @@ impl RowProblem {
             Self::PromptTooLong => "the prompt fills the context",
             Self::TooLong => "longer than the context",
             Self::EqualAfterTruncation => "chosen and rejected are the same after truncation",
+            Self::NothingTrained => "no token of a completion is trained",
+            Self::RolesUnknown => "the template does not let the turns of a completion be told apart",
+            Self::Tie => "the scores are equal",
+            Self::Unscored => "a completion has no score",
+            Self::NoRival => "fewer than two completions have a score",
         }
+    }
+
+    /// Whether this is what the data say, and no mistake: a list may hold ties.
+    pub(crate) fn is_expected(self) -> bool {
+        matches!(self, Self::Tie | Self::Unscored | Self::NoRival)
     }
 }
 
@@ -143,27 +183,61 @@ pub struct LengthSummary {
 }
 
 impl LengthSummary {
-    pub(crate) fn add(&mut self, prompt: usize, completion: usize, row: usize) {
+    pub(crate) fn add(&mut self, prompt: usize, completion: &Sequence, row: usize) {
         self.sequences += 1;
         self.prompt_tokens += prompt;
-        self.completion_tokens += completion;
-        if prompt + completion > self.longest {
-            self.longest = prompt + completion;
+        self.completion_tokens += completion.trained();
+        if prompt + completion.ids.len() > self.longest {
+            self.longest = prompt + completion.ids.len();
             self.longest_row = row;
         }
     }
 }
 
-/// What became of every row of a file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A column of numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NumberSummary {
+    /// How many there are.
+    pub count: usize,
+    /// The least.
+    pub min: f64,
+    /// Their mean.
+    pub mean: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+impl NumberSummary {
+    /// Takes a number in.
+    pub fn add(&mut self, number: f64) {
+        self.min = if self.count == 0 { number } else { self.min.min(number) };
+        self.max = if self.count == 0 { number } else { self.max.max(number) };
+        self.count += 1;
+        self.mean += (number - self.mean) / self.count as f64;
+    }
+}
+
+impl fmt::Display for NumberSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, min, mean, max } = self;
+        write!(f, "{count} numbers from {min} to {max}, mean {mean:.4}")
+    }
+}
+
+/// What became of every row of a data set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DataReport {
-    /// The file.
+    /// The file, or what stands for several.
     pub file: PathBuf,
-    /// Rows in the file.
+    /// Name of the layout that the rows were read in; none if they were made in this process.
+    pub format: Option<String>,
+    /// Rows in the files.
     pub rows_read: usize,
-    /// Rows that will be trained on.
+    /// Records made of them: pairs or labelled completions. A ranked list makes several, a tie none.
+    pub records: usize,
+    /// Records that will be trained on.
     pub rows_kept: usize,
-    /// Rows left out, by reason.
+    /// Records left out, by reason.
     pub dropped: BTreeMap<RowProblem, RowList>,
     /// Rows that lost tokens at the end.
     pub truncated: RowList,
@@ -178,6 +252,10 @@ pub struct DataReport {
     /// Rows with a completion that holds no token at which generation stops; a model trained on many of them does
     /// not learn to stop.
     pub without_stop_token: RowList,
+    /// Weights of the records kept.
+    pub weights: NumberSummary,
+    /// Margins of the records kept.
+    pub margins: NumberSummary,
     /// Columns that are not read, with the number of rows that have them.
     pub ignored_columns: BTreeMap<String, usize>,
     /// Lengths of the rows kept.
@@ -185,11 +263,35 @@ pub struct DataReport {
 }
 
 impl DataReport {
-    pub(crate) fn new(file: &Path, rows_read: usize, ignored_columns: &BTreeMap<String, usize>) -> Self {
-        Self { file: file.to_owned(), rows_read, ignored_columns: ignored_columns.clone(), ..Self::default() }
+    /// The report on records of which nothing is known yet but how they were read.
+    pub(crate) fn of<T>(records: &Records<T>) -> Self {
+        Self {
+            file: records.file.clone(),
+            format: records.format.map(str::to_owned),
+            rows_read: records.rows_read,
+            records: records.rows.len(),
+            ignored_columns: records.ignored_columns.clone(),
+            ..Self::default()
+        }
     }
 
-    /// Rows left out, for any reason.
+    /// The report on records that are not tokenized: only what reading them showed.
+    ///
+    /// # Errors
+    /// If there is no record.
+    pub fn untokenized<T>(records: &Records<T>) -> Result<Self> {
+        let mut report = Self { rows_kept: records.rows.len(), ..Self::of(records) };
+        records.refused.iter().for_each(|refused| report.drop_row(refused.problem, refused.row));
+        report.require_rows()?;
+        Ok(report)
+    }
+
+    pub(crate) fn count_numbers(&mut self, numbers: RowNumbers) {
+        numbers.weight.into_iter().for_each(|weight| self.weights.add(weight));
+        numbers.margin.into_iter().for_each(|margin| self.margins.add(margin));
+    }
+
+    /// Records left out, for any reason.
     #[must_use]
     pub fn rows_dropped(&self) -> usize {
         self.dropped.values().map(|rows| rows.count).sum()
@@ -217,7 +319,14 @@ impl DataReport {
 
 impl fmt::Display for DataReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} rows read, {} kept", self.file.display(), self.rows_read, self.rows_kept)?;
+        let format = self.format.as_ref().map_or_else(String::new, |format| format!(" as {format}"));
+        let made = if self.records == self.rows_read {
+            String::new()
+        } else {
+            format!("{} records made, ", self.records)
+        };
+        let (file, read, kept) = (self.file.display(), self.rows_read, self.rows_kept);
+        write!(f, "{file}: {read} rows read{format}, {made}{kept} kept")?;
         for (problem, rows) in &self.dropped {
             write!(f, "\n  dropped, {problem}: {rows}")?;
         }
@@ -236,6 +345,11 @@ impl fmt::Display for DataReport {
         }
         if self.without_stop_token.count > 0 {
             write!(f, "\n  completion without a stop token: {}", self.without_stop_token)?;
+        }
+        for (name, numbers) in [("weight", self.weights), ("margin", self.margins)] {
+            if numbers.count > 0 {
+                write!(f, "\n  {name}: {numbers}; carried with the rows, no objective reads it yet")?;
+            }
         }
         if !self.ignored_columns.is_empty() {
             let names: Vec<_> =
@@ -261,8 +375,9 @@ mod tests {
     use super::*;
 
     fn report() -> DataReport {
-        let mut report =
-            DataReport::new(Path::new("pairs.jsonl"), 9, &BTreeMap::from([("score".to_owned(), 9)]));
+        let mut records = Records::new("pairs.jsonl", vec![(); 9]);
+        records.ignored_columns.insert("score".to_owned(), 9);
+        let mut report = DataReport::of(&records);
         (1..=7).for_each(|row| report.drop_row(RowProblem::EmptyCompletion, row));
         report.truncated.push(8);
         report.truncated_tokens = 12;

@@ -6,19 +6,24 @@
 //! end with it; conversations end as the template ends them.
 //!
 //! Departures: a pair of strings without a prompt is split after the last whole word that both begin with, where TRL
-//! splits between two characters, and refused if there is none.
+//! splits between two characters, and refused if there is none. Where only the assistant's turns are to be trained,
+//! the spans of the others are found by rendering the conversation up to each turn.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::admission::{self, Fault, Split, Verdict, problem_of};
+use crate::admission::{self, Fault, Sequence, Split, Verdict, problem_of};
 use crate::error::Result;
 use crate::read::Records;
-use crate::record::{ChatOptions, Completion, Message, PairText, PreferencePair, UnpairedExample};
-use crate::report::{DataReport, RowPolicy, RowProblem};
+use crate::record::{
+    ChatOptions, Completion, Message, PairText, PreferencePair, RowNumbers, UnpairedExample,
+};
+use crate::report::{DataReport, RowPolicy, RowProblem, TrainOn};
 use crate::tokenizer::TextTokenizer;
 
 /// Token ids of a preference pair; a sequence is the prompt followed by one of the completions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenizedPair {
     /// x; never empty.
     pub prompt_ids: Vec<u32>,
@@ -26,7 +31,13 @@ pub struct TokenizedPair {
     pub chosen_ids: Vec<u32>,
     /// y_l; never empty, never equal to y_w.
     pub rejected_ids: Vec<u32>,
-    /// Number of the row in its file, counted from 1.
+    /// Spans of `chosen_ids` that others than the assistant said and that are not trained; usually none.
+    pub chosen_untrained: Vec<Range<usize>>,
+    /// The same of `rejected_ids`.
+    pub rejected_untrained: Vec<Range<usize>>,
+    /// Weight and margin.
+    pub numbers: RowNumbers,
+    /// Number of the row in its data set, counted from 1.
     pub row: usize,
 }
 
@@ -34,27 +45,41 @@ impl TokenizedPair {
     /// The pair as a desirable and an undesirable example.
     #[must_use]
     pub fn unpair(self) -> [TokenizedUnpaired; 2] {
-        let Self { prompt_ids, chosen_ids, rejected_ids, row } = self;
+        let Self { prompt_ids, numbers, row, .. } = self;
         let desirable = TokenizedUnpaired {
             prompt_ids: prompt_ids.clone(),
-            completion_ids: chosen_ids,
+            completion_ids: self.chosen_ids,
+            untrained: self.chosen_untrained,
             label: true,
+            numbers,
             row,
         };
-        [desirable, TokenizedUnpaired { prompt_ids, completion_ids: rejected_ids, label: false, row }]
+        let undesirable = TokenizedUnpaired {
+            prompt_ids,
+            completion_ids: self.rejected_ids,
+            untrained: self.rejected_untrained,
+            label: false,
+            numbers,
+            row,
+        };
+        [desirable, undesirable]
     }
 }
 
 /// Token ids of an unpaired example.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenizedUnpaired {
     /// x; never empty.
     pub prompt_ids: Vec<u32>,
     /// y; never empty.
     pub completion_ids: Vec<u32>,
+    /// Spans of `completion_ids` that others than the assistant said and that are not trained; usually none.
+    pub untrained: Vec<Range<usize>>,
     /// True if the completion is desirable.
     pub label: bool,
-    /// Number of the row in its file, counted from 1.
+    /// Weight and margin.
+    pub numbers: RowNumbers,
+    /// Number of the row in its data set, counted from 1.
     pub row: usize,
 }
 
@@ -75,16 +100,24 @@ impl TextTokenizer {
         records: &Records<PreferencePair>,
         policy: RowPolicy,
     ) -> Result<(Vec<TokenizedPair>, DataReport)> {
-        let verdicts = records.rows.par_iter().map(|pair| self.split_pair(pair)).collect();
+        let verdicts = records.rows.par_iter().map(|pair| self.split_pair(pair, policy.train_on)).collect();
         admission::admit(
             self,
             policy,
             records,
             verdicts,
-            |pair| pair.row,
+            |pair| (pair.row, pair.numbers),
             |pair, split| {
-                let Split { prompt: prompt_ids, completions: [chosen_ids, rejected_ids], .. } = split;
-                TokenizedPair { prompt_ids, chosen_ids, rejected_ids, row: pair.row }
+                let Split { prompt: prompt_ids, completions: [chosen, rejected], .. } = split;
+                TokenizedPair {
+                    prompt_ids,
+                    chosen_ids: chosen.ids,
+                    rejected_ids: rejected.ids,
+                    chosen_untrained: chosen.untrained,
+                    rejected_untrained: rejected.untrained,
+                    numbers: pair.numbers,
+                    row: pair.row,
+                }
             },
         )
     }
@@ -98,35 +131,44 @@ impl TextTokenizer {
         records: &Records<UnpairedExample>,
         policy: RowPolicy,
     ) -> Result<(Vec<TokenizedUnpaired>, DataReport)> {
-        let verdicts = records.rows.par_iter().map(|one| self.split_unpaired(one)).collect();
+        let verdicts = records.rows.par_iter().map(|one| self.split_unpaired(one, policy.train_on)).collect();
         admission::admit(
             self,
             policy,
             records,
             verdicts,
-            |one| one.row,
+            |one| (one.row, one.numbers),
             |one, split| {
-                let Split { prompt: prompt_ids, completions: [completion_ids], .. } = split;
-                TokenizedUnpaired { prompt_ids, completion_ids, label: one.label, row: one.row }
+                let Split { prompt: prompt_ids, completions: [Sequence { ids, untrained }], .. } = split;
+                TokenizedUnpaired {
+                    prompt_ids,
+                    completion_ids: ids,
+                    untrained,
+                    label: one.label,
+                    numbers: one.numbers,
+                    row: one.row,
+                }
             },
         )
     }
 
-    fn split_pair(&self, pair: &PreferencePair) -> Result<Verdict<2>> {
+    /// Tokenizes a pair and finds its boundary; the policy is not applied.
+    pub(crate) fn split_pair(&self, pair: &PreferencePair, train_on: TrainOn) -> Result<Verdict<2>> {
         match &pair.text {
             PairText::Plain { prompt, chosen, rejected } => self.split_plain(prompt, [chosen, rejected]),
             PairText::Implicit { chosen, rejected } => self.split_implicit(chosen, rejected),
             PairText::Chat { prompt, chosen, rejected, options } => {
-                self.split_chat(prompt, [chosen, rejected], options)
+                self.split_chat(prompt, [chosen, rejected], options, train_on)
             }
         }
     }
 
-    fn split_unpaired(&self, example: &UnpairedExample) -> Result<Verdict<1>> {
+    /// Tokenizes an example and finds its boundary; the policy is not applied.
+    pub(crate) fn split_unpaired(&self, example: &UnpairedExample, train_on: TrainOn) -> Result<Verdict<1>> {
         match &example.text {
             Completion::Plain { prompt, completion } => self.split_plain(prompt, [completion]),
             Completion::Chat { prompt, completion, options } => {
-                self.split_chat(prompt, [completion], options)
+                self.split_chat(prompt, [completion], options, train_on)
             }
         }
     }
@@ -137,11 +179,12 @@ impl TextTokenizer {
         }
         let eos = self.eos_token()?;
         let prompt_ids = self.encode(prompt, true)?;
-        let mut full_ids = completions.map(|_| Vec::new());
-        for (ids, completion) in full_ids.iter_mut().zip(completions) {
-            *ids = self.encode(&with_eos(&format!("{prompt}{completion}"), completion, eos), true)?;
+        let mut full = completions.map(|_| Sequence::default());
+        for (sequence, completion) in full.iter_mut().zip(completions) {
+            let text = with_eos(&format!("{prompt}{completion}"), completion, eos);
+            *sequence = self.encode(&text, true)?.into();
         }
-        Ok(Split::at_boundary(prompt_ids, full_ids))
+        Ok(Split::at_boundary(prompt_ids, full))
     }
 
     fn split_chat<const N: usize>(
@@ -149,6 +192,7 @@ impl TextTokenizer {
         prompt: &[Message],
         completions: [&Vec<Message>; N],
         options: &ChatOptions,
+        train_on: TrainOn,
     ) -> Result<Verdict<N>> {
         if let Some(problem) = problem_of(&completions, |turns| turns.iter().all(Message::is_empty)) {
             return Ok(Err(problem.into()));
@@ -157,11 +201,42 @@ impl TextTokenizer {
             return Ok(Err(Fault::new(RowProblem::EmptyPrompt, " (no turn stands before the completion)")));
         }
         let prompt_ids = self.encode_chat(prompt, true, options)?;
-        let mut full_ids = completions.map(|_| Vec::new());
-        for (ids, completion) in full_ids.iter_mut().zip(completions) {
-            *ids = self.encode_chat(&[prompt, completion].concat(), false, options)?;
+        let mut full = completions.map(|_| Sequence::default());
+        for (sequence, completion) in full.iter_mut().zip(completions) {
+            let is_others = completion.iter().any(|turn| turn.role() != "assistant");
+            if train_on == TrainOn::Completion || !is_others {
+                *sequence = self.encode_chat(&[prompt, completion].concat(), false, options)?.into();
+            } else if let Some(masked) = self.encode_turns(prompt, completion, options)? {
+                *sequence = masked;
+            } else {
+                return Ok(Err(RowProblem::RolesUnknown.into()));
+            }
         }
-        Ok(Split::at_boundary(prompt_ids, full_ids))
+        Ok(Split::at_boundary(prompt_ids, full))
+    }
+
+    /// Tokens of a conversation in which the turns of the completion that are not the assistant's are not trained;
+    /// nothing if the template writes a turn differently once others follow it.
+    fn encode_turns(
+        &self,
+        prompt: &[Message],
+        completion: &[Message],
+        options: &ChatOptions,
+    ) -> Result<Option<Sequence>> {
+        let messages = [prompt, completion].concat();
+        let text = self.render_chat(&messages, false, options)?;
+        let mut trained = Vec::new();
+        for turn in (prompt.len()..messages.len()).filter(|turn| messages[*turn].role() == "assistant") {
+            let start = self.render_chat(&messages[..turn], true, options)?;
+            let end = self.render_chat(&messages[..=turn], false, options)?;
+            if !text.starts_with(&start) || !text.starts_with(&end) || start.len() > end.len() {
+                return Ok(None);
+            }
+            trained.push(start.len()..end.len());
+        }
+        let (ids, starts) = self.encode_with_starts(&text, false)?;
+        let is_trained = |start: usize| trained.iter().any(|span| span.contains(&start));
+        Ok(Some(Sequence { untrained: spans_where(&starts, |start| !is_trained(*start)), ids }))
     }
 
     /// Splits two strings after the last whole word that both begin with.
@@ -171,8 +246,8 @@ impl TextTokenizer {
         }
         let eos = self.eos_token()?;
         let (chosen, rejected) = (with_eos(chosen, chosen, eos), with_eos(rejected, rejected, eos));
-        let (chosen_ids, chosen_starts) = self.encode_with_starts(&chosen)?;
-        let (rejected_ids, rejected_starts) = self.encode_with_starts(&rejected)?;
+        let (chosen_ids, chosen_starts) = self.encode_with_starts(&chosen, true)?;
+        let (rejected_ids, rejected_starts) = self.encode_with_starts(&rejected, true)?;
         let begins_word = |idx: &usize| {
             let at = |text: &str, starts: &[usize]| {
                 starts.get(*idx).is_some_and(|start| is_word_start(text, *start))
@@ -181,10 +256,25 @@ impl TextTokenizer {
         };
         let common = common_prefix_length(&chosen_ids, &rejected_ids);
         Ok(match (1..=common).rev().find(begins_word) {
-            Some(boundary) => Split::at_boundary(chosen_ids[..boundary].to_vec(), [chosen_ids, rejected_ids]),
+            Some(boundary) => {
+                let prompt = chosen_ids[..boundary].to_vec();
+                Split::at_boundary(prompt, [chosen_ids.into(), rejected_ids.into()])
+            }
             None => Err(RowProblem::NoSharedPrompt.into()),
         })
     }
+}
+
+/// The longest runs of places whose value is wanted.
+fn spans_where<T>(values: &[T], is_wanted: impl Fn(&T) -> bool) -> Vec<Range<usize>> {
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    for (place, _) in values.iter().enumerate().filter(|(_, value)| is_wanted(value)) {
+        match spans.last_mut() {
+            Some(last) if last.end == place => last.end = place + 1,
+            _ => spans.push(place..place + 1),
+        }
+    }
+    spans
 }
 
 /// `text`, which ends with `completion`, with the end-of-text token unless the completion brings it.

@@ -6,10 +6,11 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::convert::{pair_columns, with_numbers};
 use crate::error::{DataError, Result};
-use crate::record::{ChatOptions, ImagePair, PairText, PreferencePair};
+use crate::record::{ImagePair, PreferencePair};
 
 /// Writes one row a line. The rows go to a file beside `file`, which takes its name once it is on disk.
 ///
@@ -66,26 +67,7 @@ fn write_rows<T: Serialize>(file: File, rows: impl IntoIterator<Item = T>) -> io
 /// # Errors
 /// As [`write_jsonl`].
 pub fn write_text_pairs(file: &Path, pairs: &[PreferencePair]) -> Result<()> {
-    write_jsonl(file, pairs.iter().map(|pair| columns(&pair.text)))
-}
-
-fn columns(text: &PairText) -> Value {
-    match text {
-        PairText::Plain { prompt, chosen, rejected } => {
-            json!({"prompt": prompt, "chosen": chosen, "rejected": rejected})
-        }
-        PairText::Implicit { chosen, rejected } => json!({"chosen": chosen, "rejected": rejected}),
-        PairText::Chat { prompt, chosen, rejected, options: ChatOptions { tools, variables } } => {
-            let mut columns = json!({"prompt": prompt, "chosen": chosen, "rejected": rejected});
-            if let Some(tools) = tools {
-                columns["tools"] = tools.clone();
-            }
-            if !variables.is_empty() {
-                columns["chat_template_kwargs"] = variables.clone().into();
-            }
-            columns
-        }
-    }
+    write_jsonl(file, pairs.iter().map(|pair| with_numbers(pair_columns(&pair.text), pair.numbers)))
 }
 
 /// Writes image pairs in the columns that [`read_image_pairs`](crate::read_image_pairs) reads; images below the

@@ -31,7 +31,7 @@ const BETA_SCHEDULES: &[(&str, BetaSchedule)] = &[
 ];
 
 /// The signal level ᾱ of every training timestep, and what the model predicts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NoiseSchedule {
     alphas_cumprod: Vec<f32>,
     prediction_type: PredictionType,

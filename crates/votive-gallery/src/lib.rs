@@ -44,7 +44,7 @@ pub use report::{
     CategoryScore, Direction, Entry, Labels, Metric, ModalityReport, Part, REPORT_FILE, Report,
     SCHEMA_VERSION, Settings, Side, TrainingPoint, Verdict,
 };
-pub use run::{METRICS_FILE, write_run_gallery};
+pub use run::{METRICS_FILE, OTHER_LOGS, write_run_gallery};
 pub use samples::{
     Checkpoint, SAMPLES_DIR, SAMPLES_FILE, Sample, read_checkpoints, step_folder, write_samples,
 };

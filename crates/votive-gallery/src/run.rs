@@ -10,8 +10,10 @@ use crate::report::{REPORT_FILE, Report, TrainingPoint};
 use crate::samples::read_checkpoints;
 use crate::{GalleryError, file, page, summary};
 
-/// Name of a run's log, one JSON object a line.
+/// Name of the log of a run's steps, one JSON object a line.
 pub const METRICS_FILE: &str = "metrics.jsonl";
+/// Names of the logs of evaluations and of alarms, of the same form.
+pub const OTHER_LOGS: [&str; 2] = ["evaluations.jsonl", "alarms.jsonl"];
 
 /// Writes `index.html` into `run_dir` from what lies there: `report.json`, `metrics.jsonl` and `samples/`, each of
 /// which may be missing. Safe beside a run that is still writing. Returns the page's path.
@@ -20,7 +22,10 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 /// None of the three is there, one of them is not valid, or the page cannot be written.
 pub fn write_run_gallery(run_dir: &Path) -> Result<PathBuf, GalleryError> {
     let report = run_dir.join(REPORT_FILE).is_file().then(|| Report::read(run_dir)).transpose()?;
-    let log = read_log(&run_dir.join(METRICS_FILE))?;
+    let mut log = Log::default();
+    for name in [METRICS_FILE].iter().chain(&OTHER_LOGS) {
+        log.read(&run_dir.join(name))?;
+    }
     let samples = grid(&read_checkpoints(run_dir)?);
     if report.is_none() && log.training.is_empty() && samples.as_str().is_empty() {
         return Err(GalleryError::NothingToShow { dir: run_dir.to_owned() });
@@ -105,6 +110,24 @@ struct Log {
 }
 
 impl Log {
+    /// Adds the lines of a file, if it is there. A last line without its line break is still being written.
+    fn read(&mut self, path: &Path) -> Result<(), GalleryError> {
+        if !path.is_file() {
+            return Ok(());
+        }
+        let text = file::read_text(path)?;
+        let finished = text.rfind('\n').map_or("", |end| &text[..end]);
+        for (idx, line) in finished.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+            let line = serde_json::from_str(line).map_err(|source| GalleryError::LogLine {
+                path: path.to_owned(),
+                line: idx + 1,
+                source,
+            })?;
+            self.add(line);
+        }
+        Ok(())
+    }
+
     fn add(&mut self, line: MetricsLine) {
         let step = line.step;
         // A line without a loss logs something else.
@@ -119,23 +142,4 @@ impl Log {
             self.alarms.push(Alarm { step, id, message: line.message });
         }
     }
-}
-
-/// The log of a run. A last line without its line break is still being written.
-fn read_log(path: &Path) -> Result<Log, GalleryError> {
-    let mut log = Log::default();
-    if !path.is_file() {
-        return Ok(log);
-    }
-    let text = file::read_text(path)?;
-    let finished = text.rfind('\n').map_or("", |end| &text[..end]);
-    for (idx, line) in finished.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
-        let line = serde_json::from_str(line).map_err(|source| GalleryError::LogLine {
-            path: path.to_owned(),
-            line: idx + 1,
-            source,
-        })?;
-        log.add(line);
-    }
-    Ok(log)
 }

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use votive_gallery::{
-    GalleryError, METRICS_FILE, Report, SAMPLES_DIR, SAMPLES_FILE, Sample, read_checkpoints, step_folder,
-    write_run_gallery, write_samples,
+    GalleryError, METRICS_FILE, OTHER_LOGS, Report, SAMPLES_DIR, SAMPLES_FILE, Sample, read_checkpoints,
+    step_folder, write_run_gallery, write_samples,
 };
 
 fn picture(prompt: &str, seed: u64, file: &str) -> Sample {
@@ -71,13 +71,11 @@ fn a_run_in_progress_can_be_looked_at() {
 #[test]
 fn alarms_and_held_out_rows_are_shown() {
     let dir = tempfile::tempdir().unwrap();
-    let log = concat!(
-        "{\"step\":1,\"loss\":0.69}\n",
-        "{\"step\":1,\"eval_loss\":0.7,\"eval_rewards/accuracies\":0.5}\n",
-        "{\"step\":1,\"alarm\":\"accuracy_stuck\",\"message\":\"it <stays>; look\"}\n",
-        "{\"step\":2,\"loss\":0.5}\n",
-    );
-    fs::write(dir.path().join(METRICS_FILE), log).unwrap();
+    let write = |name: &str, log: &str| fs::write(dir.path().join(name), log).unwrap();
+    write(METRICS_FILE, "{\"step\":1,\"loss\":0.69}\n{\"step\":2,\"loss\":0.5}\n");
+    let [evaluations, alarms] = OTHER_LOGS;
+    write(evaluations, "{\"step\":1,\"eval_loss\":0.7,\"eval_rewards/accuracies\":0.5}\n");
+    write(alarms, "{\"step\":1,\"alarm\":\"accuracy_stuck\",\"message\":\"it <stays>; look\"}\n");
     let page = page_of(dir.path());
     assert!(page.contains("<b>Step 1:</b> it &lt;stays&gt;; look"), "{page}");
     assert!(page.contains("accuracy_stuck"));

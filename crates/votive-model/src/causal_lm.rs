@@ -1,12 +1,9 @@
 //! What training and generation ask of a language model, whatever its architecture.
 
 use crate::error::{ModelError, Result};
-use crate::files;
-use crate::llama::{KvCache, LlamaConfig};
-use crate::params::Params;
-use candle_core::{DType, Device, Tensor};
-use std::collections::BTreeMap;
-use std::path::Path;
+use crate::language::KvCache;
+use crate::prefix_tree::{PrefixTree, Text};
+use candle_core::{Device, Tensor};
 use votive_tensor::segment::Recorder;
 
 /// A model that gives each token a probability from those before it.
@@ -21,6 +18,8 @@ pub trait CausalLm: Send + Sync {
     fn device(&self) -> &Device;
 
     /// Log-probability of every wanted token given those before it in its row.
+    ///
+    /// What rows begin with alike is computed once.
     ///
     /// With a recorder the layers are recomputed in the backward instead of being kept.
     ///
@@ -91,17 +90,21 @@ impl TokenBatch {
         self.wanted.iter().map(|&(row, at)| self.rows[row][at]).collect()
     }
 
-    /// Everything that a wanted token can depend on, as `(B, T)` right-padded ids, and T.
+    /// Everything that a wanted token can depend on, what rows begin with alike only once.
     ///
-    /// # Errors
-    /// Those of candle.
-    pub fn contexts(&self, device: &Device) -> Result<(Tensor, usize)> {
-        let width = self.wanted.iter().map(|(_, at)| *at).max().unwrap_or(0);
-        // No wanted token sees the padding: it stands behind them all, and attention is causal.
-        let padded =
-            |row: &Vec<u32>| row.iter().copied().chain(std::iter::repeat(0)).take(width).collect::<Vec<_>>();
-        let ids: Vec<u32> = self.rows.iter().flat_map(padded).collect();
-        Ok((Tensor::from_vec(ids, (self.rows.len(), width), device)?, width))
+    /// Texts of more than `short` tokens share nothing with those up to it, as if they began differently.
+    pub(crate) fn contexts(&self, short: Option<usize>) -> PrefixTree {
+        let mut ends = vec![0; self.rows.len()];
+        self.wanted.iter().for_each(|&(row, at)| ends[row] = ends[row].max(at));
+        let text = |(row, end): (&Vec<u32>, usize)| Text { tokens: row[..end].to_vec(), length: row.len() };
+        let texts: Vec<Text> = self.rows.iter().zip(ends).map(text).collect();
+        PrefixTree::new(&texts, short)
+    }
+
+    /// Where in `contexts` the token before each wanted one lies.
+    pub(crate) fn places(&self, contexts: &PrefixTree) -> Vec<u32> {
+        let place = |&(row, at): &(usize, usize)| contexts.place(row, at - 1);
+        self.wanted.iter().filter_map(place).map(|place| place as u32).collect()
     }
 
     /// Checks that every id is below the vocabulary's size.
@@ -109,13 +112,13 @@ impl TokenBatch {
     /// # Errors
     /// If one is not, with its place.
     pub fn check(&self, vocabulary: usize) -> Result<()> {
-        check_ids(&self.rows, vocabulary)
+        check_ids(self.rows.iter().map(Vec::as_slice), vocabulary)
     }
 }
 
 /// Checks that every id is below the vocabulary's size.
-pub(crate) fn check_ids(rows: &[Vec<u32>], vocabulary: usize) -> Result<()> {
-    for (row, tokens) in rows.iter().enumerate() {
+pub(crate) fn check_ids<'a>(rows: impl Iterator<Item = &'a [u32]>, vocabulary: usize) -> Result<()> {
+    for (row, tokens) in rows.enumerate() {
         if let Some(at) = tokens.iter().position(|id| *id as usize >= vocabulary) {
             return Err(ModelError::Tokens(format!(
                 "row {row}, position {at}: token id {} is not below the model's vocabulary size {vocabulary}; \
@@ -125,45 +128,4 @@ pub(crate) fn check_ids(rows: &[Vec<u32>], vocabulary: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether a tensor carries nothing, though some checkpoints hold it: a head that is the embedding again, or the
-/// frequencies that older versions of transformers saved. Nothing computes with it, so it cannot be trained.
-fn is_leftover(config: &LlamaConfig, name: &str) -> bool {
-    (config.tie_word_embeddings && name == "lm_head.weight") || name.ends_with(".rotary_emb.inv_freq")
-}
-
-/// Reads a language model's hub folder: `config.json`, and `model.safetensors` or its shards.
-///
-/// # Errors
-/// If a file is missing or malformed, or the architecture is not supported.
-pub fn load_causal_lm(folder: &Path, device: &Device) -> Result<(LlamaConfig, Params)> {
-    let config = LlamaConfig::read_folder(folder)?;
-    let mut tensors = files::read_folder(folder, "model", device)?;
-    tensors.retain(|name, _| !is_leftover(&config, name));
-    Ok((config, Params::new(&folder.display().to_string(), tensors, device)))
-}
-
-/// Writes `config.json` and `model.safetensors` of a language model; `float` is F32, F16 or BF16.
-///
-/// # Errors
-/// If a file cannot be written, or the parameters carry an adapter, which has files of its own.
-pub fn save_causal_lm(folder: &Path, config: &LlamaConfig, params: &Params, float: DType) -> Result<()> {
-    let dtype = match float {
-        DType::F32 => "float32",
-        DType::F16 => "float16",
-        DType::BF16 => "bfloat16",
-        other => {
-            return Err(ModelError::Tokens(format!("weights are stored as f32, f16 or bf16, not {other:?}")));
-        }
-    };
-    if params.lora().is_some() {
-        return Err(ModelError::Adapter(
-            "merge it or save it by itself; a model folder holds whole weights".to_owned(),
-        ));
-    }
-    let tensors = params.iter().filter(|(name, _)| !is_leftover(config, name));
-    let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
-    files::write(&folder.join("model.safetensors"), tensors, float, BTreeMap::new())?;
-    files::write_json(&folder.join("config.json"), &config.to_json(dtype))
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Tensors of a file by name, and the strings in its header.
@@ -83,6 +83,59 @@ pub fn read_folder(folder: &Path, stem: &str, device: &Device) -> Result<BTreeMa
     let names = [&whole, &index, &half]
         .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
     Err(ModelError::NotFound { folder: folder.into(), expected: names.join(", ") })
+}
+
+/// The type that most floating numbers of a checkpoint are stored in, without reading the numbers: F32, F16 or BF16
+/// (what is stored in f64 counts as F32). The files are those of [`read_folder`].
+///
+/// # Errors
+/// If there is no checkpoint, or a header is not one of safetensors.
+pub fn stored_float(folder: &Path, stem: &str) -> Result<DType> {
+    let is_weight = |name: &str| name.starts_with(stem) && name.ends_with(".safetensors");
+    let mut numbers = [(DType::F32, 0), (DType::F16, 0), (DType::BF16, 0)];
+    let mut found = false;
+    for entry in fs::read_dir(folder).map_err(file_error(folder))? {
+        let path = entry.map_err(file_error(folder))?.path();
+        if path.file_name().is_some_and(|name| is_weight(&name.to_string_lossy())) {
+            found = true;
+            for (place, count) in floats(&path)? {
+                numbers[place].1 += count;
+            }
+        }
+    }
+    match numbers.iter().max_by_key(|(_, count)| *count) {
+        Some((float, _)) if found => Ok(*float),
+        _ => Err(ModelError::NotFound { folder: folder.into(), expected: format!("{stem}.safetensors") }),
+    }
+}
+
+/// How many numbers of a file are f32 or f64 (0), f16 (1) and bf16 (2), tensor by tensor, from its header alone.
+fn floats(path: &Path) -> Result<Vec<(usize, usize)>> {
+    /// safetensors refuses longer headers.
+    const MOST: u64 = 100_000_000;
+    let malformed = |reason: &str| ModelError::Safetensors { path: path.into(), reason: reason.to_owned() };
+    let mut file = File::open(path).map_err(file_error(path))?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|_| malformed("no header"))?;
+    let length = u64::from_le_bytes(length);
+    let mut header = Vec::new();
+    file.take(length.min(MOST)).read_to_end(&mut header).map_err(file_error(path))?;
+    if header.len() as u64 != length {
+        return Err(malformed("the header is cut short"));
+    }
+    let header: Value =
+        serde_json::from_slice(&header).map_err(|source| ModelError::Json { path: path.into(), source })?;
+    let tensor = |entry: &Value| {
+        let place = match entry.get("dtype")?.as_str()? {
+            "F32" | "F64" => 0,
+            "F16" => 1,
+            "BF16" => 2,
+            _ => return None,
+        };
+        let sizes = entry.get("shape")?.as_array()?.iter().map(Value::as_u64);
+        Some((place, usize::try_from(sizes.flatten().product::<u64>()).ok()?))
+    };
+    Ok(header.as_object().into_iter().flat_map(|header| header.values().filter_map(tensor)).collect())
 }
 
 fn read_shards(folder: &Path, index: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
@@ -225,9 +278,17 @@ pub fn write_json(path: &Path, value: &Value) -> Result<()> {
 /// # Errors
 /// If the file cannot be written; the temporary file is removed.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_bytes`], with the contents written part by part.
+///
+/// # Errors
+/// If the file cannot be written, or `fill` fails; the temporary file is removed.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let write = || match replaceable(path) {
-        Some(target) => replace(&target, bytes),
-        None => File::create(path)?.write_all(bytes),
+        Some(target) => replace(&target, fill),
+        None => fill(&mut File::create(path)?),
     };
     write().map_err(file_error(path))
 }
@@ -240,7 +301,7 @@ fn replaceable(path: &Path) -> Option<PathBuf> {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -249,7 +310,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_file_name(name);
     let write = || -> io::Result<()> {
         let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
+        fill(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
@@ -274,9 +335,11 @@ mod tests {
             let read = read(&path, &Device::Cpu).unwrap();
             assert_eq!(read.tensors["a"].to_vec2::<f32>().unwrap(), tensor.to_vec2::<f32>().unwrap());
             assert_eq!(read.metadata["format"], "pt");
+            assert_eq!(stored_float(folder.path(), "x").unwrap(), float);
         }
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        assert!(stored_float(folder.path(), "y").is_err());
         let message = read(&path, &Device::Cpu).unwrap_err().to_string();
         assert!(
             message.contains("x.safetensors") && message.contains("not a whole safetensors file"),

@@ -1,4 +1,4 @@
-//! Networks that can be trained: a Llama family, Stable Diffusion's U-Net, and the VAE and CLIP text tower around it.
+//! Networks that can be trained: language models, Stable Diffusion's U-Net, and the VAE and CLIP text tower around it.
 //!
 //! One file per architecture, named as in the checkpoints of transformers and diffusers. Parameters are named,
 //! ordered and loaded strictly; LoRA comes in and goes out in PEFT's format.
@@ -11,16 +11,24 @@ mod denoiser;
 mod error;
 pub mod files;
 mod generate;
-pub mod llama;
+mod generation_config;
+pub mod gguf;
+pub mod hub_folder;
+pub mod language;
 mod lora;
 mod nn;
 mod params;
+mod prefix_tree;
+mod sampling;
 pub mod stable_diffusion;
 
-pub use causal_lm::{CausalLm, TokenBatch, load_causal_lm, save_causal_lm};
+pub use causal_lm::{CausalLm, TokenBatch};
 pub use denoiser::Denoiser;
 pub use error::{ModelError, Result};
-pub use generate::{GenerateOptions, Generated, generate};
-pub use llama::{KvCache, Llama, LlamaConfig};
-pub use lora::{Lora, LoraConfig, LoraFormat};
+pub use generate::{GenerateOptions, Generated, Request, Watcher, generate, generate_watched};
+pub use generation_config::GenerationConfig;
+pub use language::llama::{self, LlamaConfig};
+pub use language::{CausalLmConfig, Decoder, KvCache, load_causal_lm, save_causal_lm};
+pub use lora::{Lora, LoraConfig, LoraFormat, Targets};
 pub use params::{Init, Params, Scope};
+pub use sampling::SamplingPolicy;

@@ -1,6 +1,7 @@
 //! The building blocks of networks: a parameter or two, and the operation that uses them.
 
 use crate::error::Result;
+use crate::lora::LoraLayer;
 use crate::params::{Init, Scope};
 use candle_core::Tensor;
 use votive_tensor as ops;
@@ -10,7 +11,7 @@ use votive_tensor as ops;
 pub(crate) struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
-    lora: Option<(Tensor, Tensor, f64)>,
+    lora: Option<LoraLayer>,
 }
 
 impl Linear {
@@ -37,10 +38,17 @@ impl Linear {
     /// # Errors
     /// If the sizes don't fit.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = ops::linear(x, &self.weight, self.bias.as_ref())?;
-        match &self.lora {
+        let (weight, bias) = (&self.weight, self.bias.as_ref());
+        let Some(lora) = &self.lora else { return Ok(ops::linear(x, weight, bias)?) };
+        let update = (&lora.a, &lora.b, lora.scale);
+        let Some(stretch) = lora.stretch(weight)? else {
+            return Ok(ops::low_rank_linear(x, weight, bias, update)?);
+        };
+        // DoRA stretches what the weight gives, and not the bias.
+        let y = ops::low_rank_linear(x, weight, None, update)?.broadcast_mul(&stretch)?;
+        match bias {
             None => Ok(y),
-            Some((a, b, scale)) => Ok((y + (ops::linear(&ops::linear(x, a, None)?, b, None)? * *scale)?)?),
+            Some(bias) => Ok(y.broadcast_add(bias)?),
         }
     }
 }
@@ -84,6 +92,8 @@ impl Conv2d {
 #[derive(Clone, Debug)]
 pub(crate) struct RmsNorm {
     weight: Tensor,
+    /// The weight is kept as its distance from 1.
+    is_around_one: bool,
     eps: f64,
 }
 
@@ -93,7 +103,20 @@ impl RmsNorm {
     /// # Errors
     /// Those of [`Scope::get`].
     pub(crate) fn new(scope: &Scope, width: usize, eps: f64) -> Result<Self> {
-        Ok(Self { weight: scope.get("weight", &[width], Init::One)?, eps })
+        Ok(Self { weight: scope.get("weight", &[width], Init::One)?, is_around_one: false, eps })
+    }
+
+    /// The same for checkpoints that hold `weight − 1` (Gemma).
+    ///
+    /// # Errors
+    /// Those of [`Scope::get`].
+    pub(crate) fn around_one(scope: &Scope, width: usize, eps: f64) -> Result<Self> {
+        Ok(Self { weight: scope.get("weight", &[width], Init::Zero)?, is_around_one: true, eps })
+    }
+
+    /// Size of what is normalised.
+    pub(crate) fn width(&self) -> usize {
+        self.weight.elem_count()
     }
 
     /// `x (…, width)` → the same shape.
@@ -101,7 +124,9 @@ impl RmsNorm {
     /// # Errors
     /// If the sizes don't fit.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::rms_norm(x, &self.weight, self.eps)?)
+        // Added anew each time: training changes the weight in place.
+        let weight = if self.is_around_one { &(&self.weight + 1.0)? } else { &self.weight };
+        Ok(ops::rms_norm(x, weight, self.eps)?)
     }
 }
 

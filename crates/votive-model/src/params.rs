@@ -4,7 +4,7 @@
 //! gradients, as a frozen copy) gives the reference, the evaluated and the remembered model, with no flag inside.
 
 use crate::error::{ModelError, Result};
-use crate::lora::{Lora, LoraConfig};
+use crate::lora::{Lora, LoraConfig, LoraLayer};
 use candle_core::{DType, Device, Tensor, Var};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +63,12 @@ impl Params {
         self.tensors.get(name)
     }
 
+    /// What a network reads: a module that the adapter has whole, or else the network's own tensor.
+    fn effective(&self, name: &str) -> Option<&Tensor> {
+        let saved = self.lora.as_ref().and_then(|lora| lora.saved(name));
+        saved.or_else(|| self.tensors.get(name))
+    }
+
     /// The adapter, if there is one.
     #[must_use]
     pub fn lora(&self) -> Option<&Lora> {
@@ -114,6 +120,20 @@ impl Params {
         self.clone().map(|tensor| Ok(tensor.detach()))
     }
 
+    /// The same network with other values in the place of what is trained, by name, without gradients; what is not
+    /// trained stays in the same memory.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn with_values(&self, values: &BTreeMap<String, Tensor>) -> Result<Self> {
+        let trained = self.trainable();
+        let new = |tensor: &Tensor| {
+            let (name, _) = trained.iter().find(|(_, trained)| trained.id() == tensor.id())?;
+            values.get(name)
+        };
+        self.clone().map(|tensor| Ok(new(tensor).unwrap_or(tensor).detach()))
+    }
+
     fn map(mut self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         for tensor in self.tensors.values_mut() {
             *tensor = change(tensor)?;
@@ -146,16 +166,14 @@ impl Params {
         Ok(Self { lora: Some(lora), ..self.clone() })
     }
 
-    /// The adapter added into the weights, `W + (α/r)·B·A`.
+    /// The adapter put into the weights.
     ///
     /// # Errors
     /// Those of candle.
     pub fn merged(&self) -> Result<Self> {
         let mut merged = self.without_adapter().untracked()?;
-        for (path, delta) in self.lora.iter().flat_map(Lora::deltas) {
-            if let Some(weight) = merged.tensors.get_mut(&format!("{path}.weight")) {
-                *weight = (&*weight + delta?)?;
-            }
+        if let Some(lora) = &self.lora {
+            lora.merge_into(&mut merged.tensors)?;
         }
         Ok(merged)
     }
@@ -226,7 +244,7 @@ impl<'a> Reader<'a> {
     fn get(&self, name: String, shape: &[usize], init: Init) -> Result<Tensor> {
         let tensor = match &self.source {
             Source::Fresh { seed, device } => init.draw(&name, shape, *seed, device)?,
-            Source::Given(params) => match params.tensors.get(&name) {
+            Source::Given(params) => match params.effective(&name) {
                 Some(tensor) if tensor.dims() == shape => tensor.clone(),
                 Some(tensor) => {
                     let found = tensor.dims();
@@ -307,11 +325,10 @@ impl Scope<'_> {
         self.reader.get(self.sub(name).path, shape, init)
     }
 
-    /// The adapter's matrices A and B for the linear map here, and their scale.
-    #[must_use]
-    pub fn lora(&self) -> Option<(Tensor, Tensor, f64)> {
+    /// The adapter of the linear map here.
+    pub(crate) fn lora(&self) -> Option<LoraLayer> {
         let Source::Given(params) = &self.reader.source else { return None };
-        let found = params.lora.as_ref()?.layer(&self.path)?;
+        let found = params.lora.as_ref()?.layer(&self.path)?.clone();
         self.reader.used_lora.borrow_mut().insert(self.path.clone());
         Some(found)
     }

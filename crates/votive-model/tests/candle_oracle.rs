@@ -1,7 +1,7 @@
 //! The same logits as candle-transformers' inference models, on the same random weights.
 //!
 //! candle 0.11.1's sliding windows see one key more than transformers', and Qwen2's are in every layer; so the windows
-//! here are wider than the rows. Windows themselves are checked against transformers (`llama_fixtures.rs`).
+//! here are wider than the rows. Windows themselves are checked against transformers (`language_fixtures.rs`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use candle_core::{DType, Device, IndexOp, Tensor};
@@ -9,7 +9,7 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::{llama as candle_llama, mistral as candle_mistral, qwen2 as candle_qwen2};
 use serde_json::{Value, json};
 use votive_model::llama::{Family, Rope, RopeScaling};
-use votive_model::{Llama, LlamaConfig, Params};
+use votive_model::{LlamaConfig, Params};
 
 const VOCABULARY: usize = 50;
 
@@ -20,22 +20,24 @@ fn config(family: Family) -> LlamaConfig {
         high_freq_factor: 4.0,
         original_max_position_embeddings: 16,
     };
-    let base = LlamaConfig::llama(VOCABULARY, (32, 48), 3, (4, 2), 64);
-    let base = LlamaConfig { family, initializer_range: 0.2, ..base };
+    let mut base = LlamaConfig::llama(VOCABULARY, (32, 48), 3, (4, 2), 64);
+    base.family = family;
+    base.sizes.initializer_range = 0.2;
+    base.sizes.tie_word_embeddings = family == Family::Qwen2;
     match family {
         Family::Llama => LlamaConfig { rope: Rope { theta: 10_000.0, scaling }, ..base },
         Family::Mistral => LlamaConfig { windows: vec![Some(32); 3], ..base },
-        _ => LlamaConfig { tie_word_embeddings: true, ..base },
+        _ => base,
     }
 }
 
 /// Compares the logits of the last position with those of `candle`, which gets `config.json` and the weights.
 fn check(family: Family, candle: impl Fn(Value, VarBuilder, &Tensor) -> Tensor) {
     let config = config(family);
-    let (model, params) = Params::fresh(4, &Device::Cpu, |scope| Llama::new(&config, scope)).unwrap();
+    let (model, params) = Params::fresh(4, &Device::Cpu, |scope| config.build(scope)).unwrap();
     let ids: Vec<u32> = (0..24).map(|i| i * 17 % VOCABULARY as u32).collect();
     let ids = Tensor::from_vec(ids, (2, 12), &Device::Cpu).unwrap();
-    let ours = model.logits(&model.hidden(&ids, None).unwrap().i((.., 11)).unwrap()).unwrap();
+    let ours = model.logits(&model.hidden(&ids).unwrap().i((.., 11)).unwrap()).unwrap();
     let weights = params.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
     let weights = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
     let theirs = candle(config.to_json("float32"), weights, &ids).reshape((2, VOCABULARY)).unwrap();

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};
-use votive_model::LlamaConfig;
 use votive_model::config::ConfigFile;
 use votive_model::llama::{Family, Rope, RopeScaling};
+use votive_model::{CausalLmConfig, LlamaConfig};
 
 /// A configuration of `model_type` with the fewest fields, and `extra`.
 fn json_of(model_type: &str, extra: Value) -> Value {
@@ -16,11 +16,15 @@ fn json_of(model_type: &str, extra: Value) -> Value {
     config
 }
 
-fn read(config: &Value) -> votive_model::Result<LlamaConfig> {
+fn file(config: &Value) -> ConfigFile {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.json");
     std::fs::write(&path, config.to_string()).unwrap();
-    LlamaConfig::read(&ConfigFile::read(&path)?)
+    ConfigFile::read(&path).unwrap()
+}
+
+fn read(config: &Value) -> votive_model::Result<LlamaConfig> {
+    LlamaConfig::read(&file(config))
 }
 
 fn config(model_type: &str, extra: Value) -> LlamaConfig {
@@ -30,20 +34,21 @@ fn config(model_type: &str, extra: Value) -> LlamaConfig {
 #[test]
 fn absent_fields_are_what_transformers_makes_them() {
     let llama = config("llama", json!({}));
-    assert_eq!((llama.num_key_value_heads, llama.head_dim, llama.max_position_embeddings), (8, 8, 2048));
-    assert_eq!((llama.rms_norm_eps, llama.tie_word_embeddings, llama.eos_token_id), (1e-6, false, vec![2]));
+    let sizes = &llama.sizes;
+    assert_eq!((sizes.num_key_value_heads, sizes.head_dim, sizes.max_position_embeddings), (8, 8, 2048));
+    assert_eq!((sizes.rms_norm_eps, sizes.tie_word_embeddings, llama.eos_token_id), (1e-6, false, vec![2]));
     assert_eq!(llama.bos_token_id, Some(1));
     assert_eq!((llama.rope, llama.windows), (Rope::default(), vec![None; 3]));
     let mistral = config("mistral", json!({}));
-    assert_eq!((mistral.num_key_value_heads, mistral.max_position_embeddings), (8, 131_072));
+    assert_eq!((mistral.sizes.num_key_value_heads, mistral.sizes.max_position_embeddings), (8, 131_072));
     assert_eq!((mistral.windows, mistral.eos_token_id), (vec![Some(4096); 3], vec![2]));
     let qwen2 = config("qwen2", json!({"num_key_value_heads": null}));
     assert_eq!(
-        (qwen2.family, qwen2.num_key_value_heads, qwen2.max_position_embeddings),
+        (qwen2.family, qwen2.sizes.num_key_value_heads, qwen2.sizes.max_position_embeddings),
         (Family::Qwen2, 8, 32_768)
     );
     assert_eq!((qwen2.windows, qwen2.eos_token_id), (vec![None; 3], vec![]));
-    assert_eq!(config("qwen3", json!({"num_key_value_heads": 2})).head_dim, 128);
+    assert_eq!(config("qwen3", json!({"num_key_value_heads": 2})).sizes.head_dim, 128);
     // Grouped queries need a divisor, and Qwen's default of 32 is none of 8.
     assert!(read(&json_of("qwen2", json!({}))).is_err());
 }
@@ -113,23 +118,20 @@ fn what_is_written_is_read_back() {
         config("qwen3", mixed),
         LlamaConfig::llama(100, (64, 96), 3, (8, 2), 128),
     ] {
-        assert_eq!(read(&config.to_json("float32")).unwrap(), config);
+        let json = config.to_json("float32");
+        assert_eq!(read(&json).unwrap(), config);
+        // Through the type that stands for every architecture, in whatever type the weights are stored.
+        let read = CausalLmConfig::read(&file(&json)).unwrap();
+        assert_eq!(read, config.into());
+        assert_eq!(CausalLmConfig::read(&file(&read.to_json("bfloat16"))).unwrap(), read);
+        assert_eq!(read.to_json("bfloat16")["torch_dtype"], "bfloat16");
     }
-}
-
-#[test]
-fn generation_config_names_the_stop_ids() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("config.json"), json_of("llama", json!({})).to_string()).unwrap();
-    assert_eq!(LlamaConfig::read_folder(folder.path()).unwrap().eos_token_id, [2]);
-    std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": [7, 9]}"#).unwrap();
-    assert_eq!(LlamaConfig::read_folder(folder.path()).unwrap().eos_token_id, [7, 9]);
 }
 
 #[test]
 fn refusals_name_the_field_and_what_is_supported() {
     let refuse = |model_type: &str, extra: Value, parts: &[&str]| {
-        let message = read(&json_of(model_type, extra)).unwrap_err().to_string();
+        let message = CausalLmConfig::read(&file(&json_of(model_type, extra))).unwrap_err().to_string();
         for part in ["config.json"].iter().chain(parts) {
             assert!(message.contains(part), "`{message}` lacks `{part}`");
         }

@@ -11,8 +11,9 @@ pub mod kernel;
 mod ops;
 pub mod random;
 pub mod segment;
+mod vector;
 
 pub use ops::{
-    Activation, AttentionMask, activate, attention, conv2d, gated, group_norm, layer_norm, linear,
-    log_sigmoid, rms_norm, rope, token_log_probs, upsample_nearest_2x,
+    Activation, AttentionMask, Scores, Segment, activate, attention, conv2d, gated, group_norm, layer_norm,
+    linear, log_sigmoid, low_rank_linear, rms_norm, rope, token_log_probs, upsample_nearest_2x,
 };

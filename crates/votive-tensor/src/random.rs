@@ -48,7 +48,7 @@ pub struct Draws {
 impl Draws {
     /// The draws of `sample` in `step`.
     ///
-    /// `step` must be below 2³² and `sample` below 2³²; both are counters of work, never data.
+    /// `step` and `sample` must be below 2⁴⁸; both are counters of work, never data.
     #[must_use]
     pub fn new(seed: u64, stream: Stream, step: u64, sample: u64) -> Self {
         // The stream is mixed into the key and the block index keeps one counter word for itself: 2³² blocks of

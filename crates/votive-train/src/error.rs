@@ -35,6 +35,14 @@ pub enum TrainError {
         /// What does not verify.
         reason: String,
     },
+    /// A file of reference log-probabilities cannot be used.
+    #[error("{path}: {reason}", path = .path.display())]
+    ReferenceFile {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A file cannot be written or read.
     #[error("{path}: {source}", path = .path.display())]
     File {

@@ -18,6 +18,7 @@ pub mod gradients;
 mod history;
 mod lock;
 pub mod memory;
+pub mod model_card;
 pub mod optimizer;
 pub mod plan;
 pub mod pretrain;

@@ -9,15 +9,16 @@ mod text;
 
 use crate::front_end::FrontEnd;
 use crate::plan::Plan;
-use crate::reference::ReferenceKind;
+use crate::reference::{ReferencePlan, UpdateKind, UpdateRule};
 use candle_core::Tensor;
 use serde::Serialize;
+use std::path::Path;
 use votive_model::Params;
 
 /// Bytes of a number: networks, gradients and moments are f32.
 pub(crate) const FLOAT: u64 = 4;
 /// The program itself: its code, the tokenizer's tables, stacks, and what the allocator keeps at hand. Measured.
-const PROGRAM: u64 = 40 << 20;
+const PROGRAM: u64 = 58 << 20;
 /// What the allocator loses between buffers of different sizes, relative to all of them. Measured.
 const ALLOCATOR: f64 = 0.10;
 /// Moments of AdamW.
@@ -140,16 +141,25 @@ impl Sizes {
         let adapter = if params.lora().is_some() { trained } else { 0 };
         let weights = params.count() as u64 * FLOAT + adapter;
         // The table of a cached reference is two numbers a row, which count with the data.
-        let reference = if plan.reference == ReferenceKind::Frozen { weights } else { 0 };
+        let reference = match &plan.reference {
+            ReferencePlan::Frozen | ReferencePlan::Adapter { .. } => weights,
+            ReferencePlan::Model { path } => folder_bytes(path),
+            // Where it started, where it is, and with BEMA the average beside it.
+            ReferencePlan::Updating(UpdateRule { kind: UpdateKind::Mix { .. }, .. }) => 2 * trained,
+            ReferencePlan::Updating(UpdateRule { kind: UpdateKind::Bema, .. }) => 3 * trained,
+            ReferencePlan::AdapterOff | ReferencePlan::Cached { .. } | ReferencePlan::None => 0,
+        };
         Self { weights, reference, trained }
     }
 }
 
-/// Numbers that the adapters below `prefix` keep for every row of what their linear maps read: A's result, B's result,
-/// that scaled, and the sum with the map's own.
-pub(crate) fn adapter_floats(params: &Params, prefix: &str) -> u64 {
-    let Some(lora) = params.lora() else { return 0 };
-    let rank = lora.config().rank as u64;
-    let outs = |path: &str| params.get(&format!("{path}.weight")).map_or(0, |weight| weight.dims()[0] as u64);
-    lora.paths().filter(|path| path.starts_with(prefix)).map(|path| rank + 3 * outs(path)).sum()
+/// Whether a step runs the reference's network.
+pub(crate) fn runs_reference(plan: &Plan) -> bool {
+    !matches!(plan.reference, ReferencePlan::Cached { .. } | ReferencePlan::None)
+}
+
+/// Size of the files in a folder; 0 for what cannot be looked at, which fails when it is read.
+pub(crate) fn folder_bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum()
 }

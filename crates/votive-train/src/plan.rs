@@ -1,5 +1,7 @@
 //! The plan of a run: everything resolved, nothing left to decide.
 
+mod data;
+mod reference;
 mod watching;
 
 pub use watching::{Drawing, EvalPlan, EvalRows, PromptSource, SamplePlan};
@@ -7,14 +9,14 @@ pub use watching::{Drawing, EvalPlan, EvalRows, PromptSource, SamplePlan};
 pub(crate) use watching::is_due;
 
 use crate::error::{Result, TrainError};
-use crate::front_end::BetaConvention;
+use crate::front_end::{BetaConvention, SaveDtype};
 use crate::optimizer::{AdamWConfig, LrSchedule};
-use crate::recipe::{Resolver, Setting, did_you_mean, to_toml};
-use crate::reference::ReferenceKind;
+use crate::recipe::{NamesOrRule, Resolver, Setting, did_you_mean, to_toml};
+use crate::reference::ReferencePlan;
 use std::path::{Path, PathBuf};
-use votive_data::{FaultyRows, LongRows, RowPolicy, Traversal};
+use votive_data::{RowPolicy, TextSource, Traversal};
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
-use votive_model::LoraConfig;
+use votive_model::{LoraConfig, Targets};
 use votive_objective::{METHODS, Objective, ObjectiveError, find};
 
 /// Rows of a step, and inner dimensions of an adapter, at most: a misprint does not fill the memory.
@@ -62,7 +64,7 @@ pub struct Plan {
     /// The objective.
     pub objective: Objective,
     /// What the policy is compared with.
-    pub reference: ReferenceKind,
+    pub reference: ReferencePlan,
     /// The optimizer.
     pub optimizer: OptimizerPlan,
     /// The loop.
@@ -79,8 +81,8 @@ pub struct Plan {
 /// Where rows come from and which are kept.
 #[derive(Clone, Debug)]
 pub struct DataPlan {
-    /// File or folder.
-    pub path: PathBuf,
+    /// The files, and for text how they are read; images have one path.
+    pub source: TextSource,
     /// What happens to rows that are too long or faulty.
     pub rows: RowPolicy,
     /// The order of the rows.
@@ -119,6 +121,8 @@ pub struct TrainPlan {
     pub log_every: u64,
     /// Steps between checkpoints.
     pub save_every: u64,
+    /// What the whole weights of the last model are written in; checkpoints are in f32.
+    pub save_dtype: SaveDtype,
     /// Whether layers are computed again in the backward instead of being kept.
     pub recompute: bool,
 }
@@ -157,15 +161,15 @@ impl Plan {
         let modality = if model.as_os_str().is_empty() { Ok(Modality::Text) } else { Modality::of(&model) };
         let kind = modality.as_ref().copied().unwrap_or(Modality::Text);
         let adapter = adapter(&mut r, kind);
-        let data = data(&mut r, kind);
+        let data = data::data(&mut r, kind);
         let objective = objective(&mut r);
-        let reference = reference(&mut r);
+        let reference = reference::reference(&mut r);
         let diffusion = (kind == Modality::Image).then(|| diffusion(&mut r));
         let optimizer = optimizer(&mut r, kind);
         let train = train(&mut r, kind);
         let eval = watching::eval(&mut r, data.eval_fraction, train.save_every);
         let sample = watching::sample(&mut r, kind, train.save_every);
-        if let (Some(objective), ReferenceKind::None) = (&objective, reference)
+        if let (Some(objective), ReferencePlan::None) = (&objective, &reference)
             && objective.needs().contains(votive_objective::Needs::REFERENCE)
         {
             r.mistake("reference.kind", "this objective needs a reference");
@@ -212,8 +216,9 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     let mut r = Resolver::parse(Path::new("reference"), tables, &[])?;
     path(&mut r, "model.path", "Folder of the model, in the hub's layout.");
     adapter(&mut r, modality);
-    data(&mut r, modality);
-    reference(&mut r);
+    data::data(&mut r, modality);
+    reference::reference(&mut r);
+    let of_one_kind = r.settings().len();
     if modality == Modality::Image {
         diffusion(&mut r);
     }
@@ -221,7 +226,9 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     let save_every = train(&mut r, modality).save_every;
     watching::eval(&mut r, 0.0, save_every);
     watching::sample(&mut r, modality, save_every);
-    Ok(r.settings().to_vec())
+    let mut settings = r.settings().to_vec();
+    settings.splice(of_one_kind..of_one_kind, reference::keys()?);
+    Ok(settings)
 }
 
 /// A path, made absolute so that a run can be resumed from anywhere.
@@ -263,56 +270,54 @@ fn adapter(r: &mut Resolver, modality: Modality) -> Option<LoraConfig> {
     if dropout != Some(0.0) {
         r.mistake("adapter.lora.dropout", "only 0.0 is implemented");
     }
-    let targets =
-        r.strings("adapter.lora.targets", Some(targets), "Modules that get an adapter, by name or ending.");
-    Some(LoraConfig {
-        rank: rank as usize,
-        alpha: alpha.unwrap_or(1.0),
-        targets: targets.unwrap_or_default(),
-    })
+    let targets = r.names_or_rule("adapter.lora.targets", Some(targets), TARGETS);
+    let exclude = r.names_or_rule("adapter.lora.exclude", None, "Modules among the targets that get none.");
+    let ranks = r.numbers_by_name(
+        "adapter.lora.rank_pattern",
+        &format!("a table of whole numbers from 1 to {MOST_RANK}"),
+        "Other ranks, by regular expressions that match the end of a module's name.",
+        |v| v.as_integer().filter(|rank| (1..=MOST_RANK as i64).contains(rank)),
+    );
+    let alphas = r.numbers_by_name(
+        "adapter.lora.alpha_pattern",
+        "a table of numbers above 0",
+        "Other α, likewise.",
+        |v| v.as_float().or_else(|| v.as_integer().map(|n| n as f64)).filter(|alpha| *alpha > 0.0),
+    );
+    let plain = LoraConfig::new(rank as usize, alpha.unwrap_or(1.0), Vec::new());
+    let config = LoraConfig {
+        targets: targets.map_or(Targets::AllLinear, as_targets),
+        exclude: exclude.map(as_targets),
+        rank_pattern: ranks.into_iter().map(|(name, rank)| (name, rank as usize)).collect(),
+        alpha_pattern: alphas,
+        use_rslora: r.flag("adapter.lora.use_rslora", false, "Scale by α/√r instead of α/r (rsLoRA)."),
+        ..plain
+    };
+    Some(if modality == Modality::Text { adapter_of_text(r, config) } else { config })
 }
 
-fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
-    let path = path(r, "data.path", "File or folder of the rows.");
-    let mut rows = RowPolicy::default();
-    if modality == Modality::Text {
-        let long = r.choice(
-            "data.long_rows",
-            &["error", "drop", "truncate"],
-            "error",
-            "What happens to rows that are too long.",
-        );
-        rows.long_rows = match long.as_str() {
-            "drop" => LongRows::Drop,
-            "truncate" => LongRows::Truncate,
-            _ => LongRows::Error,
-        };
-        let most =
-            r.whole("data.max_length", 0, Some(0), "Longest row in tokens; 0 for the model's own limit.");
-        rows.max_length = most.filter(|most| *most > 0).map(|most| most as usize);
+/// What only adapters of language models can have: diffusers' files have no place for it.
+fn adapter_of_text(r: &mut Resolver, config: LoraConfig) -> LoraConfig {
+    let layers = r.whole_list("adapter.lora.layers", "The only layers that get an adapter, counted from 0.");
+    let modules_to_save = r.strings("adapter.lora.modules_to_save", Some(Vec::new()), MODULES_TO_SAVE);
+    LoraConfig {
+        layers: layers.map(|layers| layers.into_iter().map(|layer| layer as usize).collect()),
+        modules_to_save: modules_to_save.unwrap_or_default(),
+        use_dora: r.flag("adapter.lora.use_dora", false, "Train length and direction apart (DoRA)."),
+        ..config
     }
-    let faulty = r.choice(
-        "data.faulty_rows",
-        &["error", "drop"],
-        "error",
-        "What happens to rows that cannot be trained on.",
-    );
-    rows.faulty_rows = if faulty == "drop" { FaultyRows::Drop } else { FaultyRows::Error };
-    let order =
-        r.choice("data.order", &["shuffled", "sequential"], "shuffled", "Order of the rows in an epoch.");
-    let traversal = if order == "sequential" { Traversal::Sequential } else { Traversal::Shuffled };
-    let eval_fraction = r
-        .float(
-            "data.eval_fraction",
-            0.0,
-            Some(0.0),
-            "Share of the prompts that is held out for evaluation, picked by their hash; 0 for none.",
-        )
-        .unwrap_or(0.0);
-    if eval_fraction >= 1.0 {
-        r.mistake("data.eval_fraction", "must be below 1, or nothing is left to train on");
+}
+
+const TARGETS: &str = "Modules that get an adapter: names or endings of names; or one string: `all-linear`, or a \
+                       regular expression of whole names.";
+const MODULES_TO_SAVE: &str =
+    "Modules that are trained whole and saved with the adapter, by endings of their names.";
+
+fn as_targets(given: NamesOrRule) -> Targets {
+    match given {
+        NamesOrRule::Names(names) => Targets::Names(names),
+        NamesOrRule::Rule(rule) => Targets::rule(&rule),
     }
-    DataPlan { path, rows, traversal, eval_fraction }
 }
 
 fn objective(r: &mut Resolver) -> Option<Objective> {
@@ -351,15 +356,6 @@ fn objective(r: &mut Resolver) -> Option<Objective> {
             None
         }
     }
-}
-
-fn reference(r: &mut Resolver) -> ReferenceKind {
-    let names = ReferenceKind::NAMES.map(|(_, name)| name);
-    let chosen = r.choice("reference.kind", &names, "frozen", "What the policy is compared with.");
-    ReferenceKind::NAMES
-        .into_iter()
-        .find(|(_, name)| *name == chosen)
-        .map_or(ReferenceKind::Frozen, |(kind, _)| kind)
 }
 
 fn diffusion(r: &mut Resolver) -> DiffusionPlan {
@@ -442,6 +438,9 @@ fn optimizer(r: &mut Resolver, modality: Modality) -> OptimizerPlan {
     }
 }
 
+const SAVE_DTYPE: &str = "Type of the weights in final/, if they are whole: that of the model's own files, or another; \
+                          fewer bits lose the smallest changes.";
+
 fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
     let steps = r.whole("train.steps", 1, None, "Optimizer steps.");
     let steps = r.require("train.steps", steps).unwrap_or(1);
@@ -459,6 +458,9 @@ fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
     let log_every =
         r.whole("train.log_every", 1, Some(1), "Steps between lines of metrics.jsonl.").unwrap_or(1);
     let save_every = r.whole("train.save_every", 1, Some(50), "Steps between checkpoints.").unwrap_or(50);
+    let save_dtype =
+        r.choice("train.save_dtype", &SaveDtype::NAMES.map(|(_, name)| name), "checkpoint", SAVE_DTYPE);
+    let save_dtype = SaveDtype::NAMES.into_iter().find(|(_, name)| *name == save_dtype);
     let recompute = modality == Modality::Text
         && r.flag("train.recompute", false, "Compute layers again in the backward instead of keeping them.");
     TrainPlan {
@@ -468,6 +470,7 @@ fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
         seed,
         log_every,
         save_every,
+        save_dtype: save_dtype.map_or(SaveDtype::Checkpoint, |(dtype, _)| dtype),
         recompute,
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Result, TrainError};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use toml_edit::{Document, Item, TableLike, Value};
+use toml_edit::{Document, InlineTable, Item, TableLike, Value};
 
 /// One key of the configuration reference, and of a resolved recipe.
 #[derive(Clone, Debug)]
@@ -29,6 +29,15 @@ struct Given {
     value: Value,
     place: String,
     used: bool,
+}
+
+/// A list of names, or one word that is a rule for names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamesOrRule {
+    /// The names.
+    Names(Vec<String>),
+    /// The rule.
+    Rule(String),
 }
 
 /// Answers questions for keys from a recipe, its overrides and defaults.
@@ -130,6 +139,23 @@ impl Resolver {
         names
     }
 
+    /// Puts a table that was taken apart when the recipe was read together again, as the value of its key.
+    fn join(&mut self, key: &str) {
+        let below = format!("{key}.");
+        let parts: Vec<String> = self.given.keys().filter(|name| name.starts_with(&below)).cloned().collect();
+        let mut table = InlineTable::new();
+        let mut place = self.tables.get(key).cloned();
+        for given in parts.iter().map(|name| (name, self.given.remove(name))) {
+            if let (name, Some(given)) = given {
+                table.insert(&name[below.len()..], given.value);
+                place.get_or_insert(given.place);
+            }
+        }
+        if let Some(place) = place.filter(|_| !table.is_empty()) {
+            self.given.insert(key.to_owned(), Given { value: table.into(), place, used: false });
+        }
+    }
+
     /// Notes a mistake at `key`, a value or a table, with its place if the recipe has it.
     pub fn mistake(&mut self, key: &str, what: &str) {
         let below = format!("{key}.");
@@ -212,6 +238,67 @@ impl Resolver {
     ) -> Option<Vec<String>> {
         let read = |v: &Value| v.as_array()?.iter().map(|s| s.as_str().map(str::to_owned)).collect();
         self.ask(key, "a list of strings", default, doc, read, |v| v.iter().collect())
+    }
+
+    /// A list of strings, or one string by itself.
+    pub fn names_or_rule(
+        &mut self,
+        key: &str,
+        default: Option<Vec<String>>,
+        doc: &'static str,
+    ) -> Option<NamesOrRule> {
+        let read = |v: &Value| match v.as_array() {
+            Some(list) => list.iter().map(|s| s.as_str().map(str::to_owned)).collect::<Option<_>>(),
+            None => None,
+        };
+        let read = |v: &Value| match v.as_str() {
+            Some(rule) => Some(NamesOrRule::Rule(rule.to_owned())),
+            None => read(v).map(NamesOrRule::Names),
+        };
+        let show = |v: &NamesOrRule| match v {
+            NamesOrRule::Names(names) => names.iter().collect(),
+            NamesOrRule::Rule(rule) => Value::from(rule.as_str()),
+        };
+        self.ask(key, "a list of strings, or a string", default.map(NamesOrRule::Names), doc, read, show)
+    }
+
+    /// A table from any names to numbers, each of at least `least` and accepted by `read`; empty if it is absent.
+    pub fn numbers_by_name<T: Clone + Into<Value>>(
+        &mut self,
+        key: &str,
+        kind: &str,
+        doc: &'static str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> BTreeMap<String, T> {
+        // The table was taken apart when the recipe was read; its names may have dots of their own.
+        self.join(key);
+        let read = |v: &Value| {
+            let pairs = v.as_inline_table()?.iter().map(|(name, v)| Some((name.to_owned(), read(v)?)));
+            pairs.collect::<Option<BTreeMap<String, T>>>()
+        };
+        let show = |numbers: &BTreeMap<String, T>| {
+            let pairs = numbers.iter().map(|(name, number)| (name.as_str(), number.clone()));
+            Value::InlineTable(pairs.collect())
+        };
+        self.ask(key, kind, Some(BTreeMap::new()), doc, read, show).unwrap_or_default()
+    }
+
+    /// A path or a list of paths, made absolute so that a run can be resumed from anywhere.
+    pub fn paths(&mut self, key: &str, doc: &'static str) -> Option<Vec<PathBuf>> {
+        let one = |value: &Value| {
+            let given = Path::new(value.as_str()?);
+            Some(std::path::absolute(given).unwrap_or_else(|_| given.to_owned()))
+        };
+        let read = |value: &Value| match value.as_array() {
+            Some(list) if list.is_empty() => None,
+            Some(list) => list.iter().map(one).collect(),
+            None => one(value).map(|path| vec![path]),
+        };
+        let show = |paths: &Vec<PathBuf>| match paths.as_slice() {
+            [path] => Value::from(path.to_string_lossy().as_ref()),
+            paths => paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+        };
+        self.ask(key, "a string or a list of strings", None, doc, read, show)
     }
 
     /// A number of at least `least`.
@@ -428,6 +515,27 @@ mod tests {
         let again = ask(resolver(&to_toml(&first.3), &[]));
         assert_eq!((first.0, first.1.as_str(), first.2), (2e-5, "b/c", [0.9, 0.999]));
         assert_eq!((again.0, again.1, again.2), (first.0, first.1, first.2));
+    }
+
+    #[test]
+    fn tables_of_any_names_and_rules_resolve_to_themselves() {
+        let ask = |mut r: Resolver| {
+            let whole = |v: &Value| v.as_integer().filter(|n| *n > 0);
+            let ranks = r.numbers_by_name("a.ranks", "a table of whole numbers", "", whole);
+            let names = r.names_or_rule("a.names", Some(vec!["x".to_owned()]), "");
+            let rule = r.names_or_rule("a.rule", None, "");
+            ((ranks, names, rule), r.finish())
+        };
+        let text = "[a]\nranks = { q_proj = 4, 'layers\\.1\\..*' = 8 }\nrule = \"all-linear\"\n";
+        let (first, settings) = ask(resolver(text, &["a.ranks.k_proj=2"]));
+        let ranks = [("k_proj", 2), (r"layers\.1\..*", 8), ("q_proj", 4)];
+        assert_eq!(first.0, ranks.map(|(name, rank)| (name.to_owned(), rank)).into());
+        assert_eq!(first.1, Some(NamesOrRule::Names(vec!["x".to_owned()])));
+        assert_eq!(first.2, Some(NamesOrRule::Rule("all-linear".to_owned())));
+        assert_eq!(ask(resolver(&to_toml(&settings.unwrap()), &[])).0, first);
+        let (_, mistakes) = ask(resolver("[a]\nranks = { q_proj = 0 }\n", &[]));
+        let message = mistakes.unwrap_err().to_string();
+        assert!(message.contains("line 2") && message.contains("a.ranks: expected a table"), "{message}");
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Resumed {
     pub params: Params,
     /// The optimizer with its moments and steps.
     pub optimizer: AdamW,
+    /// What was kept of a reference that follows the policy.
+    pub reference: Option<BTreeMap<String, Tensor>>,
     /// Tokens read so far (latents, for images).
     pub num_tokens: u64,
 }
@@ -111,11 +113,17 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let first = front.batch(0, &[Sample { row: 0, position: 0 }])?;
         let is_unpaired = matches!(plan.objective, Objective::Unpaired(_));
         let losses_per_sample = if is_unpaired && front.layout(&first) == Layout::Pairs { 2 } else { 1 };
-        let reference = Reference::new(plan.reference, front, &start, plan.train.micro_batch_size, progress)?;
         let at_start = resumed.is_none();
-        let fresh =
-            || Resumed { params: start, optimizer: AdamW::new(plan.optimizer.adamw.clone()), num_tokens: 0 };
-        let Resumed { params, optimizer, num_tokens } = resumed.unwrap_or_else(fresh);
+        let saved = resumed.as_ref().and_then(|resumed| resumed.reference.clone());
+        let batch = plan.train.micro_batch_size;
+        let reference = Reference::new(&plan.reference, front, &start, saved, batch, progress)?;
+        let fresh = || Resumed {
+            params: start,
+            optimizer: AdamW::new(plan.optimizer.adamw.clone()),
+            reference: None,
+            num_tokens: 0,
+        };
+        let Resumed { params, optimizer, num_tokens, .. } = resumed.unwrap_or_else(fresh);
         let policy = front.network(&params)?;
         let parameters = params.trainable();
         let train = &plan.train;
@@ -160,6 +168,12 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         &self.optimizer
     }
 
+    /// What the policy is compared with.
+    #[must_use]
+    pub fn reference(&self) -> &Reference<F::Network> {
+        &self.reference
+    }
+
     /// Steps that are done.
     #[must_use]
     pub fn steps_done(&self) -> u64 {
@@ -192,6 +206,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let learning_rate = optimizer.lr * factor;
         self.optimizer.step(&self.parameters, &evaluation.gradients, learning_rate)?;
         self.at_start = false;
+        self.reference.follow(self.front, &self.params, step + 1)?;
         self.num_tokens += evaluation.units as u64;
         let done = step + 1;
         Ok(StepMetrics {
@@ -229,8 +244,9 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             let policy = self.front.logps(&self.policy, &batch, segments)?;
             let reference = self.reference.logps(self.front, micro, &batch, self.device())?;
             self.require_finite(step, "log-probability", &policy, micro)?;
-            if let (true, Some(reference)) = (self.at_start, &reference) {
-                self.require_zero_margin(&policy, reference, micro)?;
+            let tolerance = self.reference.start_tolerance().filter(|_| self.at_start);
+            if let (Some(tolerance), Some(reference)) = (tolerance, &reference) {
+                self.require_zero_margin(&policy, reference, tolerance, micro)?;
             }
             let per_row = self.per_row_losses(&batch, &policy, reference.as_ref(), kl, &mut sums)?;
             self.require_finite(step, "loss", &per_row, micro)?;
@@ -254,7 +270,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let batch = self.front.divergence_batch(step, samples)?;
         let policy = self.front.network(&self.params.untracked()?)?;
         let policy = self.front.logps(&policy, &batch, None)?;
-        let Reference::Network(reference) = &self.reference else {
+        let Some(reference) = self.reference.network() else {
             return Err(TrainError::Plan(
                 "the divergence estimate needs completions of other prompts, which a cached reference has not seen; \
                  use reference.kind = \"frozen\" or \"adapter_off\""
@@ -341,12 +357,20 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         Err(TrainError::NotFinite { step, quantity, place: format!("{held_out}data row {rows}") })
     }
 
-    fn require_zero_margin(&self, policy: &Tensor, reference: &Tensor, samples: &[Sample]) -> Result<()> {
-        let difference = (policy.detach() - reference)?.to_vec1::<f32>()?;
-        match difference.iter().position(|d| *d != 0.0) {
+    fn require_zero_margin(
+        &self,
+        policy: &Tensor,
+        reference: &Tensor,
+        tolerance: f64,
+        samples: &[Sample],
+    ) -> Result<()> {
+        let (policy, reference) = (policy.to_vec1::<f32>()?, reference.to_vec1::<f32>()?);
+        let differences = policy.iter().zip(&reference).map(|(p, r)| f64::from(p - r));
+        let allowed = reference.iter().map(|r| tolerance * f64::from(r.abs()).max(1.0));
+        match differences.zip(allowed).enumerate().find(|(_, (d, allowed))| d.abs() > *allowed) {
             None => Ok(()),
-            Some(i) => Err(TrainError::StartMargin {
-                margin: f64::from(difference[i]),
+            Some((i, (margin, _))) => Err(TrainError::StartMargin {
+                margin,
                 row: self.front.source_row(samples[i % samples.len()].row),
             }),
         }

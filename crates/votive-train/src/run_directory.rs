@@ -4,13 +4,14 @@ use crate::alarms;
 use crate::checkpoint::{self, at};
 use crate::error::{Result, TrainError};
 use crate::events::EVENTS_FILE;
-use crate::front_end::FrontEnd;
+use crate::front_end::{FrontEnd, SaveDtype};
 use crate::history::History;
 use crate::lock::RunLock;
+use crate::model_card::{self, RunFacts};
 use crate::optimizer::AdamW;
 use crate::plan::{Plan, is_due};
 use crate::run::{Resumed, Run};
-use crate::run_log::RunLog;
+use crate::run_log::{Entry, RunLog};
 use crate::watch::Watch;
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use votive_model::{Params, files};
+
+pub use crate::run_log::{ALARMS_FILE, EVALUATIONS_FILE};
 
 /// The resolved recipe of a run.
 pub const PLAN_FILE: &str = "plan.toml";
@@ -31,6 +34,9 @@ pub const CHECKPOINTS: &str = "checkpoints";
 pub const FINAL: &str = "final";
 /// The saved step with the lowest loss on held-out rows: `step`, `eval_loss`, `folder`.
 pub const BEST_FILE: &str = "best.json";
+
+/// What a checkpoint keeps of a reference that follows the policy, below `trainer/`.
+const REFERENCE_FILE: &str = "reference.safetensors";
 
 /// Where a run keeps everything. One process at a time can have it.
 #[derive(Clone, Debug)]
@@ -154,17 +160,30 @@ impl RunDirectory {
         let params = front.restore(start, &found.path)?;
         let moments = files::read(&trainer.join("optimizer.safetensors"), start.device())?.tensors;
         let optimizer = AdamW::restore(plan.optimizer.adamw.clone(), state.step, moments);
-        Ok((Some(Resumed { params, optimizer, num_tokens: state.num_tokens }), skipped))
+        let kept = trainer.join(REFERENCE_FILE);
+        let reference = kept.exists().then(|| files::read(&kept, start.device())).transpose()?;
+        let resumed = Resumed {
+            params,
+            optimizer,
+            reference: reference.map(|file| file.tensors),
+            num_tokens: state.num_tokens,
+        };
+        Ok((Some(resumed), skipped))
     }
 
     fn save<F: FrontEnd>(&self, run: &Run<F>, plan: &Plan, front: &F) -> Result<PathBuf> {
         let step = run.steps_done();
         checkpoint::write(&self.path.join(CHECKPOINTS), &checkpoint_name(step), step, |folder| {
-            front.save(run.params(), folder)?;
+            // Exact, whatever the last model is written in: a resumed run is bit-identical.
+            front.save(run.params(), folder, SaveDtype::Float32)?;
             let trainer = folder.join("trainer");
             fs::create_dir_all(&trainer).map_err(at(&trainer))?;
             let moments: Vec<_> = run.optimizer().state().collect();
             files::write(&trainer.join("optimizer.safetensors"), moments, DType::F32, BTreeMap::new())?;
+            let reference = run.reference().state();
+            if !reference.is_empty() {
+                files::write(&trainer.join(REFERENCE_FILE), reference, DType::F32, BTreeMap::new())?;
+            }
             let state =
                 TrainerState { schema_version: 1, step, num_tokens: run.num_tokens(), plan: plan.to_toml() };
             let path = trainer.join("state.json");
@@ -209,7 +228,7 @@ impl RunDirectory {
             let metrics = run.step()?;
             let mut seen = watch.step(&metrics);
             if is_due(metrics.step, train.log_every, train.steps) {
-                log.write(&metrics)?;
+                log.write(Entry::Step, &metrics)?;
                 seen = seen.and(sound(&mut log, metrics.step, watch)?);
             }
             if seen.is_err() || metrics.step.is_multiple_of(train.save_every) {
@@ -218,7 +237,11 @@ impl RunDirectory {
             }
             seen?;
         }
-        checkpoint::write(&self.path, FINAL, run.steps_done(), |folder| front.save(run.params(), folder))?;
+        let metrics = self.path.join(METRICS_FILE);
+        checkpoint::write(&self.path, FINAL, run.steps_done(), |folder| {
+            front.save(run.params(), folder, plan.train.save_dtype)?;
+            model_card::write(folder, &RunFacts { plan, rows: front.rows(), metrics: &metrics })
+        })?;
         Ok(())
     }
 
@@ -236,7 +259,7 @@ impl RunDirectory {
             if !log.history().evaluations().contains_key(&step)
                 && let Some(held_out) = run.held_out()?
             {
-                log.write(&held_out)?;
+                log.write(Entry::Evaluation, &held_out)?;
                 seen = watch.evaluated(&held_out).and(sound(log, step, watch)?);
             }
             self.note_best(plan, log.history())?;
@@ -265,7 +288,7 @@ fn sound<F: FrontEnd, W: Watch<F>>(
 ) -> Result<Result<(), W::Error>> {
     let mut seen = Ok(());
     for alarm in alarms::raised(log.history(), step) {
-        log.write(&alarm)?;
+        log.write(Entry::Alarm, &alarm)?;
         seen = seen.and(watch.alarm(&alarm));
     }
     Ok(seen)

@@ -5,9 +5,9 @@ use crate::front_end::{DenoisingFrontEnd, DenoisingSettings, TextFrontEnd};
 use crate::plan::{DiffusionPlan, Plan};
 use crate::split::{RowReport, Split, TextRows, split};
 use candle_core::Device;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use votive_data::{
-    DataReport, ImagePair, RowPolicy, TextRecords, read_image_pairs, read_text, screen_image_pairs,
+    DataReport, ImagePair, RowPolicy, TextRecords, TextSource, read_image_pairs, screen_image_pairs,
 };
 use votive_model::stable_diffusion::StableDiffusionFolder;
 use votive_model::{ModelError, Params};
@@ -44,9 +44,12 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
         return Err(TrainError::Plan(reason));
     }
     policy.max_length = Some(most);
-    let rows = tokenize(&front, &plan.data.path, policy)?;
-    let Split { train, held_out, report } =
-        split(plan.eval.as_ref(), rows, |path| tokenize(&front, path, policy))?;
+    let source = &plan.data.source;
+    let rows = tokenize(&front, source, policy)?;
+    let Split { train, held_out, report } = split(plan.eval.as_ref(), rows, |path| {
+        let paths = vec![path.to_owned()];
+        tokenize(&front, &TextSource { paths, name: None, split: None, ..source.clone() }, policy)
+    })?;
     let front = match train.followed_by(held_out)? {
         TextRows::Pairs(pairs) => front.with_pairs(pairs),
         TextRows::Unpaired(examples) => front.with_unpaired(examples, most),
@@ -54,8 +57,8 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
     Ok(Prepared::Text(Box::new(front.holding_out(report.held_out)), trainable(plan, params)?, report))
 }
 
-fn tokenize(front: &TextFrontEnd, path: &Path, policy: RowPolicy) -> Result<(TextRows, DataReport)> {
-    Ok(match read_text(path)? {
+fn tokenize(front: &TextFrontEnd, source: &TextSource, policy: RowPolicy) -> Result<(TextRows, DataReport)> {
+    Ok(match source.read()? {
         TextRecords::Pairs(records) => {
             let (pairs, report) = front.tokenizer().tokenize_pairs(&records, policy)?;
             (TextRows::Pairs(pairs), report)
@@ -76,7 +79,8 @@ fn prepare_image(
     let read = |path: &Path| -> Result<(Vec<ImagePair>, DataReport)> {
         Ok(screen_image_pairs(read_image_pairs(path)?, plan.data.rows.faulty_rows)?)
     };
-    let Split { train, held_out, report } = split(plan.eval.as_ref(), read(&plan.data.path)?, read)?;
+    let path = plan.data.source.paths.first().map_or(Path::new(""), PathBuf::as_path);
+    let Split { train, held_out, report } = split(plan.eval.as_ref(), read(path)?, read)?;
     let held_out_file = report.eval.as_ref().map_or(&report.train.file, |eval| &eval.file);
     let sources = [(&*report.train.file, &*train), (held_out_file, held_out.as_deref().unwrap_or_default())];
     let settings = DenoisingSettings {

@@ -29,7 +29,7 @@ pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured>
     let folder = StableDiffusionFolder::open(&args.model)?;
     let config = folder.unet_config();
     let schedule = NoiseSchedule::new(&SchedulerConfig::from_model_folder(&args.model)?)?;
-    let adapter = LoraConfig { rank: RANK, alpha: RANK as f64, targets: TARGETS.map(str::to_owned).to_vec() };
+    let adapter = LoraConfig::new(RANK, RANK as f64, TARGETS.map(str::to_owned).to_vec());
     let sides = Sides::new(folder.params(Component::UNet, &device)?, args.mode, adapter)?;
     let policy = sides.policy.build(|scope| UNet2DConditionModel::new(scope, config))?;
     let reference = sides.reference.build(|scope| UNet2DConditionModel::new(scope, config))?;

@@ -29,7 +29,7 @@ pub(super) fn step(args: &TextStepArgs, ctx: &Context) -> Outcome<Measured> {
     let front = front.with_pairs(pairs);
 
     let targets = TARGETS.map(str::to_owned).to_vec();
-    let sides = Sides::new(params, args.mode, LoraConfig { rank: RANK, alpha: 2.0 * RANK as f64, targets })?;
+    let sides = Sides::new(params, args.mode, LoraConfig::new(RANK, 2.0 * RANK as f64, targets))?;
     let (policy, reference) = (front.network(&sides.policy)?, front.network(&sides.reference)?);
     let mut update = Update::new(&sides.policy, BETA, 0.0);
 
@@ -70,7 +70,13 @@ const COMPLETION: usize = 192;
 fn random_pair(row: u64, vocabulary: usize) -> TokenizedPair {
     let ids = |part, n| random_ids(row, part, n, vocabulary);
     let (chosen_ids, rejected_ids) = (ids(1, COMPLETION), ids(2, COMPLETION));
-    TokenizedPair { prompt_ids: ids(0, PROMPT), chosen_ids, rejected_ids, row: row as usize + 1 }
+    TokenizedPair {
+        prompt_ids: ids(0, PROMPT),
+        chosen_ids,
+        rejected_ids,
+        row: row as usize + 1,
+        ..TokenizedPair::default()
+    }
 }
 
 fn random_ids(row: u64, part: u64, n: usize, vocabulary: usize) -> Vec<u32> {

@@ -5,7 +5,7 @@ use super::super::world::as_prompt;
 use super::{ELSEWHERE, Job};
 use candle_core::{DType, Device};
 use votive_data::TextTokenizer;
-use votive_model::{Llama, LlamaConfig, Params, save_causal_lm};
+use votive_model::{LlamaConfig, Params, save_causal_lm};
 use votive_playground::text;
 use votive_train::pretrain::{LanguagePretraining, Schedule, text_tokenizer};
 use votive_train::recipe::Resolver;
@@ -33,16 +33,16 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     let tokenizer = TextTokenizer::load(&folder)?;
     let mut config =
         LlamaConfig::llama(tokenizer.vocab_size(), (hidden, inner), layers, (heads, heads), positions);
-    config.tie_word_embeddings = true;
+    config.sizes.tie_word_embeddings = true;
     config.bos_token_id = tokenizer.bos_id();
     config.eos_token_id = vec![tokenizer.eos_id()?];
     config.pad_token_id = Some(tokenizer.pad_id()?);
-    let (_, params) = Params::fresh(schedule.seed, &Device::Cpu, |scope| Llama::new(&config, scope))?;
+    let (_, params) = Params::fresh(schedule.seed, &Device::Cpu, |scope| config.build(scope))?;
     let params = params.into_trainable()?;
-    let model = params.build(|scope| Llama::new(&config, scope))?;
+    let model = params.build(|scope| config.build(scope))?;
     let work = LanguagePretraining { model: &model, tokenizer: &tokenizer, examples: &example };
     let result = job.train(&schedule, params.trainable(), |examples| work.loss(examples))?;
-    save_causal_lm(&folder, &config, &Params::new("pretrained", result, &Device::Cpu), DType::F16)?;
+    save_causal_lm(&folder, &config.into(), &Params::new("pretrained", result, &Device::Cpu), DType::F16)?;
     job.ctx.output.line(folder.display())
 }
 

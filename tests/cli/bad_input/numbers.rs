@@ -20,7 +20,7 @@ fn a_run_that_explodes_names_the_rows_and_saves_nothing() {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         fails(&args, NUMBERS, &["step 1: the log-probability is not finite for data row "]);
         let left: Vec<String> = contents(Path::new(&trial.path("run"))).into_keys().collect();
-        assert_eq!(left, ["metrics.jsonl", "plan.toml"]);
+        assert_eq!(left, ["events.out.tfevents.votive", "metrics.jsonl", "plan.toml"]);
     }
 }
 

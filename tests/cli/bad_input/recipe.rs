@@ -96,7 +96,19 @@ fn a_reference_fits_the_objective_the_adapter_and_the_model() {
     text.refused(
         &["reference.kind=old"],
         USAGE,
-        &["\"frozen\" | \"adapter_off\" | \"cached\" | \"none\"", "found \"old\""],
+        &[
+            "\"frozen\" | \"adapter_off\" | \"cached\" | ",
+            "| \"hard\" | \"bema\" | \"none\"",
+            "found \"old\"",
+        ],
+    );
+    // Keys of another kind of reference.
+    text.refused(&["reference.every=5"], USAGE, &["reference.every", "unknown key"]);
+    text.refused(&["reference.kind=model"], USAGE, &["reference.path"]);
+    text.refused(
+        &["reference.kind=soft", "reference.alpha=0"],
+        USAGE,
+        &["reference.alpha", "0, expected more than 0"],
     );
     text.refused(&["reference.kind=cached", "objective.kto.beta=0.1"], USAGE, &["reference.kind", "frozen"]);
     Trial::image().refused(

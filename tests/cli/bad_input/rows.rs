@@ -27,7 +27,11 @@ fn a_missing_data_file_is_named() {
         &missing,
     );
     let folder = format!("data.path={}", trial.path(""));
-    trial.refused(&[&folder], DATA, &["a folder is not a supported kind of preference data", ".jsonl"]);
+    trial.refused(
+        &[&folder],
+        DATA,
+        &["a folder without tables is not a supported kind of preference data", ".jsonl"],
+    );
     trial.folder.text("empty.jsonl", "\n\n");
     let empty = format!("data.path={}", trial.path("empty.jsonl"));
     trial.refused(&[&empty], DATA, &["empty.jsonl: no row to train on: 0 read, 0 dropped"]);
@@ -111,4 +115,47 @@ fn data_of_the_other_kind_is_refused() {
     trial.folder.text("labelled.jsonl", r#"{"prompt":"The cat","completion":" sat","label":"yes"}"#);
     let wrong = ["labelled.jsonl: row 1, field `label`: expected true or false, found the string \"yes\""];
     trial.refused(&[&path, "objective.kto.beta=0.1"], DATA, &wrong);
+}
+
+#[test]
+fn rows_of_another_kind_than_the_first_are_named() {
+    let turns = |role: &str, text: &str| format!(r#"[{{"role":"{role}","content":"{text}"}}]"#);
+    let chat = format!(
+        r#"{{"prompt":{},"chosen":{},"rejected":{}}}"#,
+        turns("user", "a"),
+        turns("assistant", "b"),
+        turns("assistant", "c")
+    );
+    check(&chat, &[], &["conversations, but row 1 of", "has strings with a prompt", "split it"]);
+    check(r#"{"prompt":"a","completion":"b","label":true}"#, &[], &["the format `trl-unpaired`"]);
+    let trial = Trial::text();
+    let data = trial.folder.text("rows.jsonl", r#"{"question":"a","best":"b"}"#);
+    let path = format!("data.path={data}");
+    trial.refused(&[&path], DATA, &["rows.jsonl: row 1", "found: `question`, `best`", "known formats: "]);
+    trial.refused(&["data.format=hh"], USAGE, &["data.format: expected \"auto\"", "found \"hh\""]);
+    trial.refused(&["data.pairs=some"], USAGE, &["data.pairs: expected \"best_worst\""]);
+    trial.refused(&["data.split=train"], DATA, &["a file has no splits"]);
+}
+
+#[test]
+fn a_run_reads_shards_in_a_layout_of_its_own() {
+    let trial = Trial::text();
+    let row = |n: usize| {
+        let answers = format!(r#"[" it is {n}"," no","not"]"#);
+        format!(r#"{{"prompt":"The cat","responses":{answers},"scores":[3,2,{n}],"weight":0.5}}"#)
+    };
+    let shards = [0, 1].map(|n| trial.folder.text(&format!("train-0000{n}-of-00002.jsonl"), &row(n)));
+    let list = format!("data.path=[{:?}, {:?}]", shards[0], shards[1]);
+    let mut args = trial.training(&[&list, "data.pairs=all"]);
+    args.retain(|arg| arg != "--quiet");
+    let said = trial.works(&args);
+    for part in
+        ["2 rows read as ranked, 6 records made, 6 kept", "weight: 6 numbers from 0.5 to 0.5", "margin: "]
+    {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let plan = fs::read_to_string(trial.path("run/plan.toml")).unwrap();
+    for part in ["path = [", "pairs = \"all\"", "format = \"auto\""] {
+        assert!(plan.contains(part), "no {part:?} in {plan}");
+    }
 }

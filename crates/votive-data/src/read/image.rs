@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::records::Records;
 use super::row::Row;
-use super::{Records, extension, interpret, read_rows};
+use super::{extension, table};
 use crate::error::{DataError, Place, Result};
 use crate::record::ImagePair;
 use crate::report::{DataReport, FaultyRows, RowProblem};
@@ -25,7 +26,7 @@ const IMAGE_EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 pub fn read_image_pairs(path: &Path) -> Result<Records<ImagePair>> {
     if !path.is_dir() {
         let folder = path.parent().unwrap_or(Path::new(""));
-        return interpret(path, read_rows(path, WHAT)?, |row| pair(folder, row));
+        return table_of_pairs(path, folder);
     }
     if !path.join("chosen").is_dir() || !path.join("rejected").is_dir() {
         let found = "a folder without `chosen` and `rejected`".to_owned();
@@ -47,6 +48,19 @@ pub fn read_image_pairs(path: &Path) -> Result<Records<ImagePair>> {
     }
     let pairs = names.iter().enumerate().map(|(idx, name)| folder_pair(path, idx + 1, name));
     Ok(Records::new(path, pairs.collect::<Result<_>>()?))
+}
+
+fn table_of_pairs(path: &Path, folder: &Path) -> Result<Records<ImagePair>> {
+    let mut records = Records::new(path, Vec::new());
+    table::visit_rows(path, WHAT, 0, &mut |mut row| {
+        records.rows.push(pair(folder, &mut row)?);
+        for name in row.unread_columns() {
+            *records.ignored_columns.entry(name).or_default() += 1;
+        }
+        Ok(())
+    })?;
+    records.rows_read = records.rows.len();
+    Ok(records)
 }
 
 fn pair(folder: &Path, row: &mut Row) -> Result<ImagePair> {
@@ -87,8 +101,8 @@ pub fn screen_image_pairs(
     records: Records<ImagePair>,
     faulty_rows: FaultyRows,
 ) -> Result<(Vec<ImagePair>, DataReport)> {
-    let Records { file, rows, ignored_columns } = records;
-    let mut report = DataReport::new(&file, rows.len(), &ignored_columns);
+    let mut report = DataReport::of(&records);
+    let Records { file, rows, .. } = records;
     let mut kept = Vec::with_capacity(rows.len());
     for pair in rows {
         if !same_bytes(&file, &pair)? {

@@ -6,21 +6,24 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::row::Row;
+use super::row::{Position, Row};
+use super::table::Visit;
 use crate::error::{DataError, Result};
 
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-pub(super) fn read(file: &Path) -> Result<Vec<Row>> {
+/// Visits the rows of a file; returns the number of its last line, counted on from `before`.
+pub(super) fn visit(file: &Path, before: usize, visit: &mut Visit) -> Result<usize> {
     let reader = BufReader::new(File::open(file).map_err(DataError::read(file))?);
-    let mut rows = Vec::new();
-    for (line_idx, line) in reader.split(b'\n').enumerate() {
+    let mut lines = 0;
+    for line in reader.split(b'\n') {
         let line = line.map_err(DataError::read(file))?;
-        if let Some(columns) = parse(file, line_idx + 1, &line)? {
-            rows.push(Row::new(file, line_idx + 1, columns));
+        lines += 1;
+        if let Some(columns) = parse(file, lines, &line)? {
+            visit(Row::new(Position { file, in_file: lines, before }, columns))?;
         }
     }
-    Ok(rows)
+    Ok(before + lines)
 }
 
 /// The object in a line, or nothing if the line is blank.

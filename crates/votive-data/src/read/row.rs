@@ -1,5 +1,6 @@
 //! A row of a table with typed access to its columns; every failure names file, row and field.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -7,44 +8,116 @@ use serde_json::{Map, Value};
 use crate::error::{DataError, Place, Result};
 use crate::record::{ChatOptions, Message};
 
+/// Where a row stands.
+#[derive(Clone, Copy)]
+pub(super) struct Position<'a> {
+    /// The file.
+    pub(super) file: &'a Path,
+    /// Number in the file, counted from 1.
+    pub(super) in_file: usize,
+    /// Rows of the files before it.
+    pub(super) before: usize,
+}
+
 /// A row whose columns are taken out as they are read, so that what is left was not read by anybody.
 pub(super) struct Row {
+    /// Number in the data set, counted from 1 through all of its files.
     pub(super) number: usize,
+    in_file: usize,
     file: PathBuf,
     columns: Map<String, Value>,
+    binary: BTreeSet<String>,
 }
 
 /// A column that holds text: a string, or the turns of a conversation.
+#[derive(Clone)]
 pub(super) enum Text {
     Plain(String),
     Chat(Vec<Message>),
 }
 
+/// What messages call their fields.
+pub(super) struct MessageTags {
+    pub(super) role: String,
+    pub(super) content: String,
+}
+
+impl Default for MessageTags {
+    fn default() -> Self {
+        Self { role: "role".to_owned(), content: "content".to_owned() }
+    }
+}
+
 impl Row {
-    pub(super) fn new(file: &Path, number: usize, columns: Map<String, Value>) -> Self {
-        Self { number, file: file.to_owned(), columns }
+    pub(super) fn new(position: Position, columns: Map<String, Value>) -> Self {
+        let Position { file, in_file, before } = position;
+        Self { number: before + in_file, in_file, file: file.to_owned(), columns, binary: BTreeSet::new() }
+    }
+
+    /// Names columns whose values are bytes that are no text; in `columns` they are null.
+    pub(super) fn with_binary_columns(self, binary: BTreeSet<String>) -> Self {
+        Self { binary, ..self }
     }
 
     pub(super) fn has(&self, column: &str) -> bool {
-        self.columns.get(column).is_some_and(|value| !value.is_null())
+        self.peek(column).is_some()
+    }
+
+    /// The value of a column that is there and not null, which stays unread.
+    pub(super) fn peek(&self, column: &str) -> Option<&Value> {
+        self.columns.get(column).filter(|value| !value.is_null())
+    }
+
+    /// Names of the columns, in their order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.columns.keys().map(String::as_str)
     }
 
     pub(super) fn unread_columns(self) -> impl Iterator<Item = String> {
         self.columns.into_iter().map(|(name, _)| name)
     }
 
-    /// The value of `column`; `expected` describes the columns of a complete row.
-    fn take(&mut self, column: &str, expected: &'static str) -> Result<Value> {
-        match self.columns.shift_remove(column) {
-            None | Some(Value::Null) => Err(DataError::MissingField { place: self.place(column), expected }),
-            Some(value) => Ok(value),
+    /// Calls the column `from` by the name `to`, whose own value, if there is one, is set aside as unread.
+    pub(super) fn rename(&mut self, from: &str, to: &str) {
+        if from == to {
+            return;
         }
+        if let Some(other) = self.columns.shift_remove(to) {
+            self.columns.insert(format!("{to} (as the file calls it)"), other);
+        }
+        if let Some(value) = self.columns.shift_remove(from) {
+            self.columns.insert(to.to_owned(), value);
+        }
+    }
+
+    /// The value of `column` if it is there and not null.
+    pub(super) fn take_optional(&mut self, column: &str) -> Option<Value> {
+        self.columns.shift_remove(column).filter(|value| !value.is_null())
+    }
+
+    /// The value of `column`; `expected` describes the columns of a complete row.
+    pub(super) fn take(&mut self, column: &str, expected: &'static str) -> Result<Value> {
+        if self.binary.contains(column) {
+            let found = "bytes that are no text".to_owned();
+            return Err(DataError::WrongField { place: self.place(column), expected: "text", found });
+        }
+        self.take_optional(column)
+            .ok_or_else(|| DataError::MissingField { place: self.place(column), expected })
     }
 
     pub(super) fn string(&mut self, column: &str, expected: &'static str) -> Result<String> {
         match self.take(column, expected)? {
             Value::String(text) => Ok(text),
             other => Err(self.wrong(column, "a string", &other)),
+        }
+    }
+
+    /// A string that may be missing; an empty one counts as missing.
+    pub(super) fn optional_string(&mut self, column: &str) -> Result<Option<String>> {
+        match self.take_optional(column) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+            Some(other) => Err(self.wrong(column, "a string", &other)),
         }
     }
 
@@ -55,37 +128,75 @@ impl Row {
         }
     }
 
-    pub(super) fn text(&mut self, column: &str, expected: &'static str) -> Result<Text> {
-        match self.take(column, expected)? {
-            Value::String(text) => Ok(Text::Plain(text)),
-            Value::Array(turns) => Ok(Text::Chat(self.messages(column, turns)?)),
-            other => Err(self.wrong(column, "a string or a list of messages", &other)),
+    /// A finite number that may be missing.
+    pub(super) fn optional_number(&mut self, column: &str) -> Result<Option<f64>> {
+        let Some(value) = self.take_optional(column) else { return Ok(None) };
+        match value.as_f64().filter(|number| number.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.wrong(column, "a finite number", &value)),
         }
     }
 
-    fn messages(&self, column: &str, turns: Vec<Value>) -> Result<Vec<Message>> {
-        let message = |(idx, turn)| match turn {
-            Value::Object(fields) => match fields.get("role") {
-                Some(Value::String(_)) => Ok(Message(fields)),
-                Some(other) => Err(self.wrong(&format!("{column}[{idx}].role"), "a string", other)),
-                None => Err(DataError::MissingField {
-                    place: self.place(&format!("{column}[{idx}].role")),
-                    expected: "a message is an object with `role` and `content`",
-                }),
-            },
-            other => Err(self.wrong(
-                &format!("{column}[{idx}]"),
-                "a message (an object with `role` and `content`)",
-                &other,
-            )),
+    pub(super) fn list(&mut self, column: &str, expected: &'static str) -> Result<Vec<Value>> {
+        match self.take(column, expected)? {
+            Value::Array(items) => Ok(items),
+            other => Err(self.wrong(column, "a list", &other)),
+        }
+    }
+
+    pub(super) fn text(&mut self, column: &str, expected: &'static str) -> Result<Text> {
+        let value = self.take(column, expected)?;
+        self.as_text(column, value)
+    }
+
+    /// A value as text; `field` is where it stood.
+    pub(super) fn as_text(&self, field: &str, value: Value) -> Result<Text> {
+        match value {
+            Value::String(text) => Ok(Text::Plain(text)),
+            Value::Array(turns) => Ok(Text::Chat(self.messages(field, turns, &MessageTags::default())?)),
+            other => Err(self.wrong(field, "a string or a list of messages", &other)),
+        }
+    }
+
+    /// Turns of a conversation, in which `tags` name the role and the content.
+    pub(super) fn messages(
+        &self,
+        field: &str,
+        turns: Vec<Value>,
+        tags: &MessageTags,
+    ) -> Result<Vec<Message>> {
+        let turns = turns.into_iter().enumerate();
+        turns.map(|(idx, turn)| self.message(&format!("{field}[{idx}]"), turn, tags)).collect()
+    }
+
+    /// One turn of a conversation; fields that are null are absent.
+    pub(super) fn message(&self, field: &str, turn: Value, tags: &MessageTags) -> Result<Message> {
+        let Value::Object(fields) = turn else {
+            return Err(self.wrong(field, "a message (an object with `role` and `content`)", &turn));
         };
-        turns.into_iter().enumerate().map(message).collect()
+        match fields.get(&tags.role) {
+            Some(Value::String(_)) => {}
+            Some(other) => return Err(self.wrong(&format!("{field}.{}", tags.role), "a string", other)),
+            None => {
+                let place = self.place(&format!("{field}.{}", tags.role));
+                let expected = "a message is an object with `role` and `content`";
+                return Err(DataError::MissingField { place, expected });
+            }
+        }
+        let standard = |name: String| match name {
+            _ if name == tags.role => "role".to_owned(),
+            _ if name == tags.content => "content".to_owned(),
+            _ => name,
+        };
+        let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+        Ok(Message(fields.map(|(name, value)| (standard(name), value)).collect()))
     }
 
     /// The columns that a chat template reads besides the messages; `tools` may be a list or JSON text of one.
     pub(super) fn chat_options(&mut self) -> Result<ChatOptions> {
-        let tools = match self.columns.shift_remove("tools") {
-            None | Some(Value::Null) => None,
+        let tools = match self.take_optional("tools") {
+            None => None,
+            Some(Value::String(text)) if text.is_empty() => None,
             Some(Value::String(text)) => Some(
                 serde_json::from_str(&text)
                     .map_err(|_| self.wrong("tools", "a list of JSON schemas", &Value::String(text)))?,
@@ -93,8 +204,8 @@ impl Row {
             Some(list @ Value::Array(_)) => Some(list),
             Some(other) => return Err(self.wrong("tools", "a list of JSON schemas", &other)),
         };
-        let variables = match self.columns.shift_remove("chat_template_kwargs") {
-            None | Some(Value::Null) => Map::new(),
+        let variables = match self.take_optional("chat_template_kwargs") {
+            None => Map::new(),
             Some(Value::Object(variables)) => variables,
             Some(other) => return Err(self.wrong("chat_template_kwargs", "an object", &other)),
         };
@@ -106,7 +217,7 @@ impl Row {
     }
 
     pub(super) fn place(&self, field: &str) -> Place {
-        Place::new(&self.file, self.number, field)
+        Place::new(&self.file, self.in_file, field)
     }
 }
 

@@ -1,128 +1,143 @@
-//! Text records: preference pairs and unpaired examples, in the column layouts that TRL documents.
-//!
-//! - explicit: `prompt`, `chosen`, `rejected`, each a string or a list of messages;
-//! - implicit: `chosen` and `rejected` that begin with the same prompt;
-//! - a string `prompt` beside conversations that repeat it as their first turns (UltraFeedback's layout);
-//! - unpaired: `prompt`, `completion`, `label`.
+//! Text records: where they stand, and the files of rows that they are read from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
-use super::row::{Row, Text};
-use super::{Records, interpret, read_rows};
-use crate::error::Result;
-use crate::record::{Completion, Message, PairText, PreferencePair, UnpairedExample};
+use super::dataset_info::{self, Entry, Tags};
+use super::format::{Format, PAIR_COLUMNS, UNPAIRED_COLUMNS};
+use super::gather::Gathered;
+use super::ranking::PairChoice;
+use super::records::Records;
+use super::shards::files_of;
+use super::table::visit_rows;
+use crate::error::{DataError, Place, Result};
+use crate::record::{PreferencePair, UnpairedExample};
 
 const WHAT: &str = "preference data";
-const PAIR_COLUMNS: &str = "a pair has the columns `prompt`, `chosen` and `rejected`, or `chosen` and `rejected` that share their prompt";
-const UNPAIRED_COLUMNS: &str =
-    "an unpaired example has the columns `prompt`, `completion` and `label` (true or false)";
 
 /// Text records of either kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TextRecords {
-    /// Two completions a row.
+    /// Two completions a record.
     Pairs(Records<PreferencePair>),
-    /// One completion a row, with a label.
+    /// One completion a record, with a label.
     Unpaired(Records<UnpairedExample>),
 }
 
-/// Reads text records of the kind that the first row has: with the column `completion` they are unpaired.
+/// Where text records stand, and how they are read.
+#[derive(Clone, Debug, Default)]
+pub struct TextSource {
+    /// Files and folders of shards, or one `dataset_info.json`.
+    pub paths: Vec<PathBuf>,
+    /// The data set meant in a `dataset_info.json`.
+    pub name: Option<String>,
+    /// The split meant in a folder of several.
+    pub split: Option<String>,
+    /// The layout of the columns; recognized from the first row if not given.
+    pub format: Option<&'static Format>,
+    /// The pairs to make of ranked lists.
+    pub pairs: PairChoice,
+}
+
+impl TextSource {
+    /// A file or folder, read in the layout that its columns show.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { paths: vec![path.into()], ..Self::default() }
+    }
+
+    /// Reads every row.
+    ///
+    /// # Errors
+    /// If a path cannot be read, is of an unknown kind, or is a folder of several splits; if the columns are of no known
+    /// layout; if a row lacks a column, holds the wrong kind of value, or is of another kind than the first.
+    pub fn read(&self) -> Result<TextRecords> {
+        let entry = self.entry()?;
+        let (mut paths, mut format, mut tags) = (self.paths.clone(), self.format, Tags::default());
+        let mut columns = Vec::new();
+        if let Some(Entry { path, formatting, tags: named, columns: renamed }) = entry {
+            (paths, tags, columns) = (vec![path], named, renamed);
+            format = format.or(Format::find(&formatting));
+        }
+        let mut gathered = Gathered::new(self.origin(), format, self.pairs, tags);
+        for file in files_of(&paths, self.split.as_deref(), WHAT)? {
+            let before = gathered.start_file(&file);
+            let read = visit_rows(&file, WHAT, before, &mut |mut row| {
+                columns.iter().for_each(|(in_file, standard)| row.rename(in_file, standard));
+                gathered.add(row)
+            })?;
+            gathered.end_file(read);
+        }
+        Ok(gathered.finish())
+    }
+
+    /// What the records are called in messages.
+    fn origin(&self) -> PathBuf {
+        let first = self.paths.first().cloned().unwrap_or_default();
+        match &self.name {
+            Some(name) => PathBuf::from(format!("{} ({name})", first.display())),
+            None => first,
+        }
+    }
+
+    /// The entry of a `dataset_info.json`, if that is what the path leads to.
+    fn entry(&self) -> Result<Option<Entry>> {
+        let name = self.name.as_deref();
+        let [path] = self.paths.as_slice() else {
+            return match (name, self.paths.first()) {
+                (Some(_), Some(path)) => Err(without_entries(path)),
+                _ => Ok(None),
+            };
+        };
+        let within = path.join(dataset_info::FILE_NAME);
+        let is_info = path.file_name().is_some_and(|file| file == dataset_info::FILE_NAME);
+        match name {
+            _ if is_info => dataset_info::read(path, name).map(Some),
+            Some(_) if within.is_file() => dataset_info::read(&within, name).map(Some),
+            Some(_) if !path.is_dir() && path.extension().is_some_and(|ending| ending == "json") => {
+                dataset_info::read(path, name).map(Some)
+            }
+            Some(_) => Err(without_entries(path)),
+            None => Ok(None),
+        }
+    }
+}
+
+fn without_entries(path: &Path) -> DataError {
+    let message =
+        format!("a `name` is given, but this is no {} and no folder with one", dataset_info::FILE_NAME);
+    DataError::Settings { file: path.to_owned(), message }
+}
+
+/// Reads text records from a file or folder, in the layout that its columns show.
 ///
 /// # Errors
-/// As [`read_pairs`] and [`read_unpaired`].
-pub fn read_text(file: &Path) -> Result<TextRecords> {
-    let rows = read_rows(file, WHAT)?;
-    if rows.first().is_some_and(|row| row.has("completion")) {
-        interpret(file, rows, unpaired).map(TextRecords::Unpaired)
-    } else {
-        interpret(file, rows, pair).map(TextRecords::Pairs)
-    }
+/// As [`TextSource::read`].
+pub fn read_text(path: &Path) -> Result<TextRecords> {
+    TextSource::new(path).read()
 }
 
 /// Reads preference pairs.
 ///
 /// # Errors
-/// If the file cannot be read or is of an unknown kind; if a row is not a JSON object, lacks a column or holds the
-/// wrong kind of value.
-pub fn read_pairs(file: &Path) -> Result<Records<PreferencePair>> {
-    interpret(file, read_rows(file, WHAT)?, pair)
+/// As [`read_text`]; if the rows are completions with labels.
+pub fn read_pairs(path: &Path) -> Result<Records<PreferencePair>> {
+    match read_text(path)? {
+        TextRecords::Pairs(records) => Ok(records),
+        TextRecords::Unpaired(records) => Err(other_kind(&records, "chosen", PAIR_COLUMNS)),
+    }
 }
 
 /// Reads completions with a label.
 ///
 /// # Errors
-/// As [`read_pairs`].
-pub fn read_unpaired(file: &Path) -> Result<Records<UnpairedExample>> {
-    interpret(file, read_rows(file, WHAT)?, unpaired)
+/// As [`read_text`]; if the rows are pairs.
+pub fn read_unpaired(path: &Path) -> Result<Records<UnpairedExample>> {
+    match read_text(path)? {
+        TextRecords::Unpaired(records) => Ok(records),
+        TextRecords::Pairs(records) => Err(other_kind(&records, "completion", UNPAIRED_COLUMNS)),
+    }
 }
 
-fn pair(row: &mut Row) -> Result<PreferencePair> {
-    let prompt = row.has("prompt").then(|| row.text("prompt", PAIR_COLUMNS)).transpose()?;
-    let chosen = row.text("chosen", PAIR_COLUMNS)?;
-    let rejected = row.text("rejected", PAIR_COLUMNS)?;
-    let text = match (prompt, chosen, rejected) {
-        (Some(Text::Plain(prompt)), Text::Plain(chosen), Text::Plain(rejected)) => {
-            PairText::Plain { prompt, chosen, rejected }
-        }
-        (None, Text::Plain(chosen), Text::Plain(rejected)) => PairText::Implicit { chosen, rejected },
-        (prompt, Text::Chat(chosen), Text::Chat(rejected)) => chat_pair(prompt, chosen, rejected, row)?,
-        (Some(Text::Chat(_)), Text::Plain(text), _) => return Err(mixed(row, "chosen", text)),
-        (_, Text::Chat(_), Text::Plain(text)) => return Err(mixed(row, "rejected", text)),
-        (_, Text::Plain(text), Text::Chat(_)) => return Err(mixed(row, "chosen", text)),
-    };
-    Ok(PreferencePair { row: row.number, text })
-}
-
-fn mixed(row: &Row, field: &str, text: String) -> crate::DataError {
-    row.wrong(field, "a list of messages, as the other columns of the row hold", &Value::String(text))
-}
-
-/// Splits two conversations into the turns before the completion and the turns of the completion.
-fn chat_pair(
-    prompt: Option<Text>,
-    mut chosen: Vec<Message>,
-    mut rejected: Vec<Message>,
-    row: &mut Row,
-) -> Result<PairText> {
-    let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
-    let repeated = match &prompt {
-        None => shared,
-        Some(Text::Plain(prompt)) => repeated_prompt(prompt, &chosen[..shared]),
-        // TRL would render the prompt twice here; no data set means that.
-        Some(Text::Chat(prompt)) if chosen[..shared].starts_with(prompt) => prompt.len(),
-        Some(Text::Chat(_)) => 0,
-    };
-    rejected.drain(..repeated);
-    let leading: Vec<_> = chosen.drain(..repeated).collect();
-    let prompt = match prompt {
-        Some(Text::Plain(text)) if repeated == 0 => vec![Message::new("user", &text)],
-        Some(Text::Chat(turns)) => turns,
-        _ => leading,
-    };
-    Ok(PairText::Chat { prompt, chosen, rejected, options: row.chat_options()? })
-}
-
-/// The number of leading turns up to the one that says `prompt`; 0 if none does.
-fn repeated_prompt(prompt: &str, shared: &[Message]) -> usize {
-    shared.iter().rposition(|turn| turn.content() == Some(prompt)).map_or(0, |idx| idx + 1)
-}
-
-fn unpaired(row: &mut Row) -> Result<UnpairedExample> {
-    let prompt = row.text("prompt", UNPAIRED_COLUMNS)?;
-    let completion = row.text("completion", UNPAIRED_COLUMNS)?;
-    let label = row.boolean("label", UNPAIRED_COLUMNS)?;
-    let text = match (prompt, completion) {
-        (Text::Plain(prompt), Text::Plain(completion)) => Completion::Plain { prompt, completion },
-        (Text::Chat(prompt), Text::Chat(completion)) => {
-            Completion::Chat { prompt, completion, options: row.chat_options()? }
-        }
-        (Text::Plain(prompt), Text::Chat(completion)) => {
-            let prompt = vec![Message::new("user", &prompt)];
-            Completion::Chat { prompt, completion, options: row.chat_options()? }
-        }
-        (Text::Chat(_), Text::Plain(text)) => return Err(mixed(row, "completion", text)),
-    };
-    Ok(UnpairedExample { row: row.number, text, label })
+fn other_kind<T>(records: &Records<T>, column: &str, expected: &'static str) -> DataError {
+    let (file, row) = records.place(1);
+    DataError::MissingField { place: Place::new(file, row, column), expected }
 }

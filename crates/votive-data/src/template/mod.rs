@@ -33,6 +33,7 @@ const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
     origin: PathBuf,
 }
 
@@ -52,7 +53,13 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, without_generation_tags(source))
             .map_err(|error| describe(&error, origin))?;
-        Ok(Self { environment, origin: origin.to_owned() })
+        Ok(Self { environment, source: source.to_owned(), origin: origin.to_owned() })
+    }
+
+    /// The template as it was written.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Lets the template read the time: `strftime_now(format)` then formats `time`.

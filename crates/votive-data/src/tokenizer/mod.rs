@@ -5,7 +5,10 @@
 //! `additional_chat_templates/`).
 
 mod folder;
+mod llama_cpp;
+mod sentencepiece;
 mod special;
+mod stream;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -19,7 +22,9 @@ use crate::record::{ChatOptions, Message};
 use crate::template::UtcTime;
 use folder::Templates;
 pub(crate) use folder::{as_length, read_settings};
+pub use llama_cpp::{LlamaCppVocabulary, Merging, TokenKind};
 pub use special::SpecialTokens;
+pub use stream::TextStream;
 
 const LOOKED_FOR: &str = "tokenizer.json (a tokenizer.model or vocab.json alone must be converted: load it with \
                           transformers and save it again)";
@@ -88,10 +93,14 @@ impl TextTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Token ids of a text as [`encode`](Self::encode) with special tokens, and the byte of the text where each token
-    /// starts; a token that the post-processor added starts at 0.
-    pub(crate) fn encode_with_starts(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>)> {
-        let encoding = self.tokenizer.encode(text, true).map_err(|error| self.failed(error))?;
+    /// Token ids of a text as [`encode`](Self::encode), and the byte of the text where each token starts; a token that
+    /// the post-processor added starts at 0.
+    pub(crate) fn encode_with_starts(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+    ) -> Result<(Vec<u32>, Vec<usize>)> {
+        let encoding = self.tokenizer.encode(text, add_special_tokens).map_err(|error| self.failed(error))?;
         let starts = encoding.get_offsets().iter().map(|(start, _)| *start).collect();
         Ok((encoding.get_ids().to_vec(), starts))
     }
@@ -199,6 +208,19 @@ impl TextTokenizer {
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.size
+    }
+
+    /// The first id that two tokenizers write differently, in words.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let ids = 0..self.vocab_size().max(other.vocab_size()) as u32;
+        ids.map(|id| (id, self.token(id), other.token(id))).find(|(_, own, others)| own != others).map(
+            |(id, own, others)| {
+                let word =
+                    |token: Option<String>| token.map_or("nothing".to_owned(), |token| format!("{token:?}"));
+                format!("its tokenizer is another: id {id} is {}, not {}", word(others), word(own))
+            },
+        )
     }
 
     /// Checks that every id has a row in a model's embedding; the model may have more rows than that.

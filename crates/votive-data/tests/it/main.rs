@@ -1,9 +1,15 @@
 //! Tests of votive-data through its public interface.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod converting;
+mod dataset_info;
+mod formats;
 mod golden;
 mod images;
+mod layouts;
 mod reading;
+mod streaming;
+mod tables;
 mod tokenizer_folder;
 mod tokenizing;
 mod writing;

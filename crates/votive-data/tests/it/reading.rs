@@ -33,11 +33,33 @@ const SPLIT: [&[(&str, &str)]; 3] =
 #[test]
 fn strings_with_and_without_a_prompt() {
     let lines = "\u{feff}{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\r\n\n  \n\
-                 {\"chosen\": \"ab\", \"rejected\": \"ac\", \"prompt\": null}";
+                 {\"prompt\": \"d\", \"chosen\": \"e\", \"rejected\": \"f\"}";
     let rows = read(lines).unwrap().rows;
-    assert_eq!(rows[0], PreferencePair::plain(1, "a", "b", "c"));
+    assert_eq!(rows, [PreferencePair::plain(1, "a", "b", "c"), PreferencePair::plain(4, "d", "e", "f")]);
+    let rows = read(r#"{"chosen": "ab", "rejected": "ac", "prompt": null}"#).unwrap().rows;
     let text = PairText::Implicit { chosen: "ab".to_owned(), rejected: "ac".to_owned() };
-    assert_eq!(rows[1], PreferencePair { row: 4, text });
+    assert_eq!(rows, [PreferencePair::new(1, text)]);
+}
+
+#[test]
+fn rows_of_different_kinds_are_refused_with_both_rows() {
+    let strings = r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#;
+    let chat = format!(r#"{{"prompt": [{ASKED}], "chosen": [{GOOD}], "rejected": [{BAD}]}}"#);
+    let labelled = r#"{"prompt": "a", "completion": "b", "label": true}"#;
+    let check = |first: &str, second: &str, parts: &[&str]| {
+        let error = read(&format!("{first}\n{second}")).unwrap_err();
+        assert!(matches!(error, DataError::MixedRows { row: 2, .. }), "{error}");
+        check_message(error, parts);
+    };
+    check(strings, &chat, &["pairs.jsonl: row 2: conversations, but row 1 of", "strings with a prompt"]);
+    check(
+        &chat,
+        strings,
+        &["row 2: strings with a prompt", "conversations; a data set holds rows of one kind"],
+    );
+    check(strings, r#"{"chosen": "ab", "rejected": "ac"}"#, &["row 2: strings without a prompt"]);
+    check(strings, labelled, &["row 2: the format `trl-unpaired`", "row 1", "the format `trl`"]);
+    check(labelled, strings, &["row 2: the format `trl`", "the format `trl-unpaired`"]);
 }
 
 #[test]
@@ -83,7 +105,7 @@ fn labels() {
     let file = folder.write(
         "kto.jsonl",
         format!(
-            "{{\"prompt\": \"a\", \"completion\": \"b\", \"label\": true}}\n\
+            "{{\"prompt\": \"Hi\", \"completion\": [{BAD}], \"label\": true}}\n\
              {{\"prompt\": [{ASKED}], \"completion\": [{GOOD}], \"label\": false}}"
         ),
     );
@@ -129,6 +151,49 @@ fn wrong_rows_are_named() {
 }
 
 #[test]
+fn unknown_columns_are_named_with_the_known_formats() {
+    let error = read(r#"{"question": "a", "best": "b", "worst": "c"}"#).unwrap_err();
+    assert!(matches!(error, DataError::UnknownColumns { row: 1, .. }));
+    let parts = ["pairs.jsonl: row 1", "found: `question`, `best`, `worst`", "sharegpt, alpaca", "hh-rlhf"];
+    check_message(error, &parts);
+    check_message(read("{}").unwrap_err(), &["found: none"]);
+}
+
+#[test]
+fn lists_of_objects_are_read_row_by_row() {
+    let folder = Folder::new();
+    let row = r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#;
+    let read = |text: &str| read_pairs(&folder.write("pairs.json", text));
+    let expected = [PreferencePair::plain(1, "a", "b", "c"), PreferencePair::plain(2, "a", "b", "c")];
+    assert_eq!(read(&format!("\u{feff} [\n{row},\n{row}]\n")).unwrap().rows, expected);
+    assert_eq!(read(&format!("{row}\n{row}")).unwrap().rows, expected);
+    check_message(
+        read(&format!("[{row}, {{")).unwrap_err(),
+        &["pairs.json: after row 1", "list of objects", "line 1"],
+    );
+    check_message(read(&format!("[{row}, 3]")).unwrap_err(), &["after row 1", "expected a map"]);
+    check_message(read(&format!("[{row}] x")).unwrap_err(), &["after row 1", "trailing characters"]);
+    check_message(read(&format!("[{row}, {{\"chosen\": 1}}]")).unwrap_err(), &["row 2, field `chosen`"]);
+}
+
+#[test]
+fn rows_are_counted_through_shards_and_named_within_them() {
+    let folder = Folder::new();
+    let row = r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#;
+    let shard = |name: &str, text: &str| folder.write(name, text);
+    shard("train-00000-of-00002.jsonl", &format!("{row}\n\n{row}\n"));
+    let last = shard("train-00001-of-00002.jsonl", &format!("{row}\n"));
+    let records = read_pairs(folder.path()).unwrap();
+    assert_eq!(records.rows.iter().map(|pair| pair.row).collect::<Vec<_>>(), [1, 3, 4]);
+    assert_eq!(records.place(4), (last.as_path(), 1));
+    shard("train-00001-of-00002.jsonl", &format!("{row}\n{{\"prompt\": \"a\", \"chosen\": \"b\"}}"));
+    check_message(
+        read_pairs(folder.path()).unwrap_err(),
+        &["train-00001-of-00002.jsonl: row 2, field `rejected`"],
+    );
+}
+
+#[test]
 fn bytes_that_are_no_text_are_named() {
     let folder = Folder::new();
     let file = folder.write("pairs.jsonl", b"{\"prompt\": \"a\xff\"}");
@@ -141,10 +206,13 @@ fn files_that_cannot_be_read_are_named() {
     let error = read_pairs(&folder.path().join("none.jsonl")).unwrap_err();
     assert!(matches!(error, DataError::Read { .. }));
     check_message(error, &["none.jsonl", "cannot be read"]);
-    let parquet = folder.write("pairs.parquet", "PAR1");
+    let table = folder.write("pairs.csv", "a,b");
     check_message(
-        read_pairs(&parquet).unwrap_err(),
-        &["pairs.parquet", "`.parquet` is not a supported kind", ".jsonl"],
+        read_pairs(&table).unwrap_err(),
+        &["pairs.csv", "`.csv` is not a supported kind", ".jsonl"],
     );
-    check_message(read_pairs(folder.path()).unwrap_err(), &["a folder is not a supported kind"]);
+    check_message(
+        read_pairs(folder.path()).unwrap_err(),
+        &["a folder without tables is not a supported kind"],
+    );
 }

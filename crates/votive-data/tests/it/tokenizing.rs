@@ -2,7 +2,7 @@
 
 use votive_data::{
     DataError, DataReport, FaultyRows, LongRows, Message, PairText, PreferencePair, Records, Result,
-    RowPolicy, RowProblem, TextTokenizer, TokenizedPair, read_unpaired,
+    RowPolicy, RowProblem, TextTokenizer, TokenizedPair, TrainOn, read_unpaired,
 };
 
 use crate::{Folder, check_message, fixture};
@@ -20,14 +20,16 @@ fn pair(row: usize, prompt: &str, chosen: &str, rejected: &str) -> PreferencePai
 }
 
 fn implicit(chosen: &str, rejected: &str) -> PreferencePair {
-    PreferencePair {
-        row: 1,
-        text: PairText::Implicit { chosen: chosen.to_owned(), rejected: rejected.to_owned() },
-    }
+    let text = PairText::Implicit { chosen: chosen.to_owned(), rejected: rejected.to_owned() };
+    PreferencePair::new(1, text)
 }
 
-const DROP: RowPolicy =
-    RowPolicy { max_length: None, long_rows: LongRows::Drop, faulty_rows: FaultyRows::Drop };
+const DROP: RowPolicy = RowPolicy {
+    max_length: None,
+    long_rows: LongRows::Drop,
+    faulty_rows: FaultyRows::Drop,
+    train_on: TrainOn::Completion,
+};
 
 #[track_caller]
 fn check_refused(pairs: Vec<PreferencePair>, problem: RowProblem, max_length: Option<usize>, parts: &[&str]) {
@@ -65,7 +67,7 @@ fn rows_with_nothing_to_learn_from_are_refused_or_dropped() {
         rejected: turns(""),
         options: votive_data::ChatOptions::default(),
     };
-    check_refused(vec![good, PreferencePair { row: 4, text }], RowProblem::EmptyCompletion, None, &["row 4"]);
+    check_refused(vec![good, PreferencePair::new(4, text)], RowProblem::EmptyCompletion, None, &["row 4"]);
 }
 
 #[test]
@@ -95,11 +97,8 @@ fn a_long_row_is_refused_or_dropped_or_cut() {
         &["longer than the context", "\"truncate\""],
     );
 
-    let policy = RowPolicy {
-        max_length: Some(max_length),
-        long_rows: LongRows::Truncate,
-        faulty_rows: FaultyRows::Error,
-    };
+    let policy =
+        RowPolicy { max_length: Some(max_length), long_rows: LongRows::Truncate, ..RowPolicy::default() };
     let (cut, report) = tokenize(long, policy).unwrap();
     assert_eq!(cut[0].chosen_ids, whole[0].chosen_ids);
     assert_eq!(cut[0].rejected_ids, whole[0].rejected_ids[..whole[0].chosen_ids.len()]);
@@ -162,7 +161,14 @@ fn implicit_prompts_end_at_a_word() {
 
 #[test]
 fn implicit_strings_without_a_shared_word_are_refused() {
-    for (chosen, rejected) in [("Paris ", "London "), ("Yes.", "Yes, sure"), ("blue", "black")] {
+    let apart = [
+        ("Paris ", "London "),
+        ("Paris ", "London"),
+        ("Paris ", "Parish"),
+        ("Yes.", "Yes, sure"),
+        ("blue", "black"),
+    ];
+    for (chosen, rejected) in apart {
         check_refused(
             vec![implicit(chosen, rejected)],
             RowProblem::NoSharedPrompt,
@@ -182,7 +188,7 @@ fn conversations_without_a_shared_turn_are_refused() {
         options: Default::default(),
     };
     check_refused(
-        vec![PreferencePair { row: 1, text }],
+        vec![PreferencePair::new(1, text)],
         RowProblem::EmptyPrompt,
         None,
         &["no turn stands before"],
@@ -200,8 +206,7 @@ fn missing_stop_tokens_are_counted() {
     };
     // This template ends turns with <|im_end|>, but the folder names <|eos|> alone as the end of generation.
     let (_, report) =
-        tokenize(vec![PreferencePair { row: 3, text }, pair(4, "a", " b", " c")], RowPolicy::default())
-            .unwrap();
+        tokenize(vec![PreferencePair::new(3, text), pair(4, "a", " b", " c")], RowPolicy::default()).unwrap();
     assert_eq!(report.without_stop_token.first, [3]);
 }
 
@@ -241,7 +246,7 @@ fn a_conversation_that_the_template_refuses_is_named() {
         rejected: vec![Message::new("assistant", "b")],
         options: Default::default(),
     };
-    let records = Records::new("pairs.jsonl", vec![PreferencePair { row: 12, text }]);
+    let records = Records::new("pairs.jsonl", vec![PreferencePair::new(12, text)]);
     let tokenize =
         || TextTokenizer::load(folder.path()).unwrap().tokenize_pairs(&records, RowPolicy::default());
     check_message(
@@ -253,4 +258,85 @@ fn a_conversation_that_the_template_refuses_is_named() {
         tokenize().unwrap_err(),
         &["pairs.jsonl: row 12", "chat_template.jinja: line 2: no users here"],
     );
+}
+
+/// A conversation whose completion has a turn of the user in its midst.
+fn rounds() -> PreferencePair {
+    let (user, assistant) = (|text| Message::new("user", text), |text| Message::new("assistant", text));
+    let text = PairText::Chat {
+        prompt: vec![user("Hi")],
+        chosen: vec![assistant("one"), user("more"), assistant("two")],
+        rejected: vec![assistant("three")],
+        options: Default::default(),
+    };
+    PreferencePair::new(8, text)
+}
+
+const ASSISTANT: RowPolicy = RowPolicy { train_on: TrainOn::Assistant, ..DROP };
+
+#[test]
+fn only_the_turns_of_the_assistant_are_trained_if_that_is_asked_for() {
+    let tokenizer = tokenizer();
+    let (whole, _) = tokenize(vec![rounds()], DROP).unwrap();
+    assert!(whole[0].chosen_untrained.is_empty());
+    let (masked, report) = tokenize(vec![rounds()], ASSISTANT).unwrap();
+    assert_eq!(masked[0].chosen_ids, whole[0].chosen_ids);
+    let [span] = masked[0].chosen_untrained.as_slice() else { panic!("{masked:?}") };
+    let said = tokenizer.decode(&masked[0].chosen_ids[span.clone()], false).unwrap();
+    assert_eq!(said, "<|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n");
+    assert!(masked[0].rejected_untrained.is_empty());
+    let trained = masked[0].chosen_ids.len() + masked[0].rejected_ids.len() - span.len();
+    assert_eq!(report.lengths.completion_tokens, trained);
+
+    // What is cut off is no longer counted as untrained either.
+    let max_length = masked[0].prompt_ids.len() + span.start + 2;
+    let cut = RowPolicy { max_length: Some(max_length), long_rows: LongRows::Truncate, ..ASSISTANT };
+    let (cut, report) = tokenize(vec![rounds()], cut).unwrap();
+    assert_eq!(cut[0].chosen_untrained, std::slice::from_ref(&(span.start..span.start + 2)));
+    assert_eq!(report.truncated.first, [8]);
+}
+
+#[test]
+fn a_template_that_rewrites_turns_cannot_tell_them_apart() {
+    let folder = Folder::new();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        folder.write(name, std::fs::read(fixture("text/llama").join(name)).unwrap());
+    }
+    // Only the last turn is written out, as templates do that cut earlier thoughts.
+    let template = "{% for m in messages %}<{{ m.role }}>{{ m.content if loop.last else '' }}\n{% endfor %}\
+                    {% if add_generation_prompt %}<assistant>{% endif %}";
+    folder.write("chat_template.jinja", template);
+    let tokenizer = TextTokenizer::load(folder.path()).unwrap();
+    let records = Records::new("pairs.jsonl", vec![rounds()]);
+    let stop = RowPolicy { faulty_rows: FaultyRows::Error, ..ASSISTANT };
+    let error = tokenizer.tokenize_pairs(&records, stop).unwrap_err();
+    check_message(error, &["row 8", "be told apart", "set train_on to \"completion\""]);
+    assert!(tokenizer.tokenize_pairs(&records, DROP).is_ok());
+}
+
+#[test]
+fn a_completion_without_a_turn_of_the_assistant_trains_nothing() {
+    let user = |text| vec![Message::new("user", text)];
+    let text = PairText::Chat {
+        prompt: user("Hi"),
+        chosen: user("a"),
+        rejected: user("b"),
+        options: Default::default(),
+    };
+    let error = tokenize(
+        vec![PreferencePair::new(2, text)],
+        RowPolicy { faulty_rows: FaultyRows::Error, ..ASSISTANT },
+    );
+    check_message(error.unwrap_err(), &["row 2: no token of a completion is trained"]);
+}
+
+#[test]
+fn numbers_travel_with_the_row() {
+    let mut one = pair(1, "Say", " yes", " no");
+    one.numbers = votive_data::RowNumbers { weight: Some(2.0), margin: Some(0.5) };
+    let (pairs, report) = tokenize(vec![one.clone(), pair(2, "Say", " a", " b")], DROP).unwrap();
+    assert_eq!(pairs[0].numbers, one.numbers);
+    assert_eq!((report.weights.count, report.margins.count, report.margins.mean), (1, 1, 0.5));
+    check_message(report, &["margin: 1 numbers from 0.5 to 0.5", "no objective reads it yet"]);
+    assert!(pairs[0].clone().unpair().iter().all(|side| side.numbers == one.numbers));
 }

@@ -12,21 +12,19 @@ use crate::{Folder, check_message};
 fn text_pairs_survive_a_round_trip() {
     let folder = Folder::new();
     let turns = |role: &str, content: &str| json!([{"role": role, "content": content}]);
-    let source = folder.write(
-        "source.jsonl",
-        [
-            json!({"prompt": "a \u{2028} \"b\"\n", "chosen": "é", "rejected": "c"}),
-            json!({"chosen": "a b", "rejected": "a c"}),
-            json!({"prompt": turns("user", "Hi"), "chosen": turns("assistant", "a"), "rejected": turns("assistant", "b"),
-                   "tools": [{"name": "f"}], "chat_template_kwargs": {"x": 1}}),
-        ]
-        .map(|row| row.to_string() + "\n")
-        .concat(),
-    );
-    let pairs: Vec<PreferencePair> = read_pairs(&source).unwrap().rows;
-    let file = folder.path().join("copy.jsonl");
-    write_text_pairs(&file, &pairs).unwrap();
-    assert_eq!(read_pairs(&file).unwrap().rows, pairs);
+    let sources = [
+        json!({"prompt": "a \u{2028} \"b\"\n", "chosen": "é", "rejected": "c", "weight": 2.0, "margin": 0.5}),
+        json!({"chosen": "a b", "rejected": "a c"}),
+        json!({"prompt": turns("user", "Hi"), "chosen": turns("assistant", "a"), "rejected": turns("assistant", "b"),
+               "tools": [{"name": "f"}], "chat_template_kwargs": {"x": 1}}),
+    ];
+    for source in sources {
+        let source = folder.write("source.jsonl", source.to_string());
+        let pairs: Vec<PreferencePair> = read_pairs(&source).unwrap().rows;
+        let file = folder.path().join("copy.jsonl");
+        write_text_pairs(&file, &pairs).unwrap();
+        assert_eq!(read_pairs(&file).unwrap().rows, pairs);
+    }
 }
 
 #[test]

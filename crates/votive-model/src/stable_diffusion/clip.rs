@@ -59,7 +59,7 @@ impl ClipTextModel {
     /// If a prompt is longer than the position table, or an id is not in the vocabulary.
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
         let (_, length) = ids.dims2()?;
-        check_ids(&ids.to_vec2::<u32>()?, self.config.vocab_size)?;
+        check_ids(ids.to_vec2()?.iter().map(Vec::as_slice), self.config.vocab_size)?;
         let most = self.config.max_position_embeddings;
         if length > most {
             return Err(ModelError::Shape {

@@ -253,7 +253,7 @@ fn folders_that_do_not_fit_are_refused() {
 #[test]
 fn an_adapter_is_not_lost_in_saving() {
     let (_, params) = Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, &unets()[0])).unwrap();
-    let config = LoraConfig { rank: 2, alpha: 2.0, targets: vec!["to_q".to_owned()] };
+    let config = LoraConfig::new(2, 2.0, vec!["to_q".to_owned()]);
     let adapted = params.with_new_lora(config, 1).unwrap();
     let target = tempfile::tempdir().unwrap();
     let save =

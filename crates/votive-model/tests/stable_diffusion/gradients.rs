@@ -139,7 +139,7 @@ fn every_matrix_of_an_adapter_gets_a_gradient_and_the_network_none() {
     for config in unets() {
         let (_, params) = Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, &config)).unwrap();
         let targets = ["to_q", "to_k", "to_v", "to_out.0"].map(str::to_owned).to_vec();
-        let params = params.with_new_lora(LoraConfig { rank: 2, alpha: 4.0, targets }, 5).unwrap();
+        let params = params.with_new_lora(LoraConfig::new(2, 4.0, targets), 5).unwrap();
         // B starts at zero, which gives A no gradient; one step of any size ends that.
         let lora =
             params.trainable().into_iter().map(|(name, tensor)| (name, noise(tensor.dims(), 7, DType::F32)));

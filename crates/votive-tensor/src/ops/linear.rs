@@ -1,5 +1,6 @@
 //! `x · Wᵀ (+ b)`. The gradient of a weight that is not trained is neither computed nor stored.
 
+use super::few_rows;
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
@@ -41,19 +42,7 @@ impl Kernel for Linear {
     }
 
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
-        let (weight, [outs, ins]) = (inputs[1], sizes(inputs[1].dims));
-        let rows = output.len() / outs;
-        if let Some(bias) = inputs.get(2) {
-            output.par_chunks_mut(outs).for_each(|row| row.copy_from_slice(bias.data));
-        }
-        matmul(
-            (output, Matrix::dense(rows, outs)),
-            (inputs[0].data, Matrix::dense(rows, ins)),
-            (weight.data, Matrix::dense(outs, ins).t()),
-            R::one(),
-            inputs.len() == 3,
-            Threads::All,
-        );
+        product(inputs[0].data, inputs[1], inputs.get(2), output);
     }
 
     fn backward<R: Real>(
@@ -107,6 +96,26 @@ impl Kernel for Linear {
             None => y.reshape(shape),
         }
     }
+}
+
+/// `x · Wᵀ (+ bias)`: whoever computes this map, adapted or not, comes here, so that all get the same bits.
+pub(super) fn product<R: Real>(x: &[R], weight: View<R>, bias: Option<&View<R>>, output: &mut [R]) {
+    let [outs, ins] = sizes(weight.dims);
+    let rows = output.len() / outs;
+    if let Some(bias) = bias {
+        output.par_chunks_mut(outs).for_each(|row| row.copy_from_slice(bias.data));
+    }
+    if rows <= few_rows::MOST {
+        return few_rows::add_product(x, weight.data, ins, output);
+    }
+    matmul(
+        (output, Matrix::dense(rows, outs)),
+        (x, Matrix::dense(rows, ins)),
+        (weight.data, Matrix::dense(outs, ins).t()),
+        R::one(),
+        bias.is_some(),
+        Threads::All,
+    );
 }
 
 fn sizes(dims: &[usize]) -> [usize; 2] {

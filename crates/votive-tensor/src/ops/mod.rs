@@ -3,19 +3,24 @@
 mod activation;
 mod attention;
 mod conv;
+mod few_queries;
+mod few_rows;
 mod linear;
 mod log_prob;
 mod log_sigmoid;
+mod low_rank;
 mod norm;
 mod resample;
 mod rope;
+mod softcap;
 
 pub use activation::{Activation, activate, gated};
-pub use attention::{AttentionMask, attention};
+pub use attention::{AttentionMask, Scores, Segment, attention};
 pub use conv::conv2d;
 pub use linear::linear;
 pub use log_prob::token_log_probs;
 pub use log_sigmoid::log_sigmoid;
+pub use low_rank::low_rank_linear;
 pub use norm::{group_norm, layer_norm, rms_norm};
 pub use resample::upsample_nearest_2x;
 pub use rope::rope;

@@ -4,16 +4,17 @@ use crate::kernel::{Kernel, Real, View, apply};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-/// Rotates the two halves of every head by the position's angles.
+/// Rotates the two halves of every head by the position's angles; with fewer angles than half a head is wide, only
+/// the halves of its first 2·A numbers (partial rotary embedding).
 ///
 /// # Shapes
-/// `x (B, T, heads·D)`, `cos` and `sin (B or 1, T, D/2)` → the shape of `x`.
+/// `x (B, T, heads·D)`, `cos` and `sin (B or 1, T, A)`, 2·A at most D → the shape of `x`.
 /// # Gradient
 /// Flows to `x` only; angles are constants.
 /// # Errors
 /// If the sizes don't fit.
 /// # Source
-/// Su et al., arXiv:2104.09864, Eq. 34, with the pairs (i, i + D/2) of transformers' `rotate_half`.
+/// Su et al., arXiv:2104.09864, Eq. 34, with the pairs (i, i + A) of transformers' `rotate_half`.
 pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, heads: usize) -> Result<Tensor> {
     apply(Rope { heads }, &[x, &cos.detach(), &sin.detach()])
 }
@@ -32,7 +33,9 @@ impl Rope {
             // One table for all rows of the batch repeats after its T positions.
             let at = row % positions * half;
             let (cos, sin) = (&inputs[1].data[at..at + half], &inputs[2].data[at..at + half]);
-            for (out, x) in out.chunks_mut(2 * half).zip(x.chunks(2 * half)) {
+            let head = width / self.heads;
+            for (out, x) in out.chunks_mut(head).zip(x.chunks(head)) {
+                out[2 * half..].copy_from_slice(&x[2 * half..]);
                 for i in 0..half {
                     let (a, b, s) = (x[i], x[i + half], sin[i] * sign);
                     out[i] = a * cos[i] - b * s;
@@ -52,7 +55,9 @@ impl Kernel for Rope {
                 if dims[1] == dims[2]
                     && positions == t
                     && (*rows == 1 || rows == b)
-                    && *width == self.heads * half * 2 =>
+                    && self.heads > 0
+                    && width.is_multiple_of(self.heads)
+                    && 2 * half <= width / self.heads =>
             {
                 Ok(dims[0].to_vec())
             }
@@ -73,12 +78,17 @@ impl Kernel for Rope {
     fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let (b, t, width) = inputs[0].dims3()?;
         let half = inputs[1].dim(2)?;
-        let x = inputs[0].reshape((b, t, self.heads, 2, half))?;
-        let (a, c) = (x.narrow(3, 0, 1)?.squeeze(3)?, x.narrow(3, 1, 1)?.squeeze(3)?);
+        let head = width / self.heads;
+        let x = inputs[0].reshape((b, t, self.heads, head))?;
+        let (a, c) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
         let (cos, sin) = (inputs[1].unsqueeze(2)?, inputs[2].unsqueeze(2)?);
         let first = (a.broadcast_mul(&cos)? - c.broadcast_mul(&sin)?)?;
         let second = (c.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
-        Tensor::stack(&[first, second], 3)?.reshape((b, t, width))
+        let mut parts = vec![first, second];
+        if head > 2 * half {
+            parts.push(x.narrow(3, 2 * half, head - 2 * half)?);
+        }
+        Tensor::cat(&parts, 3)?.reshape((b, t, width))
     }
 }
 
@@ -90,8 +100,9 @@ mod tests {
 
     #[test]
     fn gradient_and_composition() {
-        for rows in [1, 2] {
-            let x = sample_tensor(&[2, 3, 8], 1).unwrap();
+        // All of each head of 4, and the first 4 of each head of 6.
+        for (rows, width) in [(1, 8), (2, 8), (2, 12)] {
+            let x = sample_tensor(&[2, 3, width], 1).unwrap();
             let angles = sample_tensor(&[rows, 3, 2], 2).unwrap();
             let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
             let error = gradient_error(std::slice::from_ref(&x), |x| rope(&x[0], &cos, &sin, 2)).unwrap();

@@ -5,14 +5,16 @@
 //! over a latent, and the loss is `−log σ(½β·margin)`. The factor ½ is applied here, so an objective sees a
 //! log-probability like any other.
 
-use super::{FrontEnd, Layout, Sample};
+use super::{FrontEnd, Layout, Sample, SaveDtype};
 use crate::error::{Result, TrainError};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
 use votive_diffusion::{NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy};
-use votive_model::stable_diffusion::{ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel};
+use votive_model::stable_diffusion::{
+    ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
+};
 use votive_model::{Denoiser, Lora, LoraFormat, Params};
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
@@ -250,6 +252,27 @@ impl FrontEnd for DenoisingFrontEnd {
         Ok(Arc::new(params.build(|scope| UNet2DConditionModel::new(scope, self.folder.unet_config()))?))
     }
 
+    fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
+        let other = StableDiffusionFolder::open(folder)?;
+        let schedule = NoiseSchedule::new(&SchedulerConfig::from_model_folder(other.root())?)?;
+        if schedule != self.schedule {
+            let reason = "its noise schedule is not the model's, so the errors could not be compared";
+            return Err(TrainError::Plan(format!("reference.path = {}: {reason}", folder.display())));
+        }
+        let (own, others) = (self.folder.unet_config(), other.unet_config());
+        let inputs = |config: &UNetConfig| (config.in_channels, config.cross_attention_dim);
+        if inputs(own) != inputs(others) {
+            let reason = "its U-Net reads other latents or prompt embeddings than the model's";
+            return Err(TrainError::Plan(format!("reference.path = {}: {reason}", folder.display())));
+        }
+        let params = other.params(Component::UNet, device)?;
+        Ok(Arc::new(params.build(|scope| UNet2DConditionModel::new(scope, others))?))
+    }
+
+    fn network_identity(&self) -> Vec<u8> {
+        format!("{:?} {:?}", self.folder.unet_config(), self.schedule).into_bytes()
+    }
+
     fn rows(&self) -> usize {
         self.pairs.len() - self.held_out.min(self.pairs.len())
     }
@@ -300,6 +323,11 @@ impl FrontEnd for DenoisingFrontEnd {
         vec![1.0; batch.timesteps.len()]
     }
 
+    fn sequence_identities(&self, batch: &DenoisingBatch) -> Vec<Vec<u8>> {
+        // Latents, times and noise change with the step, so no two batches are of the same sequences.
+        vec![Vec::new(); 2 * batch.captions.len()]
+    }
+
     fn tokens(&self, batch: &DenoisingBatch) -> usize {
         batch.timesteps.len()
     }
@@ -339,10 +367,13 @@ impl FrontEnd for DenoisingFrontEnd {
         Ok(batch.timesteps.iter().enumerate().map(line).collect())
     }
 
-    fn save(&self, params: &Params, folder: &Path) -> Result<()> {
+    fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
         match params.lora() {
             Some(lora) => lora.save(folder, LoraFormat::Diffusers, &self.folder.root().to_string_lossy())?,
-            None => self.folder.save_with_unet(folder, params, DType::F32)?,
+            None => {
+                let dtype = dtype.of(&self.folder.root().join("unet"), "diffusion_pytorch_model")?;
+                self.folder.save_with_unet(folder, params, dtype)?;
+            }
         }
         Ok(())
     }

@@ -10,9 +10,9 @@ pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, Denoising
 pub use text::{TextBatch, TextFrontEnd};
 
 use crate::error::Result;
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use std::path::Path;
-use votive_model::Params;
+use votive_model::{Params, files};
 use votive_tensor::segment::Recorder;
 
 /// One row of a step: which row of the data, and its place in the step's batch.
@@ -33,6 +33,39 @@ pub enum Layout {
     Labelled(Vec<bool>),
 }
 
+/// The type that whole weights are written in; adapters are always written in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveDtype {
+    /// That of the model's own files.
+    Checkpoint,
+    /// f32, which is what training computes in.
+    Float32,
+    /// f16.
+    Float16,
+    /// bf16.
+    BFloat16,
+}
+
+impl SaveDtype {
+    /// All with their names in recipes.
+    pub const NAMES: [(Self, &'static str); 4] = [
+        (Self::Checkpoint, "checkpoint"),
+        (Self::Float32, "float32"),
+        (Self::Float16, "float16"),
+        (Self::BFloat16, "bfloat16"),
+    ];
+
+    /// The type, where the model's weight files are `stem` in `folder`.
+    fn of(self, folder: &Path, stem: &str) -> Result<DType> {
+        match self {
+            Self::Checkpoint => Ok(files::stored_float(folder, stem)?),
+            Self::Float32 => Ok(DType::F32),
+            Self::Float16 => Ok(DType::F16),
+            Self::BFloat16 => Ok(DType::BF16),
+        }
+    }
+}
+
 /// Turns rows of data into log-probabilities of a network.
 pub trait FrontEnd {
     /// A network, built on some parameters.
@@ -45,6 +78,15 @@ pub trait FrontEnd {
     /// # Errors
     /// If the parameters don't fit the architecture.
     fn network(&self, params: &Params) -> Result<Self::Network>;
+
+    /// The network of another folder, without gradients, for the same rows.
+    ///
+    /// # Errors
+    /// If the folder's model does not read these rows as this one does.
+    fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network>;
+
+    /// What decides a network's results beside its parameters, as bytes.
+    fn network_identity(&self) -> Vec<u8>;
 
     /// Number of rows that are trained on: pairs, or labelled completions.
     fn rows(&self) -> usize;
@@ -78,6 +120,9 @@ pub trait FrontEnd {
 
     /// Length of every sequence as objectives count it, `(R,)`.
     fn lengths(&self, batch: &Self::Batch) -> Vec<f32>;
+
+    /// What each sequence of a batch is, as bytes: equal bytes have equal log-probabilities.
+    fn sequence_identities(&self, batch: &Self::Batch) -> Vec<Vec<u8>>;
 
     /// Tokens of a batch's sequences, prompts included and padding not (latents, for images).
     fn tokens(&self, batch: &Self::Batch) -> usize;
@@ -114,7 +159,7 @@ pub trait FrontEnd {
     ///
     /// # Errors
     /// If a file cannot be written.
-    fn save(&self, params: &Params, folder: &Path) -> Result<()>;
+    fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()>;
 
     /// Reads back what [`FrontEnd::save`] wrote, laid over the start's parameters.
     ///

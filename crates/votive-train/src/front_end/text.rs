@@ -2,17 +2,17 @@
 //!
 //! Source: Rafailov et al., arXiv:2305.18290, Sec. 4; tokens and masks follow TRL 1.16.
 
-use super::{FrontEnd, Layout, Sample};
+use super::{FrontEnd, Layout, Sample, SaveDtype};
 use crate::checkpoint::at;
 use crate::error::{Result, TrainError};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use votive_data::{
     TextTokenizer, TokenizedPair, TokenizedUnpaired, collate_mismatched, collate_pairs, collate_unpaired,
 };
 use votive_model::{
-    CausalLm, Llama, LlamaConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, save_causal_lm,
+    CausalLm, CausalLmConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, save_causal_lm,
 };
 use votive_tensor::segment::Recorder;
 
@@ -25,7 +25,7 @@ enum Rows {
 /// A language model's folder with tokenized rows.
 pub struct TextFrontEnd {
     folder: PathBuf,
-    config: LlamaConfig,
+    config: CausalLmConfig,
     tokenizer: TextTokenizer,
     rows: Rows,
     held_out: usize,
@@ -56,10 +56,10 @@ impl TextFrontEnd {
     ///
     /// # Errors
     /// If a file is missing or the architecture is not supported.
-    pub fn open(folder: &Path, device: &candle_core::Device) -> Result<(Self, Params)> {
+    pub fn open(folder: &Path, device: &Device) -> Result<(Self, Params)> {
         let (config, params) = load_causal_lm(folder, device)?;
         let tokenizer = TextTokenizer::load(folder)?;
-        tokenizer.check_model_vocabulary(config.vocab_size)?;
+        tokenizer.check_model_vocabulary(config.vocab_size())?;
         let rows = Rows::Pairs(Vec::new());
         Ok((Self { folder: folder.into(), config, tokenizer, rows, held_out: 0, max_length: None }, params))
     }
@@ -73,7 +73,7 @@ impl TextFrontEnd {
     /// Longest row that the model can read, in tokens.
     #[must_use]
     pub fn max_positions(&self) -> usize {
-        self.config.max_position_embeddings
+        self.config.max_positions()
     }
 
     /// Trains on pairs.
@@ -90,30 +90,21 @@ impl TextFrontEnd {
 
     /// The model's configuration.
     #[must_use]
-    pub fn config(&self) -> &LlamaConfig {
+    pub fn config(&self) -> &CausalLmConfig {
         &self.config
     }
 
-    /// Prompt and completion tokens of every sequence, row after row; two sequences a pair.
+    /// Tokens of every row's prompt and of its completions: two of a pair, one of an example.
     #[must_use]
-    pub fn lengths_in_all(&self) -> Vec<(usize, usize)> {
-        let pair = |row: &TokenizedPair| {
-            [&row.chosen_ids, &row.rejected_ids].map(|completion| (row.prompt_ids.len(), completion.len()))
-        };
+    pub fn lengths_in_all(&self) -> Vec<(usize, Vec<usize>)> {
         match &self.rows {
-            Rows::Pairs(rows) => rows.iter().flat_map(pair).collect(),
+            Rows::Pairs(rows) => rows
+                .iter()
+                .map(|row| (row.prompt_ids.len(), vec![row.chosen_ids.len(), row.rejected_ids.len()]))
+                .collect(),
             Rows::Unpaired(rows) => {
-                rows.iter().map(|row| (row.prompt_ids.len(), row.completion_ids.len())).collect()
+                rows.iter().map(|row| (row.prompt_ids.len(), vec![row.completion_ids.len()])).collect()
             }
-        }
-    }
-
-    /// Sequences that a row gives to the network.
-    #[must_use]
-    pub fn sequences_a_row(&self) -> usize {
-        match &self.rows {
-            Rows::Pairs(_) => 2,
-            Rows::Unpaired(_) => 1,
         }
     }
 
@@ -157,7 +148,22 @@ impl FrontEnd for TextFrontEnd {
     type Batch = TextBatch;
 
     fn network(&self, params: &Params) -> Result<Self::Network> {
-        Ok(Arc::new(params.build(|scope| Llama::new(&self.config, scope))?))
+        Ok(Arc::new(params.build(|scope| self.config.build(scope))?))
+    }
+
+    fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
+        let (config, params) = load_causal_lm(folder, device)?;
+        let tokenizer = TextTokenizer::load(folder)?;
+        if let Some(difference) = self.tokenizer.difference(&tokenizer) {
+            let folder = folder.display();
+            return Err(TrainError::Plan(format!("reference.path = {folder}: {difference}")));
+        }
+        Ok(Arc::new(params.build(|scope| config.build(scope))?))
+    }
+
+    fn network_identity(&self) -> Vec<u8> {
+        // Which type the weights are stored in does not matter: they are hashed themselves.
+        self.config.to_json("").to_string().into_bytes()
     }
 
     fn rows(&self) -> usize {
@@ -207,7 +213,7 @@ impl FrontEnd for TextFrontEnd {
                 chosen.into_iter().chain(rejected).collect()
             }
         };
-        let most = self.max_length.unwrap_or(self.config.max_position_embeddings);
+        let most = self.max_length.unwrap_or(self.config.max_positions());
         let tokens = collate_mismatched(&examples.iter().collect::<Vec<_>>(), Some(most), self.pad_id()?);
         Ok(TextBatch {
             tokens,
@@ -222,6 +228,16 @@ impl FrontEnd for TextFrontEnd {
     fn lengths(&self, batch: &TextBatch) -> Vec<f32> {
         let count = |row: &[u8]| row.iter().filter(|wanted| **wanted == 1).count() as f32;
         batch.tokens.completion_mask.chunks(batch.tokens.width.max(1)).map(count).collect()
+    }
+
+    fn sequence_identities(&self, batch: &TextBatch) -> Vec<Vec<u8>> {
+        let tokens = &batch.tokens;
+        let sequence = |row: usize| {
+            let cells = row * tokens.width..row * tokens.width + tokens.lengths[row];
+            let ids = tokens.input_ids[cells.clone()].iter().flat_map(|id| id.to_le_bytes());
+            ids.chain(tokens.completion_mask[cells].iter().copied()).collect()
+        };
+        (0..tokens.n_sequences).map(sequence).collect()
     }
 
     fn tokens(&self, batch: &TextBatch) -> usize {
@@ -278,10 +294,10 @@ impl FrontEnd for TextFrontEnd {
         (0..tokens.n_sequences).map(sequence).collect()
     }
 
-    fn save(&self, params: &Params, folder: &Path) -> Result<()> {
+    fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
         match params.lora() {
             Some(lora) => lora.save(folder, LoraFormat::Peft, &self.folder.to_string_lossy())?,
-            None => save_causal_lm(folder, &self.config, params, DType::F32)?,
+            None => save_causal_lm(folder, &self.config, params, dtype.of(&self.folder, "model")?)?,
         }
         for name in TOKENIZER_FILES {
             let from = self.folder.join(name);

@@ -1,10 +1,8 @@
 //! Buffers of Stable Diffusion's U-Net, and of the autoencoder that makes its latents.
 
-use super::{Activations, FLOAT, Footprint, Part, adapter_floats};
+use super::{Activations, FLOAT, Footprint, Part, folder_bytes, runs_reference};
 use crate::front_end::{DenoisingFrontEnd, ENCODE_BATCH, FrontEnd};
 use crate::plan::Plan;
-use crate::reference::ReferenceKind;
-use std::path::Path;
 use votive_model::Params;
 use votive_model::stable_diffusion::{UNetConfig, UNetLevel};
 use votive_objective::Needs;
@@ -22,7 +20,6 @@ const FORWARD: u64 = 12;
 /// Adds up what the U-Net keeps.
 struct Counter<'a> {
     config: &'a UNetConfig,
-    params: &'a Params,
     /// Images at once.
     batch: u64,
     /// Tokens of a prompt.
@@ -41,9 +38,9 @@ impl Counter<'_> {
         self.add(2 * ins + 6 * outs + around, size);
     }
 
-    fn transformer(&mut self, path: &str, level: &UNetLevel, size: (u64, u64)) {
+    fn transformer(&mut self, level: &UNetLevel, size: (u64, u64)) {
         let (width, blocks) = (level.channels as u64, level.transformer_layers as u64);
-        self.add((AROUND + BLOCK * blocks) * width + adapter_floats(self.params, path), size);
+        self.add((AROUND + BLOCK * blocks) * width, size);
         // Keys and values of the prompt.
         self.floats += self.batch * self.prompt * 2 * width * blocks;
     }
@@ -55,7 +52,7 @@ impl Counter<'_> {
             let ins = if layer == 0 { above } else { level.channels };
             self.resnet(ins as u64, level.channels as u64, size);
             if level.down_attention {
-                self.transformer(&format!("down_blocks.{index}.attentions.{layer}."), &level, size);
+                self.transformer(&level, size);
             }
         }
     }
@@ -65,7 +62,6 @@ impl Counter<'_> {
         let level = levels[index];
         let channels = |i: usize| levels.get(i).map_or(level.channels, |level| level.channels);
         let (below, above) = (channels(index + 1), channels(index.saturating_sub(1)));
-        let block = levels.len() - 1 - index;
         for layer in 0..=level.layers {
             let own = if layer == 0 { below } else { level.channels };
             let skip = if layer == level.layers { above } else { level.channels };
@@ -73,7 +69,7 @@ impl Counter<'_> {
             self.add(both, size);
             self.resnet(both, level.channels as u64, size);
             if level.up_attention {
-                self.transformer(&format!("up_blocks.{block}.attentions.{layer}."), &level, size);
+                self.transformer(&level, size);
             }
         }
         if index > 0 {
@@ -94,7 +90,7 @@ impl Counter<'_> {
         }
         if let Some(last) = self.config.levels.last().copied() {
             (0..2).for_each(|_| self.resnet(last.channels as u64, last.channels as u64, size(n - 1)));
-            self.transformer("mid_block.attentions.0.", &last, size(n - 1));
+            self.transformer(&last, size(n - 1));
         }
         (0..n).rev().for_each(|index| self.up(index, size(index)));
         let first = self.config.levels.first().map_or(0, |level| level.channels) as u64;
@@ -105,18 +101,15 @@ impl Counter<'_> {
 }
 
 impl Footprint for DenoisingFrontEnd {
-    fn activations(&self, plan: &Plan, params: &Params, rows: usize) -> Activations {
+    fn activations(&self, plan: &Plan, _: &Params, rows: usize) -> Activations {
         let (config, side) = (self.folder().unet_config(), latent_side(self));
         let (batch, latents) = (2 * rows as u64, (side, side));
         let prompt = self.numbers_a_row().1 / config.cross_attention_dim.max(1);
-        let mut counter = Counter { config, params, batch, prompt: prompt as u64, floats: 0 };
+        let mut counter = Counter { config, batch, prompt: prompt as u64, floats: 0 };
         let kept = counter.whole(latents);
         let pixels = latents.0 * latents.1;
         let first = config.levels.first().map_or(0, |level| level.channels) as u64;
-        let reference = match plan.reference {
-            ReferenceKind::Frozen | ReferenceKind::AdapterOff => FORWARD * first * pixels * batch,
-            ReferenceKind::Cached | ReferenceKind::None => 0,
-        };
+        let reference = if runs_reference(plan) { FORWARD * first * pixels * batch } else { 0 };
         let passing = reference.max(BACKWARD * first * pixels * batch);
         let has_divergence = plan.objective.needs().contains(Needs::KL);
         let all = 2 * plan.train.batch_size as u64 * FORWARD * first * pixels;
@@ -144,10 +137,4 @@ impl Footprint for DenoisingFrontEnd {
 /// Side of the latents.
 fn latent_side(front: &DenoisingFrontEnd) -> u64 {
     (front.resolution() / front.folder().vae_config().downscale().max(1)) as u64
-}
-
-/// Size of the files in a folder; 0 for what cannot be looked at, which was read before.
-fn folder_bytes(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum()
 }

@@ -1,19 +1,19 @@
-//! Buffers of a language model of the Llama family.
+//! Buffers of a language model.
+//!
+//! The parts of a layer are those of Llama; other architectures have a norm more or fewer, which counts little beside the
+//! projections.
 
-use super::{Activations, FLOAT, Footprint, Part, adapter_floats};
+use super::{Activations, FLOAT, Footprint, Part, runs_reference};
 use crate::front_end::{FrontEnd, TextFrontEnd};
 use crate::plan::Plan;
-use crate::reference::ReferenceKind;
-use votive_model::{LlamaConfig, Params};
+use votive_model::{Params, language::Sizes};
 use votive_objective::Needs;
 
-/// Positions whose logits exist at the same time, as the head of votive-tensor cuts them.
-const HEAD_CHUNK: u64 = 256;
+/// Positions, and tokens of the vocabulary, whose logits exist at the same time, as the head of votive-tensor cuts them.
+const HEAD: (u64, u64) = (256, 8192);
 /// Buffers of the feed-forward part's inner width in a layer's backward: the gradients of the product, the gate and what is
 /// gated, and the zeros and the sum that candle makes for each in turn. Measured.
 const INNER_BUFFERS: u64 = 5;
-/// The same if the part has adapters, whose own results have gradients too. Measured.
-const ADAPTED_INNER_BUFFERS: u64 = 8;
 /// Buffers of the hidden width around a layer that is computed again: its input, copies, the product with its gradient, and
 /// what the layer before leaves. Measured.
 const RECOMPUTE_BUFFERS: u64 = 16;
@@ -27,20 +27,17 @@ struct Widths {
     keys: u64,
     inner: u64,
     head_norms: bool,
-    inner_buffers: u64,
 }
 
 impl Widths {
-    fn of(config: &LlamaConfig, params: &Params) -> Self {
-        let is_adapted = adapter_floats(params, "model.layers.0.mlp.") > 0;
-        let head = config.head_dim as u64;
+    fn of(sizes: &Sizes, params: &Params) -> Self {
+        let head = sizes.head_dim as u64;
         Self {
-            hidden: config.hidden_size as u64,
-            queries: config.num_attention_heads as u64 * head,
-            keys: config.num_key_value_heads as u64 * head,
-            inner: config.intermediate_size as u64,
+            hidden: sizes.hidden_size as u64,
+            queries: sizes.num_attention_heads as u64 * head,
+            keys: sizes.num_key_value_heads as u64 * head,
+            inner: sizes.intermediate_size as u64,
             head_norms: params.get("model.layers.0.self_attn.q_norm.weight").is_some(),
-            inner_buffers: if is_adapted { ADAPTED_INNER_BUFFERS } else { INNER_BUFFERS },
         }
     }
 
@@ -67,61 +64,56 @@ impl Widths {
 
     /// The most gradients that live at a time in a layer's backward.
     fn backward(&self) -> u64 {
-        2 * self.hidden + (self.inner_buffers * self.inner).max(2 * self.queries + 2 * self.keys)
+        2 * self.hidden + (INNER_BUFFERS * self.inner).max(2 * self.queries + 2 * self.keys)
     }
 }
 
-/// The longest sequence and the longest completion, in tokens, which need not belong together.
+/// Tokens of the largest batch of some rows: all that are computed, and those of the completions.
 struct Shape {
     tokens: u64,
-    completion: u64,
+    completions: u64,
 }
 
 impl Shape {
-    fn of(front: &TextFrontEnd) -> Self {
+    fn of(front: &TextFrontEnd, rows: usize) -> Self {
+        let largest = |mut values: Vec<usize>| {
+            values.sort_unstable_by(|a, b| b.cmp(a));
+            values.iter().take(rows).sum::<usize>() as u64
+        };
         let lengths = front.lengths_in_all();
-        let most = |values: &mut dyn Iterator<Item = usize>| values.max().unwrap_or(0) as u64;
-        Self {
-            tokens: most(&mut lengths.iter().map(|(prompt, completion)| prompt + completion)),
-            completion: most(&mut lengths.iter().map(|(_, completion)| *completion)),
-        }
+        // A prompt is computed once, whatever follows it.
+        let all = lengths.iter().map(|(prompt, completions)| prompt + completions.iter().sum::<usize>());
+        let completions = lengths.iter().map(|(_, completions)| completions.iter().sum());
+        Self { tokens: largest(all.collect()), completions: largest(completions.collect()) }
     }
 }
 
 fn tokens_in_all(front: &TextFrontEnd) -> u64 {
-    front.lengths_in_all().iter().map(|(prompt, completion)| (prompt + completion) as u64).sum()
+    let row = |(prompt, completions): &(usize, Vec<usize>)| prompt + completions.iter().sum::<usize>();
+    front.lengths_in_all().iter().map(row).sum::<usize>() as u64
 }
 
 impl Footprint for TextFrontEnd {
     fn activations(&self, plan: &Plan, params: &Params, rows: usize) -> Activations {
-        let (config, shape) = (self.config(), Shape::of(self));
-        let widths = Widths::of(config, params);
-        let layers = config.num_hidden_layers as u64;
-        let sequences = (self.sequences_a_row() * rows) as u64;
-        // The last token predicts nothing.
-        let cells = sequences * shape.tokens.saturating_sub(1);
-        let wanted = sequences * shape.completion;
-        let layer = |i: u64| widths.kept() + adapter_floats(params, &format!("model.layers.{i}."));
-        let whole: u64 = (0..layers).map(layer).sum();
+        let sizes = self.config().sizes();
+        let (widths, layers) = (Widths::of(sizes, params), sizes.num_hidden_layers as u64);
+        let Shape { tokens, completions } = Shape::of(self, rows);
         // A recomputed layer keeps its result, and the copy that is handed on.
         let (kept, inside) = if plan.train.recompute {
-            (2 * widths.hidden * layers, layer(0) + RECOMPUTE_BUFFERS * widths.hidden)
+            (2 * widths.hidden * layers, widths.kept() + RECOMPUTE_BUFFERS * widths.hidden)
         } else {
-            (whole, 0)
+            (widths.kept() * layers, 0)
         };
-        let head = 2 * widths.hidden * cells + (widths.hidden + 1) * wanted;
-        let logits = HEAD_CHUNK.min(wanted) * config.vocab_size as u64;
-        let head_backward = logits + widths.hidden * (wanted + 2 * cells);
-        let reference = match plan.reference {
-            ReferenceKind::Frozen | ReferenceKind::AdapterOff => widths.forward() * cells,
-            ReferenceKind::Cached | ReferenceKind::None => 0,
-        };
-        let passing = head_backward.max((inside + widths.backward()) * cells).max(reference);
-        let all_rows = (plan.train.batch_size * self.sequences_a_row()) as u64 * shape.tokens;
+        let head = 2 * widths.hidden * tokens + (widths.hidden + 1) * completions;
+        let logits = HEAD.0.min(completions) * HEAD.1.min(sizes.vocab_size as u64);
+        let head_backward = logits + widths.hidden * (completions + 2 * tokens);
+        let reference = if runs_reference(plan) { widths.forward() * tokens } else { 0 };
+        let passing = head_backward.max((inside + widths.backward()) * tokens).max(reference);
+        let all_rows = Shape::of(self, plan.train.batch_size).tokens;
         let has_divergence = plan.objective.needs().contains(Needs::KL);
         Activations {
             kept: vec![
-                Part { name: "activations of the layers", bytes: FLOAT * kept * cells },
+                Part { name: "activations of the layers", bytes: FLOAT * kept * tokens },
                 Part { name: "activations of embedding and head", bytes: FLOAT * head },
             ],
             passing: FLOAT * passing,

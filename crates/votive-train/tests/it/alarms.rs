@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::fs;
 use std::sync::atomic::AtomicBool;
 use votive_train::front_end::FrontEnd;
+use votive_train::run_directory::{ALARMS_FILE, METRICS_FILE};
 use votive_train::{Alarm, Plan, Run, RunDirectory, StepMetrics, TrainError, Watch};
 
 /// Ends the run at the first alarm.
@@ -31,15 +32,14 @@ fn drive_strictly(plan: &Plan, directory: &RunDirectory) -> Result<(), TrainErro
     })
 }
 
-fn log(directory: &RunDirectory) -> String {
-    fs::read_to_string(directory.path().join("metrics.jsonl")).unwrap()
+/// What was logged, and the alarms among it.
+fn logs(directory: &RunDirectory) -> [String; 2] {
+    [METRICS_FILE, ALARMS_FILE]
+        .map(|file| fs::read_to_string(directory.path().join(file)).unwrap_or_default())
 }
 
-fn alarms(log: &str) -> Vec<Value> {
-    log.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .filter(|line: &Value| line["alarm"].is_string())
-        .collect()
+fn alarms(directory: &RunDirectory) -> Vec<Value> {
+    logs(directory)[1].lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_run_that_cannot_learn_says_so_once_and_can_be_stopped_by_it() {
         let plan = workshop.plan(&["optimizer.lr=0.0", "train.steps=8", "train.save_every=50"]);
         let whole = workshop.directory("whole", &plan);
         drive(&plan, &whole, None).unwrap();
-        let found = alarms(&log(&whole));
+        let found = alarms(&whole);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(
             (found[0]["step"].as_u64(), found[0]["alarm"].as_str()),
@@ -64,7 +64,7 @@ fn a_run_that_cannot_learn_says_so_once_and_can_be_stopped_by_it() {
         assert!(strict.path().join("checkpoints/step-000005/manifest.json").exists());
         // It was said, so a resumed run goes on.
         drive_strictly(&plan, &strict).unwrap();
-        assert_eq!(log(&strict), log(&whole));
+        assert_eq!(logs(&strict), logs(&whole));
     }
 }
 
@@ -74,5 +74,5 @@ fn an_ordinary_run_raises_nothing() {
     let plan = workshop.plan(&["train.steps=20"]);
     let directory = workshop.directory("run", &plan);
     drive(&plan, &directory, None).unwrap();
-    assert_eq!(alarms(&log(&directory)), Vec::<Value>::new());
+    assert_eq!(alarms(&directory), Vec::<Value>::new());
 }

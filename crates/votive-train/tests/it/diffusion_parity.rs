@@ -13,7 +13,7 @@ use votive_model::{Denoiser, Params};
 use votive_objective::{Objective, PairInputs};
 use votive_tensor::segment::Recorder;
 use votive_train::front_end::{
-    DenoisingBatch, DenoisingFrontEnd, DenoisingSettings, FrontEnd, Layout, Sample,
+    DenoisingBatch, DenoisingFrontEnd, DenoisingSettings, FrontEnd, Layout, Sample, SaveDtype,
 };
 use votive_train::{Plan, Result, Run};
 
@@ -84,6 +84,18 @@ impl FrontEnd for GivenBatches<'_> {
         self.front.network(params)
     }
 
+    fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
+        self.front.other_network(folder, device)
+    }
+
+    fn network_identity(&self) -> Vec<u8> {
+        self.front.network_identity()
+    }
+
+    fn sequence_identities(&self, batch: &DenoisingBatch) -> Vec<Vec<u8>> {
+        self.front.sequence_identities(batch)
+    }
+
     fn is_fixed(&self) -> bool {
         self.front.is_fixed()
     }
@@ -126,8 +138,8 @@ impl FrontEnd for GivenBatches<'_> {
         self.front.show(batch, colour)
     }
 
-    fn save(&self, params: &Params, folder: &Path) -> Result<()> {
-        self.front.save(params, folder)
+    fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
+        self.front.save(params, folder, dtype)
     }
 
     fn restore(&self, start: &Params, folder: &Path) -> Result<Params> {

@@ -6,31 +6,31 @@ use crate::workshop::Workshop;
 use serde_json::Value;
 use std::fs;
 use votive_train::front_end::FrontEnd;
-use votive_train::run_directory::BEST_FILE;
+use votive_train::run_directory::{BEST_FILE, EVALUATIONS_FILE, METRICS_FILE};
 use votive_train::{Plan, Run, RunDirectory};
 
 /// Sums in another order.
 const ROUNDING: f64 = 1e-6;
 
-fn log(directory: &RunDirectory) -> Vec<Value> {
-    let text = fs::read_to_string(directory.path().join("metrics.jsonl")).unwrap();
+fn read(directory: &RunDirectory, file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(directory.path().join(file)).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn evaluations(directory: &RunDirectory) -> Vec<Value> {
-    log(directory).into_iter().filter(|line| !line["eval_loss"].is_null()).collect()
+    read(directory, EVALUATIONS_FILE)
 }
 
 /// One batch of all rows, so that a step's numbers are those of the whole data set before its update.
 fn whole_batches(workshop: &Workshop, more: &[&str]) -> Vec<Value> {
-    let data = workshop.plan(&[]).data.path;
+    let data = workshop.plan(&[]).data.source.paths.remove(0);
     let eval = format!("eval.path={}", data.display());
     let own =
         ["train.batch_size=20", "train.micro_batch_size=20", "data.order=sequential", "eval.every=1", &eval];
     let plan = workshop.plan(&[&own, more].concat());
     let directory = workshop.directory("run", &plan);
     drive(&plan, &directory, None).unwrap();
-    log(&directory)
+    [read(&directory, METRICS_FILE), evaluations(&directory)].concat()
 }
 
 #[track_caller]

@@ -10,12 +10,14 @@ use votive_train::front_end::FrontEnd;
 use votive_train::{Plan, Run};
 
 /// Every kind of reference that goes with a kind of fine-tuning of a language model.
-const OF_TEXT: [&[&str]; 5] = [
+const OF_TEXT: [&[&str]; 7] = [
     &["reference.kind=frozen"],
     &["reference.kind=cached"],
     &[LORA, "reference.kind=frozen"],
     &[LORA, "reference.kind=cached"],
     &[LORA, "reference.kind=adapter_off"],
+    &["reference.kind=bema", "reference.every=100"],
+    &[LORA, "reference.kind=soft", "reference.every=100"],
 ];
 
 /// The same for a diffusion model, whose rows are never the same twice, so that nothing can be cached.
@@ -101,4 +103,103 @@ fn what_reads_no_reference_trains_without_one() {
             Trajectory::of(&without.unwrap()).assert_same(&Trajectory::of(&workshop.plan(&[])));
         }
     }
+}
+
+/// The margins of every step.
+fn margins(plan: &Plan) -> Vec<f64> {
+    Trajectory::of(plan).metric("rewards/margins")
+}
+
+#[test]
+fn a_reference_that_always_follows_is_the_policy() {
+    for workshop in [Workshop::text(), Workshop::image()] {
+        for adapter in [&[][..], &[LORA]] {
+            let follow = ["reference.kind=hard", "reference.every=1"];
+            let plan = workshop.plan(&[adapter, &follow].concat());
+            assert!(margins(&plan).iter().all(|margin| *margin == 0.0), "{:?}", margins(&plan));
+        }
+    }
+}
+
+#[test]
+fn a_reference_that_follows_now_and_then_is_frozen_in_between() {
+    for adapter in [&[][..], &[LORA]] {
+        let workshop = Workshop::text();
+        let with = |reference: &[&str]| margins(&workshop.plan(&[adapter, reference].concat()));
+        let (frozen, hard) = (with(&[]), with(&["reference.kind=hard", "reference.every=3"]));
+        let soft = with(&["reference.kind=soft", "reference.every=3", "reference.alpha=0.5"]);
+        let bema = with(&["reference.kind=bema", "reference.every=3"]);
+        for followed in [&hard, &soft, &bema] {
+            assert_eq!(followed[..3], frozen[..3]);
+            assert_ne!(followed[3], frozen[3]);
+        }
+        // The update just made is the policy itself.
+        assert_eq!(hard[3], 0.0);
+        assert!(soft[3] != 0.0 && bema[3] != 0.0);
+    }
+}
+
+#[test]
+fn the_models_own_folder_is_a_frozen_copy() {
+    for (workshop, folder) in [(Workshop::text(), "text/llama"), (Workshop::image(), "diffusion/sd1")] {
+        let path = format!("reference.path={}", crate::fixture(folder).display());
+        let run = |overrides: &[&str]| Trajectory::of(&workshop.plan(overrides));
+        run(&["reference.kind=model", &path]).assert_same(&run(&[]));
+    }
+}
+
+#[test]
+fn another_adapter_can_be_the_reference() {
+    let workshop = Workshop::text();
+    let trained = workshop.plan(&[LORA]);
+    let directory = workshop.directory("first", &trained);
+    crate::drive::drive(&trained, &directory, None).unwrap();
+    let path = format!("reference.path={}", directory.final_folder().display());
+    let against = |reference: &[&str]| margins(&workshop.plan(&[&[LORA], reference].concat()));
+    let (own, other) = (against(&[]), against(&["reference.kind=adapter", &path]));
+    // Another model from the first step on, which is no mistake here.
+    assert!(own[0] == 0.0 && other[0] != 0.0);
+}
+
+#[test]
+fn a_file_of_log_probabilities_serves_the_next_run_and_no_other_model() {
+    let workshop = Workshop::text();
+    let file = workshop.path("reference.safetensors");
+    let kept = format!("reference.file={}", file.display());
+    let plan = |extra: &[&str]| workshop.plan(&[&["reference.kind=cached", &kept], extra].concat());
+    let live = Trajectory::of(&workshop.plan(&[]));
+    let from_file = |plan: &Plan| {
+        with_prepared!(plan, |front, start| {
+            let run = Run::new(plan, &front, start, None, |_, _| {}).unwrap();
+            (run.reference().rows_from_file(), front.rows())
+        })
+    };
+    let (found, rows) = from_file(&plan(&[]));
+    assert_eq!(found, 0);
+    let written = std::fs::read(&file).unwrap();
+    assert_eq!(from_file(&plan(&[])), (rows, rows));
+    Trajectory::of(&plan(&[])).assert_same(&live);
+    assert_eq!(std::fs::read(&file).unwrap(), written, "nothing was missing, so nothing is written");
+    // An adapter, even one that does nothing yet, is another model; so its rows join the others.
+    assert_eq!(from_file(&plan(&[LORA])).0, 0);
+    assert_eq!(from_file(&plan(&[LORA])).0, rows);
+    assert_eq!(from_file(&plan(&[])).0, rows);
+}
+
+#[test]
+fn a_damaged_file_of_log_probabilities_is_refused_with_the_row() {
+    let workshop = Workshop::text();
+    let file = workshop.path("reference.safetensors");
+    let kept = format!("reference.file={}", file.display());
+    let plan = workshop.plan(&["reference.kind=cached", &kept]);
+    Trajectory::of(&plan);
+    let mut bytes = std::fs::read(&file).unwrap();
+    // Behind the header, whose length comes first, stand the numbers: those of all 20 pairs become 0.
+    let data = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    bytes[data..data + 2 * 20 * 4].fill(0);
+    std::fs::write(&file, &bytes).unwrap();
+    let message = refusal(&plan);
+    assert!(message.contains("reference.safetensors") && message.contains("data row 1"), "{message}");
+    std::fs::write(&file, &bytes[..40]).unwrap();
+    assert!(refusal(&plan).contains("reference.safetensors"));
 }

@@ -30,7 +30,9 @@ fn results(directory: &RunDirectory) -> BTreeMap<String, Vec<u8>> {
     files.retain(|name, _| !name.starts_with("checkpoints/") || name.starts_with("checkpoints/step-000006/"));
     // Events have the time of day in them; what they say is the log's.
     let events = files.remove(EVENTS_FILE).unwrap();
-    assert_eq!(records(&events), 2 + files["metrics.jsonl"].iter().filter(|byte| **byte == b'\n').count());
+    let lines =
+        |name: &str| files.get(name).map_or(0, |log| log.iter().filter(|byte| **byte == b'\n').count());
+    assert_eq!(records(&events), 2 + lines("metrics.jsonl") + lines("evaluations.jsonl"));
     files
 }
 
@@ -65,7 +67,7 @@ fn undisturbed(workshop: &Workshop, plan: &Plan) -> RunDirectory {
     assert!(drive(plan, &directory, None).unwrap().is_empty());
     let files = contents(directory.path());
     let log = String::from_utf8(files["metrics.jsonl"].clone()).unwrap();
-    assert_eq!(log.lines().filter(|line| line.contains("grad_norm")).count(), 6);
+    assert!(log.lines().count() == 6 && log.lines().all(|line| line.contains("grad_norm")));
     assert!(
         ["plan.toml", "final/manifest.json"].iter().all(|name| files.contains_key(*name)),
         "{:?}",
@@ -90,6 +92,14 @@ fn check_every_step(workshop: &Workshop, overrides: &[&str]) {
     // A signal during the last step comes too late to interrupt anything.
     drive(&plan, &directory, Some(6)).unwrap();
     assert_same_results(&directory, &whole);
+}
+
+#[test]
+fn references_that_follow_the_policy_resume_at_every_step() {
+    let soft = ["reference.kind=soft", "reference.every=2"];
+    check_every_step(&Workshop::text(), &soft);
+    check_every_step(&Workshop::image(), &[&[LORA], &soft[..]].concat());
+    check_every_step(&Workshop::text(), &[LORA, "reference.kind=bema", "reference.every=2"]);
 }
 
 #[test]

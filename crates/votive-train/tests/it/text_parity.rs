@@ -33,6 +33,16 @@ fn adapter() {
     check("lora");
 }
 
+#[test]
+fn full_fine_tuning_of_other_architectures() {
+    ["full_gemma2", "full_phi3", "full_olmo2"].into_iter().for_each(check);
+}
+
+#[test]
+fn adapters_of_other_architectures() {
+    ["lora_gemma2", "lora_phi3", "lora_olmo2"].into_iter().for_each(check);
+}
+
 /// Older checkpoints hold tensors that nothing computes with; they are not trained and don't stop the gate.
 #[test]
 fn full_fine_tuning_of_a_checkpoint_with_leftovers() {

@@ -1,0 +1,206 @@
+//! From rows to records: the layout is settled by the first row, and every other row must be of the same kind.
+
+use std::path::{Path, PathBuf};
+
+use super::dataset_info::Tags;
+use super::format::{FORMATS, Format, Meaning};
+use super::pairing::pair_text;
+use super::ranking::{PairChoice, Ranking, choose};
+use super::records::{Records, Refused};
+use super::row::Row;
+use super::text::TextRecords;
+use crate::error::{DataError, Place, Result};
+use crate::record::{Completion, PairText, PreferencePair, RowNumbers, UnpairedExample};
+use crate::report::RowProblem;
+
+/// What is known after some rows.
+pub(super) struct Gathered {
+    records: Records<()>,
+    pairs: Vec<PreferencePair>,
+    unpaired: Vec<UnpairedExample>,
+    format: Option<&'static Format>,
+    /// The kind of the first record, with its row.
+    kind: Option<(Kind, Place)>,
+    choice: PairChoice,
+    tags: Tags,
+    /// Rows of the files that are read, blank ones included.
+    position: usize,
+}
+
+/// Kinds of records that one data set does not mix.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Strings,
+    Implicit,
+    Chat,
+    LabelledStrings,
+    LabelledChat,
+}
+
+impl Kind {
+    fn of_pair(text: &PairText) -> Self {
+        match text {
+            PairText::Plain { .. } => Self::Strings,
+            PairText::Implicit { .. } => Self::Implicit,
+            PairText::Chat { .. } => Self::Chat,
+        }
+    }
+
+    fn of_completion(text: &Completion) -> Self {
+        match text {
+            Completion::Plain { .. } => Self::LabelledStrings,
+            Completion::Chat { .. } => Self::LabelledChat,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Strings => "strings with a prompt",
+            Self::Implicit => "strings without a prompt",
+            Self::Chat => "conversations",
+            Self::LabelledStrings => "strings with a label",
+            Self::LabelledChat => "conversations with a label",
+        }
+    }
+}
+
+impl Gathered {
+    /// Nothing yet; `format` settles the layout beforehand.
+    pub(super) fn new(
+        file: PathBuf,
+        format: Option<&'static Format>,
+        choice: PairChoice,
+        tags: Tags,
+    ) -> Self {
+        let mut records = Records::new(file, Vec::new());
+        records.format = format.map(|format| format.name);
+        let (pairs, unpaired, kind) = (Vec::new(), Vec::new(), None);
+        Self { records, pairs, unpaired, format, kind, choice, tags, position: 0 }
+    }
+
+    /// Begins a file, and returns the number of rows before it.
+    pub(super) fn start_file(&mut self, file: &Path) -> usize {
+        self.records.shards.push((file.to_owned(), self.position));
+        self.position
+    }
+
+    /// Ends a file, after which so many rows are read.
+    pub(super) fn end_file(&mut self, position: usize) {
+        self.position = position;
+    }
+
+    /// Takes a row in.
+    pub(super) fn add(&mut self, mut row: Row) -> Result<()> {
+        self.records.rows_read += 1;
+        let format = self.format_of(&row)?;
+        let other = if format.recognizes(&row) { None } else { Format::of(&row) };
+        let meaning = format.read(&mut row, &self.tags).map_err(|error| match other {
+            Some(other) => self.mixed_formats(&row, format, other),
+            None => error,
+        })?;
+        let weight = row.optional_number("weight")?;
+        let margin = row.optional_number("margin")?;
+        let numbers = |difference: Option<f64>| RowNumbers { weight, margin: margin.or(difference) };
+        match meaning {
+            Meaning::Pair(text, difference) => self.add_pair(&row, text, numbers(difference))?,
+            Meaning::Unpaired(text, label) => {
+                self.require_kind(Kind::of_completion(&text), &row)?;
+                self.unpaired.push(UnpairedExample { row: row.number, text, label, numbers: numbers(None) });
+            }
+            Meaning::Ranked(ranking) => self.add_ranking(&mut row, &ranking, numbers)?,
+            Meaning::Nothing(problem, detail) => self.refuse(&row, problem, detail),
+        }
+        for name in row.unread_columns() {
+            *self.records.ignored_columns.entry(name).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// The settled layout; the first row settles it.
+    fn format_of(&mut self, row: &Row) -> Result<&'static Format> {
+        if let Some(format) = self.format {
+            return Ok(format);
+        }
+        let Some(format) = Format::of(row).or_else(|| Format::nearest(row)) else {
+            let Place { file, row: number, .. } = row.place("");
+            let columns = row.names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            let known = FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ");
+            let columns = if columns.is_empty() { "none".to_owned() } else { columns };
+            return Err(DataError::UnknownColumns { file, row: number, columns, known });
+        };
+        (self.format, self.records.format) = (Some(format), Some(format.name));
+        Ok(format)
+    }
+
+    fn add_pair(&mut self, row: &Row, text: PairText, numbers: RowNumbers) -> Result<()> {
+        self.require_kind(Kind::of_pair(&text), row)?;
+        self.pairs.push(PreferencePair { row: row.number, text, numbers });
+        Ok(())
+    }
+
+    /// Makes the pairs of a ranked list; a completion without a score and a tie are counted.
+    fn add_ranking(
+        &mut self,
+        row: &mut Row,
+        ranking: &Ranking,
+        numbers: impl Fn(Option<f64>) -> RowNumbers,
+    ) -> Result<()> {
+        let Ranking { prompt, completions, options } = ranking;
+        let scores: Vec<_> = completions.iter().map(|(_, score)| *score).collect();
+        let made = choose(&scores, self.choice);
+        for _ in scores.iter().filter(|score| score.is_none()) {
+            self.refuse(row, RowProblem::Unscored, "");
+        }
+        for _ in 0..made.ties {
+            self.refuse(row, RowProblem::Tie, "");
+        }
+        if scores.iter().flatten().count() < 2 {
+            self.refuse(row, RowProblem::NoRival, "");
+        }
+        for (better, worse, margin) in made.pairs {
+            let side = |place: usize| completions[place].0.clone();
+            let mut text = pair_text(Some(prompt.clone()), side(better), side(worse), row)?;
+            if let PairText::Chat { options: found, .. } = &mut text {
+                found.clone_from(options);
+            }
+            self.add_pair(row, text, numbers(Some(margin)))?;
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, row: &Row, problem: RowProblem, detail: &'static str) {
+        self.records.refused.push(Refused { row: row.number, problem, detail });
+    }
+
+    /// A record must be of the kind of the first one.
+    fn require_kind(&mut self, kind: Kind, row: &Row) -> Result<()> {
+        let (first, place) = self.kind.get_or_insert_with(|| (kind, row.place("")));
+        if *first == kind {
+            return Ok(());
+        }
+        Err(mixed(row, kind.words().to_owned(), first.words().to_owned(), place))
+    }
+
+    fn mixed_formats(&self, row: &Row, settled: &Format, found: &Format) -> DataError {
+        let words = |format: &Format| format!("the format `{}`", format.name);
+        let here = row.place("");
+        let first = self.kind.as_ref().map_or(&here, |(_, place)| place);
+        mixed(row, words(found), words(settled), first)
+    }
+
+    /// The records.
+    pub(super) fn finish(self) -> TextRecords {
+        let Self { records, pairs, unpaired, .. } = self;
+        if unpaired.is_empty() {
+            TextRecords::Pairs(records.with_rows(pairs))
+        } else {
+            TextRecords::Unpaired(records.with_rows(unpaired))
+        }
+    }
+}
+
+fn mixed(row: &Row, found: String, expected: String, first: &Place) -> DataError {
+    let Place { file, row: number, .. } = row.place("");
+    let first = format!("row {} of {}", first.row, first.file.display());
+    DataError::MixedRows { file, row: number, found, first: format!("{first} has {expected}") }
+}

@@ -1,0 +1,210 @@
+//! Language models: which architectures there are, and what they are built of.
+//!
+//! An architecture is a file or folder here that reads its `config.json` and builds a [`Decoder`] of its own layers out
+//! of small blocks, and a row of [`ARCHITECTURES`].
+
+mod attention;
+mod block;
+mod cache;
+mod decoder;
+mod gemma;
+pub mod llama;
+mod longrope;
+mod mlp;
+mod olmo2;
+mod phi3;
+mod rope;
+mod sizes;
+mod smollm3;
+
+pub use cache::KvCache;
+pub use decoder::Decoder;
+pub use sizes::Sizes;
+
+use crate::config::ConfigFile;
+use crate::error::{ModelError, Result};
+use crate::files;
+use crate::params::{Params, Scope};
+use candle_core::{DType, Device};
+use llama::{Family, LlamaConfig};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+
+/// One row of the registry.
+pub struct Architecture {
+    /// `model_type` in `config.json`.
+    pub model_type: &'static str,
+    /// Name of transformers' class, in `architectures`.
+    pub class: &'static str,
+    /// Code in a model's folder that may be passed over, because it is what that class is.
+    own_code: Option<&'static str>,
+    read: fn(&ConfigFile) -> Result<Arc<dyn Network>>,
+}
+
+/// Every supported language model.
+pub const ARCHITECTURES: &[Architecture] = &[
+    llama::architecture(Family::Llama),
+    llama::architecture(Family::Mistral),
+    llama::architecture(Family::Qwen2),
+    llama::architecture(Family::Qwen3),
+    gemma::gemma1::ARCHITECTURE,
+    gemma::gemma2::ARCHITECTURE,
+    gemma::gemma3::ARCHITECTURE,
+    olmo2::ARCHITECTURE,
+    phi3::ARCHITECTURE,
+    smollm3::ARCHITECTURE,
+];
+
+impl Architecture {
+    fn of(config: &ConfigFile) -> Result<&'static Self> {
+        let model_type = config.maybe_str("model_type")?.unwrap_or_default();
+        let row = ARCHITECTURES.iter().find(|row| row.model_type == model_type).ok_or_else(|| {
+            let known: Vec<_> = ARCHITECTURES.iter().map(|row| row.model_type).collect();
+            config.unsupported("model_type", &format!("supported: {}", known.join(", ")))
+        })?;
+        config.only("architectures", &[json!([row.class])])?;
+        let code = config.object("auto_map").and_then(|map| map.get("AutoModelForCausalLM").cloned());
+        match code {
+            Some(code) if row.own_code.is_none_or(|own| code != own) => {
+                Err(config.unsupported("auto_map", "models that bring their own code are not run"))
+            }
+            _ => Ok(row),
+        }
+    }
+}
+
+/// A configuration that was read: how large the network is, and how it is built.
+trait Network: Debug + Send + Sync {
+    fn sizes(&self) -> &Sizes;
+    fn decoder(&self, scope: &Scope) -> Result<Decoder>;
+}
+
+/// The `config.json` of a language model of any supported architecture.
+#[derive(Clone, Debug)]
+pub struct CausalLmConfig {
+    /// As it was read; training changes nothing in it, so it is written back as it is.
+    json: Value,
+    network: Arc<dyn Network>,
+}
+
+/// Fields that name the type that weights are stored in: transformers 5's, and that of transformers 4.
+const DTYPE_FIELDS: [&str; 2] = ["dtype", "torch_dtype"];
+
+impl CausalLmConfig {
+    /// Reads a `config.json`; absent fields are what transformers' configuration class makes them.
+    ///
+    /// # Errors
+    /// If the architecture or a field's value is not supported, or a field is missing, has the wrong type, or
+    /// contradicts another.
+    pub fn read(file: &ConfigFile) -> Result<Self> {
+        let network = (Architecture::of(file)?.read)(file)?;
+        Ok(Self { json: file.value().clone(), network })
+    }
+
+    /// Reads a hub folder's `config.json`.
+    ///
+    /// # Errors
+    /// Those of [`CausalLmConfig::read`].
+    pub fn read_folder(folder: &Path) -> Result<Self> {
+        Self::read(&ConfigFile::read(&folder.join("config.json"))?)
+    }
+
+    /// The network at the root of a checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`Scope::get`].
+    pub fn build(&self, scope: &Scope) -> Result<Decoder> {
+        self.network.decoder(scope)
+    }
+
+    /// How large the network is.
+    #[must_use]
+    pub fn sizes(&self) -> &Sizes {
+        self.network.sizes()
+    }
+
+    /// Rows of the embedding, V; at least the size of the tokenizer's vocabulary.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.network.sizes().vocab_size
+    }
+
+    /// Longest row in tokens.
+    #[must_use]
+    pub fn max_positions(&self) -> usize {
+        self.network.sizes().max_position_embeddings
+    }
+
+    /// The `config.json` of these weights, stored in a type with torch's name `dtype`, e.g. `float16`.
+    #[must_use]
+    pub fn to_json(&self, dtype: &str) -> Value {
+        let mut json = self.json.clone();
+        let [new, old] = DTYPE_FIELDS;
+        let field = if json.get(new).is_some() { new } else { old };
+        json[field] = json!(dtype);
+        json
+    }
+
+    /// Whether a tensor carries nothing, though some checkpoints hold it: a head that is the embedding again, or the
+    /// frequencies that older versions of transformers saved. Nothing computes with it, so it cannot be trained.
+    fn is_leftover(&self, name: &str) -> bool {
+        (self.network.sizes().tie_word_embeddings && name == "lm_head.weight")
+            || name.ends_with(".rotary_emb.inv_freq")
+    }
+}
+
+impl From<LlamaConfig> for CausalLmConfig {
+    fn from(config: LlamaConfig) -> Self {
+        Self { json: config.to_json("float32"), network: Arc::new(config) }
+    }
+}
+
+/// Configurations are equal if they describe the same network, whatever type its weights are stored in.
+impl PartialEq for CausalLmConfig {
+    fn eq(&self, other: &Self) -> bool {
+        let bare = |json: &Value| {
+            let mut json = json.clone();
+            DTYPE_FIELDS.iter().for_each(|field| json[*field] = Value::Null);
+            json
+        };
+        bare(&self.json) == bare(&other.json)
+    }
+}
+
+/// Reads a language model's hub folder: `config.json`, and `model.safetensors` or its shards.
+///
+/// # Errors
+/// If a file is missing or malformed, or the architecture is not supported.
+pub fn load_causal_lm(folder: &Path, device: &Device) -> Result<(CausalLmConfig, Params)> {
+    let config = CausalLmConfig::read_folder(folder)?;
+    let mut tensors = files::read_folder(folder, "model", device)?;
+    tensors.retain(|name, _| !config.is_leftover(name));
+    Ok((config, Params::new(&folder.display().to_string(), tensors, device)))
+}
+
+/// Writes `config.json` and `model.safetensors` of a language model; `float` is F32, F16 or BF16.
+///
+/// # Errors
+/// If a file cannot be written, or the parameters carry an adapter, which has files of its own.
+pub fn save_causal_lm(folder: &Path, config: &CausalLmConfig, params: &Params, float: DType) -> Result<()> {
+    let dtype = match float {
+        DType::F32 => "float32",
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        other => {
+            return Err(ModelError::Tokens(format!("weights are stored as f32, f16 or bf16, not {other:?}")));
+        }
+    };
+    if params.lora().is_some() {
+        return Err(ModelError::Adapter(
+            "merge it or save it by itself; a model folder holds whole weights".to_owned(),
+        ));
+    }
+    let tensors = params.iter().filter(|(name, _)| !config.is_leftover(name));
+    let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+    files::write(&folder.join("model.safetensors"), tensors, float, BTreeMap::new())?;
+    files::write_json(&folder.join("config.json"), &config.to_json(dtype))
+}
