@@ -59,6 +59,12 @@ struct TextStepArgs {
     /// Preference pairs, taken in the order of the file [default: random tokens].
     #[arg(long, value_name = "FILE.jsonl")]
     data: Option<PathBuf>,
+    /// Tokens of each random prompt.
+    #[arg(long, value_name = "N", default_value = "128", conflicts_with = "data")]
+    prompt_tokens: NonZeroUsize,
+    /// Tokens of each random completion.
+    #[arg(long, value_name = "N", default_value = "192", conflicts_with = "data")]
+    completion_tokens: NonZeroUsize,
 }
 
 #[derive(Debug, clap::Args)]

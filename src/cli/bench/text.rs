@@ -18,12 +18,14 @@ const TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
 
 /// DPO steps over the pairs of a file, in its order.
 pub(super) fn step(args: &TextStepArgs, ctx: &Context) -> Outcome<Measured> {
-    let TextStepArgs { step: args, data } = args;
+    let TextStepArgs { step: args, data, prompt_tokens, completion_tokens } = args;
     let (front, params) = TextFrontEnd::open(&args.model, &ctx.device()?)?;
     let pairs = match data {
         Some(file) => read(&front, file)?,
         None => {
-            (0..args.batch.get() as u64).map(|row| random_pair(row, front.tokenizer().vocab_size())).collect()
+            let (lengths, vocabulary) =
+                ([prompt_tokens.get(), completion_tokens.get()], front.config().vocab_size());
+            (0..args.batch.get() as u64).map(|row| random_pair(row, lengths, vocabulary)).collect()
         }
     };
     let front = front.with_pairs(pairs);
@@ -63,15 +65,14 @@ fn read(front: &TextFrontEnd, file: &Path) -> Outcome<Vec<TokenizedPair>> {
     Ok(front.tokenizer().tokenize_pairs(&read_pairs(file)?, policy)?.0)
 }
 
-/// Tokens of a random prompt, and of a random completion: the means of the peers' data.
+/// Tokens of a random prompt that is completed: the mean of the peers' data, and the default of a step's.
 const PROMPT: usize = 128;
-const COMPLETION: usize = 192;
 
-fn random_pair(row: u64, vocabulary: usize) -> TokenizedPair {
+fn random_pair(row: u64, [prompt, completion]: [usize; 2], vocabulary: usize) -> TokenizedPair {
     let ids = |part, n| random_ids(row, part, n, vocabulary);
-    let (chosen_ids, rejected_ids) = (ids(1, COMPLETION), ids(2, COMPLETION));
+    let (chosen_ids, rejected_ids) = (ids(1, completion), ids(2, completion));
     TokenizedPair {
-        prompt_ids: ids(0, PROMPT),
+        prompt_ids: ids(0, prompt),
         chosen_ids,
         rejected_ids,
         row: row as usize + 1,
