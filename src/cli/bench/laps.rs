@@ -56,7 +56,14 @@ fn cpu_seconds() -> f64 {
 pub(in crate::cli) fn peak_rss_mib() -> f64 {
     // Linux counts KiB, macOS bytes.
     let unit = if cfg!(target_os = "macos") { 1024.0 * 1024.0 } else { 1024.0 };
-    usage().ru_maxrss as f64 / unit
+    own_peak_kib().unwrap_or(usage().ru_maxrss as f64) / unit
+}
+
+/// Linux's count for this program alone; `ru_maxrss` would be that of the program that started it, if that was larger.
+fn own_peak_kib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 /// Seconds since the kernel started the process, or since the first call where the kernel does not tell.
