@@ -11,7 +11,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use votive_tensor::{
     Activation, AttentionMask, activate, attention, conv2d, gated, group_norm, linear, log_sigmoid, rms_norm,
-    rope, token_log_probs, upsample_nearest_2x,
+    rope, token_scores, upsample_nearest_2x,
 };
 
 #[global_allocator]
@@ -114,7 +114,9 @@ mod log_probs {
     #[divan::bench(args = PASSES, max_time = 5)]
     fn votive(bencher: Bencher, pass: Pass) {
         let targets = targets();
-        time(bencher, pass, &SHAPES, Some(FLOPS), |x| token_log_probs(&x[0], &x[1], None, &targets));
+        time(bencher, pass, &SHAPES, Some(FLOPS), |x| {
+            token_scores(&x[0], &x[1], None, &targets)?.log_probs()
+        });
     }
 
     #[divan::bench(args = PASSES, max_time = 5)]

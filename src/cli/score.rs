@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use votive_data::{DataReport, FaultyRows, LongRows, RowPolicy, TextRecords, read_text, write_jsonl};
 use votive_model::{Lora, Params};
-use votive_train::front_end::{FrontEnd, Layout, Sample, TextFrontEnd};
+use votive_train::front_end::{FrontEnd, Sample, TextFrontEnd};
 
 /// Write the log-probabilities of completions.
 ///
@@ -115,30 +115,25 @@ impl Args {
         let mut scores = Vec::with_capacity(samples.len());
         for samples in samples.chunks(self.batch.get()) {
             let batch = front.batch(0, samples)?;
-            let logps = front.logps(&network, &batch, None)?.to_vec1::<f32>()?;
+            let logps = front.logps(&network, &batch)?.to_vec1::<f32>()?;
             if let Some(i) = logps.iter().position(|logp| !logp.is_finite()) {
                 let row = front.source_row(samples[i % samples.len()].row);
                 return Err(self.not_finite(row, logps[i]));
             }
-            let tokens: Vec<usize> =
-                front.lengths(&batch).into_iter().map(|length| length as usize).collect();
-            let layout = front.layout(&batch);
             for (i, sample) in samples.iter().enumerate() {
-                let j = samples.len() + i;
-                scores.push(match &layout {
-                    Layout::Pairs => json!({
-                        "row": front.source_row(sample.row),
+                let (row, completions) = (front.source_row(sample.row), front.completions(sample.row));
+                let tokens = |place: usize| completions[place].tokens as usize;
+                scores.push(if completions.len() == 2 {
+                    json!({
+                        "row": row,
                         "chosen_logps": logps[i],
-                        "rejected_logps": logps[j],
-                        "chosen_tokens": tokens[i],
-                        "rejected_tokens": tokens[j],
-                    }),
-                    Layout::Labelled(labels) => json!({
-                        "row": front.source_row(sample.row),
-                        "logps": logps[i],
-                        "tokens": tokens[i],
-                        "label": labels[i],
-                    }),
+                        "rejected_logps": logps[samples.len() + i],
+                        "chosen_tokens": tokens(0),
+                        "rejected_tokens": tokens(1),
+                    })
+                } else {
+                    let label = completions[0].is_desirable;
+                    json!({"row": row, "logps": logps[i], "tokens": tokens(0), "label": label})
                 });
             }
             progress.add(samples.len() as u64);

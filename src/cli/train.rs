@@ -4,7 +4,6 @@ use super::run_samples::{ImageSampler, Sampler, TextSampler, draw};
 use super::{Code, Context, Failure, Outcome, signal};
 use crate::cli::progress::Progress;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use votive_gallery::write_run_gallery;
 use votive_model::Params;
@@ -220,7 +219,7 @@ impl<F: FrontEnd> Watch<F> for Watcher<'_, F> {
 }
 
 /// Loss, margin and accuracy.
-fn in_words(loss: f64, means: &BTreeMap<&'static str, f64>) -> String {
+fn in_words(loss: f64, means: &votive_train::run::Means) -> String {
     let margin = means.get("rewards/margins").copied().unwrap_or(0.0);
     let accuracy = means.get("rewards/accuracies");
     let accuracy = accuracy.map_or_else(String::new, |accuracy| format!(", accuracy {accuracy:.2}"));

@@ -33,6 +33,14 @@ PAIR_INPUTS = [
     "rejected_lengths",
 ]
 UNPAIRED_INPUTS = ["policy_logps", "reference_logps", "labels", "kl"]
+SIDES = ["chosen", "rejected"]
+TOKEN_INPUTS = [
+    *PAIR_INPUTS,
+    *(f"{side}_token_mask" for side in SIDES),
+    *(f"{who}_{side}_token_logps" for who in ("policy", "reference") for side in SIDES),
+    *(f"{side}_token_kl" for side in SIDES),
+]
+LENGTH_INPUTS = ["policy_logps", "reference_logps", "labels", "lengths"]
 
 
 # --- inputs -------------------------------------------------------------------------------------
@@ -83,6 +91,40 @@ def unpaired_inputs(kl: float) -> dict:
     }
 
 
+def token_inputs() -> dict:
+    """16 pairs token by token: sequences of 1 to 9 tokens, and numbers that mean nothing behind their ends."""
+    generator = torch.Generator().manual_seed(9)
+
+    def draw(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    inputs = {}
+    for side, width in zip(SIDES, (9, 7)):
+        lengths = torch.randint(1, width + 1, (16,), generator=generator)
+        mask = (torch.arange(width)[None] < lengths[:, None]).double()
+        reference = -4 * draw(16, width)
+        policy = reference + 3 * draw(16, width) - 1.5
+        inputs |= {
+            f"policy_{side}_logps": (policy * mask).sum(1),
+            f"reference_{side}_logps": (reference * mask).sum(1),
+            f"{side}_lengths": lengths.double(),
+            f"{side}_token_mask": mask,
+            f"policy_{side}_token_logps": policy,
+            f"reference_{side}_token_logps": reference,
+            f"{side}_token_kl": draw(16, width),
+        }
+    return {name: inputs[name] for name in TOKEN_INPUTS}
+
+
+def length_inputs() -> dict:
+    """Completions with labels and lengths."""
+    inputs = unpaired_inputs(0.0)
+    generator = torch.Generator().manual_seed(10)
+    count = len(inputs["policy_logps"])
+    lengths = torch.randint(1, 40, (count,), generator=generator).double()
+    return {name: inputs.get(name, lengths) for name in LENGTH_INPUTS}
+
+
 # --- TRL's code, called in isolation --------------------------------------------------------------
 
 
@@ -98,7 +140,7 @@ class OneProcess:
 
 
 class StandInModel(torch.nn.Module):
-    """Returns per-token log-probabilities whose rows sum to the given sequence log-probabilities."""
+    """Returns the given log-probabilities of tokens, or ones whose rows sum to those of the given sequences."""
 
     is_gradient_checkpointing = False
 
@@ -112,7 +154,7 @@ class StandInModel(torch.nn.Module):
         first[:, 0] = 1.0
         zeros = torch.zeros(rows, tokens, dtype=self.logps.dtype)
         return SimpleNamespace(
-            log_probs=self.logps[:, None] * first,
+            log_probs=self.logps[:, :tokens] if self.logps.dim() == 2 else self.logps[:, None] * first,
             entropy=zeros,
             mean_logits=zeros,
             is_top1=zeros.bool(),
@@ -146,13 +188,18 @@ def completion_batch(lengths) -> dict:
     }
 
 
+def both_sides(inputs: dict, who: str, pair: int, trl: dict):
+    """Log-probabilities of a pair's two sequences, or of their tokens where TRL weighs those (0 behind the end)."""
+    if trl.get("ld_alpha") is None:
+        return torch.stack([inputs[f"{who}_{side}_logps"][pair] for side in SIDES])
+    rows = [inputs[f"{who}_{side}_token_logps"][pair] * inputs[f"{side}_token_mask"][pair] for side in SIDES]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
 def trl_dpo(inputs: dict, trl: dict):
     losses, rewards = [], []
     for pair in range(len(inputs["policy_chosen_logps"])):
-        policy, reference = (
-            StandInModel(torch.stack([inputs[f"{who}_chosen_logps"][pair], inputs[f"{who}_rejected_logps"][pair]]))
-            for who in ("policy", "reference")
-        )
+        policy, reference = (StandInModel(both_sides(inputs, who, pair, trl)) for who in ("policy", "reference"))
         trainer = stand_in_trainer(
             policy,
             reference,
@@ -160,7 +207,7 @@ def trl_dpo(inputs: dict, trl: dict):
             loss_weights=[1.0],
             beta=trl["beta"],
             label_smoothing=trl.get("label_smoothing", 0.0),
-            ld_alpha=None,
+            ld_alpha=trl.get("ld_alpha"),
             f_divergence_type="reverse_kl",
             use_weighting=False,
         )
@@ -226,6 +273,48 @@ def trl_kto(inputs: dict, trl: dict):
     return torch.stack(losses), torch.tensor(rewards, dtype=torch.float64), None
 
 
+def trl_sft(inputs: dict, trl: dict):
+    """TRL's SFT term of a pair loss: minus the mean over the chosen completion's tokens. Undesirable ones have none."""
+    losses = []
+    for row, desirable in enumerate(inputs["labels"].tolist()):
+        if not desirable:
+            losses.append(torch.zeros((), dtype=torch.float64))
+            continue
+        logps = torch.stack([inputs["policy_logps"][row], torch.zeros((), dtype=torch.float64)])
+        policy, reference = StandInModel(logps), StandInModel(torch.zeros(2, dtype=torch.float64))
+        trainer = stand_in_trainer(
+            policy,
+            reference,
+            loss_types=["sft"],
+            loss_weights=[1.0],
+            beta=0.1,
+            label_smoothing=0.0,
+            ld_alpha=None,
+            f_divergence_type="reverse_kl",
+            use_weighting=False,
+        )
+        batch = completion_batch([inputs["lengths"][row], 1])
+        losses.append(KeepGradient.run(DPOTrainer._compute_loss, trainer, policy, batch))
+    return torch.stack(losses), None, None
+
+
+def summed_sft(inputs: dict, trl: dict):
+    """−log π(y|x) of a desirable completion: what TRL divides by the number of tokens of a batch."""
+    return -inputs["policy_logps"] * inputs["labels"], None, None
+
+
+def token_dpo(inputs: dict, trl: dict):
+    """Zeng et al. 2024, arXiv:2404.11999, Eq. 15 and 17, written as there: u, and δ of sequence divergences."""
+    beta, alpha = trl["beta"], trl["alpha"]
+    ratio = {side: inputs[f"policy_{side}_logps"] - inputs[f"reference_{side}_logps"] for side in SIDES}
+    divergence = {side: (inputs[f"{side}_token_kl"] * inputs[f"{side}_token_mask"]).sum(1) for side in SIDES}
+    u = beta * ratio["chosen"] - beta * ratio["rejected"]
+    of_chosen = beta * divergence["chosen"]
+    delta = beta * divergence["rejected"] - (of_chosen.detach() if trl["stop_gradient"] else of_chosen)
+    rewards = [(beta * ratio[side]).detach() for side in SIDES]
+    return -F.logsigmoid(u - alpha * delta), *rewards
+
+
 def conservative_dpo(inputs: dict, trl: dict):
     """cDPO (Mitchell 2023): −(1−ε) log σ(βh) − ε log σ(−βh). TRL ignores `label_smoothing` here."""
     chosen = inputs["policy_chosen_logps"] - inputs["reference_chosen_logps"]
@@ -250,6 +339,11 @@ class Case:
     source: str
     kl: float | None = None
     inputs: list = field(default_factory=lambda: PAIR_INPUTS)
+
+    def draw(self) -> dict:
+        if self.kl is not None:
+            return unpaired_inputs(self.kl)
+        return {id(TOKEN_INPUTS): token_inputs, id(LENGTH_INPUTS): length_inputs}.get(id(self.inputs), pair_inputs)()
 
 
 def dpo(name, beta):
@@ -277,6 +371,21 @@ def kto(name, beta, kl, desirable_weight=1.0, undesirable_weight=1.0):
     return Case("kto", name, {"beta": beta} | weights, trl_kto, trl, "trl.KTOTrainer", kl, UNPAIRED_INPUTS)
 
 
+def ld_dpo(name, beta, alpha):
+    trl = {"loss_type": "sigmoid", "beta": beta, "ld_alpha": alpha}
+    return Case("ld_dpo", name, {"beta": beta, "alpha": alpha}, trl_dpo, trl, "trl.DPOTrainer", inputs=TOKEN_INPUTS)
+
+
+def tdpo(name, beta, alpha, stop_gradient):
+    options = {"beta": beta, "alpha": alpha, "stop_gradient": stop_gradient}
+    return Case("tdpo", name, options, token_dpo, options, "formula", inputs=TOKEN_INPUTS)
+
+
+def sft(name, per_token):
+    run, source = (trl_sft, "trl.DPOTrainer") if per_token else (summed_sft, "formula")
+    return Case("sft", name, {"per_token": per_token}, run, {"loss_type": "sft"}, source, inputs=LENGTH_INPUTS)
+
+
 CASES = [
     dpo("beta01", 0.1),
     dpo("beta05", 0.5),
@@ -288,11 +397,17 @@ CASES = [
     kto("beta01", 0.1, 0.0),
     kto("beta05_kl", 0.5, 1.75),
     kto("weighted", 0.1, 0.5, 1.33, 0.75),
+    ld_dpo("half", 0.1, 0.5),
+    ld_dpo("shared_only", 0.5, 0.0),
+    sft("summed", False),
+    sft("per_token", True),
+    tdpo("second", 0.1, 0.5, True),
+    tdpo("first", 0.5, 1.0, False),
 ]
 
 
 def evaluate(case: Case) -> dict:
-    inputs = pair_inputs() if case.kl is None else unpaired_inputs(case.kl)
+    inputs = case.draw()
     for tensor in inputs.values():
         tensor.requires_grad_(True)
     losses, first_rewards, second_rewards = case.run(inputs, case.trl)
@@ -300,12 +415,12 @@ def evaluate(case: Case) -> dict:
     zeros = {name: torch.zeros_like(tensor) for name, tensor in inputs.items()}
     gradients = {f"grad.{name}": zeros[name] if t.grad is None else t.grad for name, t in inputs.items()}
     # Lengths, labels and the KL estimate are data, not variables: no gradient is claimed for them.
-    for name in ("chosen_lengths", "rejected_lengths", "labels", "kl"):
+    for name in ("chosen_lengths", "rejected_lengths", "lengths", "labels", "kl", *(f"{side}_token_mask" for side in SIDES)):
         gradients.pop(f"grad.{name}", None)
-    if case.kl is None:
+    if second_rewards is not None:
         rewards = {"chosen_rewards": first_rewards, "rejected_rewards": second_rewards}
     else:
-        rewards = {"rewards": first_rewards}
+        rewards = {} if first_rewards is None else {"rewards": first_rewards}
     return inputs | {"per_pair_loss": losses} | rewards | gradients
 
 

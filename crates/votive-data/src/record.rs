@@ -90,12 +90,13 @@ pub enum PairText {
     },
 }
 
-/// Numbers that a row may carry beside its text. They travel with the row; no objective reads them yet.
+/// Numbers that a row may carry beside its text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RowNumbers {
-    /// How much the row counts (column `weight`).
+    /// How much the row counts (column `weight`): its loss is multiplied by it.
     pub weight: Option<f64>,
-    /// By how much the chosen completion is better: column `margin`, or else the difference of the two scores.
+    /// By how much the chosen completion is better: column `margin`, or else the difference of the two scores. No
+    /// objective reads it yet.
     pub margin: Option<f64>,
 }
 

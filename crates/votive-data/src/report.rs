@@ -237,6 +237,8 @@ pub struct DataReport {
     pub records: usize,
     /// Records that will be trained on.
     pub rows_kept: usize,
+    /// Rejected or undesirable completions of admitted records, if the objective reads none.
+    pub completions_not_read: usize,
     /// Records left out, by reason.
     pub dropped: BTreeMap<RowProblem, RowList>,
     /// Rows that lost tokens at the end.
@@ -346,10 +348,15 @@ impl fmt::Display for DataReport {
         if self.without_stop_token.count > 0 {
             write!(f, "\n  completion without a stop token: {}", self.without_stop_token)?;
         }
-        for (name, numbers) in [("weight", self.weights), ("margin", self.margins)] {
-            if numbers.count > 0 {
-                write!(f, "\n  {name}: {numbers}; carried with the rows, no objective reads it yet")?;
-            }
+        if self.completions_not_read > 0 {
+            let count = self.completions_not_read;
+            write!(f, "\n  rejected or undesirable completions, which the objective does not read: {count}")?;
+        }
+        if self.weights.count > 0 {
+            write!(f, "\n  weight: {}; a row's loss is multiplied by it", self.weights)?;
+        }
+        if self.margins.count > 0 {
+            write!(f, "\n  margin: {}; carried with the rows, no objective reads it yet", self.margins)?;
         }
         if !self.ignored_columns.is_empty() {
             let names: Vec<_> =

@@ -5,6 +5,7 @@ use crate::language::KvCache;
 use crate::prefix_tree::{PrefixTree, Text};
 use candle_core::{Device, Tensor};
 use votive_tensor::segment::Recorder;
+use votive_tensor::{TokenScores, token_divergences, token_scores};
 
 /// A model that gives each token a probability from those before it.
 pub trait CausalLm: Send + Sync {
@@ -17,19 +18,27 @@ pub trait CausalLm: Send + Sync {
     /// Where the parameters live.
     fn device(&self) -> &Device;
 
-    /// Log-probability of every wanted token given those before it in its row.
+    /// The head at every wanted token, from which its probability given those before it in its row is read.
     ///
     /// What rows begin with alike is computed once.
     ///
     /// With a recorder the layers are recomputed in the backward instead of being kept.
+    ///
+    /// # Errors
+    /// If a row is longer than the model's positions or a token id is not in the vocabulary.
+    fn head(&self, batch: &TokenBatch, recorder: Option<&Recorder>) -> Result<Head>;
+
+    /// Log-probability of every wanted token.
     ///
     /// # Shapes
     /// → `(N,)`, in the order of [`TokenBatch::wanted`].
     /// # Units
     /// Nats.
     /// # Errors
-    /// If a row is longer than the model's positions or a token id is not in the vocabulary.
-    fn log_probs(&self, batch: &TokenBatch, recorder: Option<&Recorder>) -> Result<Tensor>;
+    /// As [`CausalLm::head`].
+    fn log_probs(&self, batch: &TokenBatch, recorder: Option<&Recorder>) -> Result<Tensor> {
+        Ok(self.head(batch, recorder)?.scores()?.log_probs()?)
+    }
 
     /// Room to generate: rows with the given left padding, `capacity` tokens each, padding included.
     ///
@@ -44,6 +53,39 @@ pub trait CausalLm: Send + Sync {
     /// # Errors
     /// If the cache has no room, a row outgrows the model's positions or an id is not in the vocabulary.
     fn next_logits(&self, ids: &Tensor, cache: &mut KvCache) -> Result<Tensor>;
+}
+
+/// A model's head at N wanted tokens, before any logit is computed.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Hidden states before each token, `(N, D)`.
+    pub hidden: Tensor,
+    /// `(V, D)`.
+    pub weight: Tensor,
+    /// Bound of the soft cap on logits.
+    pub softcap: Option<f64>,
+    /// The tokens.
+    pub targets: Vec<u32>,
+}
+
+impl Head {
+    /// What the head says of its tokens.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn scores(&self) -> Result<TokenScores> {
+        Ok(token_scores(&self.hidden, &self.weight, self.softcap, &self.targets)?)
+    }
+
+    /// KL(other ‖ this) over the vocabulary at each token, nats, `(N,)`; no gradient flows to the other.
+    ///
+    /// # Errors
+    /// If the other head is of other tokens or another vocabulary.
+    pub fn divergence_from(&self, other: &Self) -> Result<Tensor> {
+        let of = |head: &Self| [head.hidden.clone(), head.weight.clone()];
+        let (own, others) = (of(self), of(other));
+        Ok(token_divergences(own.each_ref(), others.each_ref(), [self.softcap, other.softcap])?)
+    }
 }
 
 /// Rows of tokens, and the tokens among them whose log-probabilities are asked for.

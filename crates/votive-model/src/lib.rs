@@ -22,7 +22,7 @@ mod prefix_tree;
 mod sampling;
 pub mod stable_diffusion;
 
-pub use causal_lm::{CausalLm, TokenBatch};
+pub use causal_lm::{CausalLm, Head, TokenBatch};
 pub use denoiser::Denoiser;
 pub use error::{ModelError, Result};
 pub use generate::{GenerateOptions, Generated, Request, Watcher, generate, generate_watched};

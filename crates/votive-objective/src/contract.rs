@@ -17,9 +17,20 @@ impl Needs {
     pub const LENGTHS: Self = Self(2);
     /// An estimate of the divergence of policy and reference on completions that belong to other prompts.
     pub const KL: Self = Self(4);
+    /// Which tokens there are: part of every need of single tokens, which only a text can meet.
+    pub const TOKENS: Self = Self(8);
+    /// Log-probabilities token by token; the reference's too, where there is one.
+    pub const TOKEN_LOGPS: Self = Self(8 | 16);
+    /// The divergence of policy and reference over the vocabulary, token by token.
+    pub const TOKEN_KL: Self = Self(8 | 32);
 
-    const NAMES: [(Self, &'static str); 3] =
-        [(Self::REFERENCE, "REFERENCE"), (Self::LENGTHS, "LENGTHS"), (Self::KL, "KL")];
+    const NAMES: [(Self, &'static str); 5] = [
+        (Self::REFERENCE, "REFERENCE"),
+        (Self::LENGTHS, "LENGTHS"),
+        (Self::KL, "KL"),
+        (Self::TOKEN_LOGPS, "TOKEN_LOGPS"),
+        (Self::TOKEN_KL, "TOKEN_KL"),
+    ];
 
     /// Both needs.
     #[must_use]
@@ -39,6 +50,19 @@ impl Needs {
     }
 }
 
+/// Numbers of every token of the completions: `(B, L)` with L tokens of the longest.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// 1 on the tokens of each completion and 0 behind its end. Numbers behind the end are finite and mean nothing.
+    pub mask: Tensor,
+    /// log π_θ(y_t|x, y_<t), nats.
+    pub policy_logps: Option<Tensor>,
+    /// log π_ref(y_t|x, y_<t), nats.
+    pub reference_logps: Option<Tensor>,
+    /// KL(π_ref ‖ π_θ) over the vocabulary at each token, nats.
+    pub kl: Option<Tensor>,
+}
+
 /// The numbers of one side of a pair, or of unpaired completions.
 ///
 /// # Shapes
@@ -53,21 +77,50 @@ pub struct Completion {
     pub reference_logps: Option<Tensor>,
     /// |y| in tokens; 1 where the log-probability is a mean already.
     pub lengths: Option<Tensor>,
-    names: [&'static str; 2],
+    /// The same, token by token.
+    pub tokens: Option<Tokens>,
+    names: &'static Names,
 }
 
-impl Completion {
-    const CHOSEN: [&'static str; 2] = ["reference_chosen_logps", "chosen_lengths"];
-    const REJECTED: [&'static str; 2] = ["reference_rejected_logps", "rejected_lengths"];
-    const UNPAIRED: [&'static str; 2] = ["reference_logps", "lengths"];
+/// What the inputs of a side are called.
+#[derive(Debug)]
+struct Names {
+    reference: &'static str,
+    lengths: &'static str,
+    mask: &'static str,
+    policy_tokens: &'static str,
+    reference_tokens: &'static str,
+    token_kl: &'static str,
+}
 
-    fn new(
-        names: [&'static str; 2],
-        policy_logps: Tensor,
-        reference: Option<Tensor>,
-        lengths: Option<Tensor>,
-    ) -> Self {
-        Self { policy_logps, reference_logps: reference, lengths, names }
+const CHOSEN: Names = Names {
+    reference: "reference_chosen_logps",
+    lengths: "chosen_lengths",
+    mask: "chosen_token_mask",
+    policy_tokens: "policy_chosen_token_logps",
+    reference_tokens: "reference_chosen_token_logps",
+    token_kl: "chosen_token_kl",
+};
+const REJECTED: Names = Names {
+    reference: "reference_rejected_logps",
+    lengths: "rejected_lengths",
+    mask: "rejected_token_mask",
+    policy_tokens: "policy_rejected_token_logps",
+    reference_tokens: "reference_rejected_token_logps",
+    token_kl: "rejected_token_kl",
+};
+const UNPAIRED: Names = Names {
+    reference: "reference_logps",
+    lengths: "lengths",
+    mask: "token_mask",
+    policy_tokens: "policy_token_logps",
+    reference_tokens: "reference_token_logps",
+    token_kl: "token_kl",
+};
+
+impl Completion {
+    fn new(names: &'static Names, policy_logps: Tensor) -> Self {
+        Self { policy_logps, reference_logps: None, lengths: None, tokens: None, names }
     }
 
     /// `log π_θ − log π_ref`, nats.
@@ -75,7 +128,7 @@ impl Completion {
     /// # Errors
     /// If the reference was not given.
     pub fn logratio(&self) -> Result<Tensor> {
-        let reference = self.reference_logps.as_ref().ok_or(ObjectiveError::Missing(self.names[0]))?;
+        let reference = self.reference_logps.as_ref().ok_or(ObjectiveError::Missing(self.names.reference))?;
         Ok((&self.policy_logps - reference)?)
     }
 
@@ -84,25 +137,80 @@ impl Completion {
     /// # Errors
     /// If the lengths were not given.
     pub fn per_token(&self, values: &Tensor) -> Result<Tensor> {
-        let lengths = self.lengths.as_ref().ok_or(ObjectiveError::Missing(self.names[1]))?;
+        let lengths = self.lengths.as_ref().ok_or(ObjectiveError::Missing(self.names.lengths))?;
         Ok((values / lengths)?)
     }
 
-    fn check(&self, expected: &[usize]) -> Result<()> {
-        let parts =
-            [("policy_logps", Some(&self.policy_logps)), (self.names[0], self.reference_logps.as_ref())];
-        for (name, tensor) in parts.into_iter().chain([(self.names[1], self.lengths.as_ref())]) {
-            let found = tensor.map_or(expected, Tensor::dims);
-            if found != expected || expected.len() != 1 {
-                return Err(ObjectiveError::Shape {
-                    name,
-                    expected: expected.to_vec(),
-                    found: found.to_vec(),
-                });
-            }
-        }
-        Ok(())
+    /// `log π_θ − log π_ref` of every token, `(B, L)`, nats.
+    ///
+    /// # Errors
+    /// If tokens or their reference were not given.
+    pub fn token_logratios(&self) -> Result<Tensor> {
+        let tokens = self.tokens.as_ref();
+        let policy = tokens.and_then(|tokens| tokens.policy_logps.as_ref());
+        let policy = policy.ok_or(ObjectiveError::Missing(self.names.policy_tokens))?;
+        let reference = tokens.and_then(|tokens| tokens.reference_logps.as_ref());
+        let reference = reference.ok_or(ObjectiveError::Missing(self.names.reference_tokens))?;
+        Ok((policy - reference)?)
     }
+
+    /// KL(π_ref ‖ π_θ) over the vocabulary, summed over the tokens of each completion, `(B,)`, nats.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn sequence_kl(&self) -> Result<Tensor> {
+        let tokens = self.tokens.as_ref().ok_or(ObjectiveError::Missing(self.names.mask))?;
+        let kl = tokens.kl.as_ref().ok_or(ObjectiveError::Missing(self.names.token_kl))?;
+        self.masked_sum(kl)
+    }
+
+    /// Number of tokens of each completion, `(B,)`.
+    ///
+    /// # Errors
+    /// If the mask was not given.
+    pub fn token_counts(&self) -> Result<Tensor> {
+        let mask = self.tokens.as_ref().map(|tokens| &tokens.mask);
+        Ok(mask.ok_or(ObjectiveError::Missing(self.names.mask))?.sum(1)?)
+    }
+
+    /// `values (B, L)` summed over the tokens of each completion, `(B,)`.
+    ///
+    /// # Errors
+    /// If the mask was not given.
+    pub fn masked_sum(&self, values: &Tensor) -> Result<Tensor> {
+        let mask = self.tokens.as_ref().map(|tokens| &tokens.mask);
+        Ok((values * mask.ok_or(ObjectiveError::Missing(self.names.mask))?)?.sum(1)?)
+    }
+
+    fn check(&self, expected: &[usize]) -> Result<()> {
+        let given = [
+            ("policy_logps", Some(&self.policy_logps)),
+            (self.names.reference, self.reference_logps.as_ref()),
+            (self.names.lengths, self.lengths.as_ref()),
+        ];
+        require_shape(expected, &given)?;
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let expected = [expected[0], tokens.mask.dims().last().copied().unwrap_or(0)];
+        let given = [
+            (self.names.mask, Some(&tokens.mask)),
+            (self.names.policy_tokens, tokens.policy_logps.as_ref()),
+            (self.names.reference_tokens, tokens.reference_logps.as_ref()),
+            (self.names.token_kl, tokens.kl.as_ref()),
+        ];
+        require_shape(&expected, &given)
+    }
+}
+
+/// Refuses tensors of another shape, and batches that are no list: a broadcast would go unnoticed in a loss.
+fn require_shape(expected: &[usize], given: &[(&'static str, Option<&Tensor>)]) -> Result<()> {
+    for (name, tensor) in given {
+        let found = tensor.map_or(expected, Tensor::dims);
+        if found != expected || expected.is_empty() {
+            let (expected, found) = (expected.to_vec(), found.to_vec());
+            return Err(ObjectiveError::Shape { name, expected, found });
+        }
+    }
+    Ok(())
 }
 
 /// Inputs of a pair objective: row i of `chosen` and row i of `rejected` belong to one prompt.
@@ -119,8 +227,8 @@ impl PairInputs {
     #[must_use]
     pub fn new(policy_chosen_logps: Tensor, policy_rejected_logps: Tensor) -> Self {
         Self {
-            chosen: Completion::new(Completion::CHOSEN, policy_chosen_logps, None, None),
-            rejected: Completion::new(Completion::REJECTED, policy_rejected_logps, None, None),
+            chosen: Completion::new(&CHOSEN, policy_chosen_logps),
+            rejected: Completion::new(&REJECTED, policy_rejected_logps),
         }
     }
 
@@ -140,7 +248,15 @@ impl PairInputs {
         self
     }
 
-    /// Checks that everything is `(B,)`: a broadcast would go unnoticed in a loss.
+    /// Adds what is known of single tokens.
+    #[must_use]
+    pub fn with_tokens(mut self, chosen: Tokens, rejected: Tokens) -> Self {
+        self.chosen.tokens = Some(chosen);
+        self.rejected.tokens = Some(rejected);
+        self
+    }
+
+    /// Checks that everything is `(B,)`, and what is said of tokens `(B, L)`.
     ///
     /// # Errors
     /// If shapes differ.
@@ -189,11 +305,7 @@ impl UnpairedInputs {
     /// Unpaired completions without a reference.
     #[must_use]
     pub fn new(policy_logps: Tensor, labels: Tensor) -> Self {
-        Self {
-            completions: Completion::new(Completion::UNPAIRED, policy_logps, None, None),
-            labels,
-            kl: None,
-        }
+        Self { completions: Completion::new(&UNPAIRED, policy_logps), labels, kl: None }
     }
 
     /// Adds the reference's log-probabilities.
@@ -207,6 +319,13 @@ impl UnpairedInputs {
     #[must_use]
     pub fn with_lengths(mut self, lengths: Tensor) -> Self {
         self.completions.lengths = Some(lengths);
+        self
+    }
+
+    /// Adds what is known of single tokens.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: Tokens) -> Self {
+        self.completions.tokens = Some(tokens);
         self
     }
 
@@ -225,7 +344,7 @@ impl UnpairedInputs {
         self.kl.as_ref().map(Tensor::detach).ok_or(ObjectiveError::Missing("kl"))
     }
 
-    /// Checks that everything is `(B,)` and the divergence a scalar.
+    /// Checks that everything is `(B,)`, what is said of tokens `(B, L)`, and the divergence a scalar.
     ///
     /// # Errors
     /// If shapes differ.
@@ -251,14 +370,19 @@ impl UnpairedInputs {
 pub struct UnpairedLoss {
     /// Loss of each completion, with its gradient.
     pub per_example: Tensor,
-    /// Implicit reward of each completion, detached.
-    pub rewards: Tensor,
+    /// Implicit reward of each completion, detached; none if the objective implies none.
+    pub rewards: Option<Tensor>,
 }
 
 /// A loss on single completions with a label.
 pub trait UnpairedObjective: fmt::Debug + Send + Sync {
     /// What `evaluate` reads.
     fn needs(&self) -> Needs;
+
+    /// Whether undesirable completions have a loss; if not, means are over the desirable ones alone.
+    fn reads_undesirable(&self) -> bool {
+        true
+    }
 
     /// Loss and implicit reward of every completion.
     ///

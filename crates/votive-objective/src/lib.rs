@@ -8,14 +8,17 @@
 
 mod contract;
 mod error;
+mod mixture;
 pub mod pair;
 mod registry;
 mod spec;
 pub mod unpaired;
 
 pub use contract::{
-    Completion, Needs, PairInputs, PairLoss, PairObjective, UnpairedInputs, UnpairedLoss, UnpairedObjective,
+    Completion, Needs, PairInputs, PairLoss, PairObjective, Tokens, UnpairedInputs, UnpairedLoss,
+    UnpairedObjective,
 };
 pub use error::{ObjectiveError, Result};
+pub use mixture::{CompletionFacts, Mixture, Term};
 pub use registry::{METHODS, find};
-pub use spec::{Domain, MethodSpec, Objective, OptionDoc};
+pub use spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction};

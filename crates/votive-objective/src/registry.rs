@@ -5,8 +5,15 @@ use crate::spec::MethodSpec;
 use crate::{pair, unpaired};
 
 /// Every method, sorted by id.
-pub static METHODS: &[&MethodSpec] =
-    &[&pair::dpo::SPEC, &pair::ipo::SPEC, &unpaired::kto::SPEC, &pair::simpo::SPEC];
+pub static METHODS: &[&MethodSpec] = &[
+    &pair::dpo::SPEC,
+    &pair::ipo::SPEC,
+    &unpaired::kto::SPEC,
+    &pair::ld_dpo::SPEC,
+    &unpaired::sft::SPEC,
+    &pair::simpo::SPEC,
+    &pair::tdpo::SPEC,
+];
 
 /// The method with this id.
 ///

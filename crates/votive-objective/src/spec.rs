@@ -38,12 +38,41 @@ pub struct MethodSpec {
     pub domains: &'static [Domain],
     /// What it reads besides the policy.
     pub needs: Needs,
+    /// What its authors divide the sum of its losses over a batch by; a recipe may say otherwise.
+    pub reduction: Reduction,
     /// What each option means; names and defaults come from `defaults`.
     pub options: &'static [OptionDoc],
     /// The default options, as an object.
     pub defaults: fn() -> Value,
     /// Makes the objective from its options.
     pub build: fn(Value) -> Result<Objective>,
+}
+
+/// What the sum of an objective's losses over a batch is divided by. Objectives never divide: a batch may come in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    /// By the number of losses: pairs, or completions that have one.
+    Mean,
+    /// By nothing.
+    Sum,
+    /// By the number of tokens of the completions that have a loss.
+    Tokens,
+}
+
+impl Reduction {
+    /// All with their names in recipes.
+    pub const NAMES: [(Self, &'static str); 3] =
+        [(Self::Mean, "mean"), (Self::Sum, "sum"), (Self::Tokens, "tokens")];
+
+    /// The name in recipes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Sum => "sum",
+            Self::Tokens => "tokens",
+        }
+    }
 }
 
 /// What an option means.

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use candle_core::{DType, Device, Tensor, Var};
-use votive_objective::{METHODS, MethodSpec, Needs, Objective, ObjectiveError, PairInputs, UnpairedInputs};
+use votive_objective::{
+    METHODS, MethodSpec, Needs, Objective, ObjectiveError, PairInputs, Reduction, Tokens, UnpairedInputs,
+};
 
 fn objective(spec: &MethodSpec) -> Objective {
     (spec.build)((spec.defaults)()).unwrap()
@@ -24,6 +26,8 @@ const OTHER_LENGTHS: [f64; 4] = [6.0, 3.0, 9.0, 7.0];
 struct Case {
     columns: [Vec<f64>; 6],
     withheld: Option<Needs>,
+    /// What stands behind the ends of completions.
+    padding: f64,
     dtype: DType,
 }
 
@@ -31,11 +35,34 @@ impl Case {
     fn new() -> Self {
         let columns =
             [CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, LENGTHS, OTHER_LENGTHS].map(Vec::from);
-        Self { columns, withheld: None, dtype: DType::F64 }
+        Self { columns, withheld: None, padding: 0.0, dtype: DType::F64 }
     }
 
     fn column(&self, index: usize) -> Tensor {
         tensor(&self.columns[index]).to_dtype(self.dtype).unwrap()
+    }
+
+    /// Tokens of a side, functions of its sequences' numbers: log-probabilities that sum to theirs, and a divergence
+    /// that is least where policy and reference agree. Behind the ends stands `padding`.
+    fn tokens(&self, [policy, reference, lengths]: [&Tensor; 3]) -> Tokens {
+        let has = |need| self.withheld != Some(need);
+        let width = 13;
+        let place = Tensor::arange(0u32, width, &Device::Cpu).unwrap().to_dtype(self.dtype).unwrap();
+        let place = place.unsqueeze(0).unwrap();
+        let column = |x: &Tensor| x.unsqueeze(1).unwrap();
+        let mask = place.broadcast_lt(&column(lengths)).unwrap().to_dtype(self.dtype).unwrap();
+        // Shares that grow along the completion and sum to 1.
+        let shares = (mask.broadcast_mul(&(&place + 1.0).unwrap())).unwrap();
+        let shares = shares.broadcast_div(&shares.sum_keepdim(1).unwrap()).unwrap();
+        let behind = ((1.0 - &mask).unwrap() * self.padding).unwrap();
+        let spread = |x: &Tensor| (column(x).broadcast_mul(&shares).unwrap() + &behind).unwrap();
+        let kl = ((policy - reference).unwrap() * 0.1).unwrap().sqr().unwrap();
+        Tokens {
+            policy_logps: has(Needs::TOKEN_LOGPS).then(|| spread(policy)),
+            reference_logps: (has(Needs::TOKEN_LOGPS) && has(Needs::REFERENCE)).then(|| spread(reference)),
+            kl: has(Needs::TOKEN_KL).then(|| spread(&kl)),
+            mask,
+        }
     }
 
     /// Per-row losses and their gradients with respect to the policy's log-probabilities (chosen, then rejected).
@@ -48,7 +75,10 @@ impl Case {
         let (policy_c, policy_r) = (chosen.as_tensor().clone(), rejected.as_tensor().clone());
         let loss = match objective {
             Objective::Pair(objective) => {
-                let mut inputs = PairInputs::new(policy_c, policy_r);
+                let mut inputs = PairInputs::new(policy_c.clone(), policy_r.clone()).with_tokens(
+                    self.tokens([&policy_c, &self.column(2), &self.column(4)]),
+                    self.tokens([&policy_r, &self.column(3), &self.column(5)]),
+                );
                 if has(Needs::REFERENCE) {
                     inputs = inputs.with_reference(self.column(2), self.column(3));
                 }
@@ -78,8 +108,10 @@ impl Case {
             }
         };
         let grads = loss.sum_all()?.backward()?;
-        let mut slopes = vec(grads.get(&chosen).unwrap());
-        slopes.extend(vec(grads.get(&rejected).unwrap()));
+        // What a loss does not depend on has no gradient.
+        let slope = |var: &Var| grads.get(var).map_or_else(|| vec![0.0; chosen.elem_count()], vec);
+        let mut slopes = slope(&chosen);
+        slopes.extend(slope(&rejected));
         Ok((vec(&loss), slopes))
     }
 }
@@ -97,6 +129,18 @@ fn the_registry_is_sorted_and_its_rows_agree_with_their_objectives() {
         let names: Vec<&str> = defaults.as_object().unwrap().keys().map(String::as_str).collect();
         let documented: Vec<&str> = spec.options.iter().map(|option| option.name).collect();
         assert_eq!(names, documented, "{}", spec.id);
+        // Every table of a recipe has these beside its method's options.
+        assert!(["weight", "reduction"].iter().all(|name| !documented.contains(name)), "{}", spec.id);
+    }
+    assert!(Reduction::NAMES.iter().all(|(reduction, name)| reduction.name() == *name));
+}
+
+#[test]
+fn what_stands_behind_the_end_of_a_completion_changes_nothing() {
+    for spec in METHODS {
+        let objective = objective(spec);
+        let padded = Case { padding: 77.0, ..Case::new() };
+        assert_eq!(padded.run(&objective).unwrap(), Case::new().run(&objective).unwrap(), "{}", spec.id);
     }
 }
 
@@ -115,7 +159,7 @@ fn what_is_declared_is_what_is_read() {
     for spec in METHODS {
         let objective = objective(spec);
         let full = Case::new().run(&objective).unwrap();
-        for need in [Needs::REFERENCE, Needs::LENGTHS, Needs::KL] {
+        for need in [Needs::REFERENCE, Needs::LENGTHS, Needs::KL, Needs::TOKEN_LOGPS, Needs::TOKEN_KL] {
             let found = Case { withheld: Some(need), ..Case::new() }.run(&objective);
             match (spec.needs.contains(need), found) {
                 (true, Err(ObjectiveError::Missing(_))) => {}
@@ -163,14 +207,24 @@ fn the_gradient_raises_the_chosen_and_lowers_the_rejected_at_the_start() {
         let (_, slopes) = start.run(&objective(spec)).unwrap();
         let (chosen, rejected) = slopes.split_at(CHOSEN.len());
         assert!(chosen.iter().all(|slope| *slope < 0.0), "{}: {chosen:?}", spec.id);
-        assert!(rejected.iter().all(|slope| *slope > 0.0), "{}: {rejected:?}", spec.id);
+        let reads_undesirable = match objective(spec) {
+            Objective::Pair(_) => true,
+            Objective::Unpaired(objective) => objective.reads_undesirable(),
+        };
+        let is_right = |slope: &f64| if reads_undesirable { *slope > 0.0 } else { *slope == 0.0 };
+        assert!(rejected.iter().all(is_right), "{}: {rejected:?}", spec.id);
     }
 }
 
 #[test]
 fn gradients_are_those_of_finite_differences() {
     for spec in METHODS {
-        let objective = objective(spec);
+        // A stopped gradient is not the derivative, and says so.
+        let mut options = (spec.defaults)();
+        if options.get("stop_gradient").is_some() {
+            options["stop_gradient"] = false.into();
+        }
+        let objective = (spec.build)(options).unwrap();
         let (_, slopes) = Case::new().run(&objective).unwrap();
         for (position, slope) in slopes.iter().enumerate() {
             let loss = |delta: f64| {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use votive_objective::{Objective, PairInputs, UnpairedInputs, find};
+use votive_objective::{Objective, PairInputs, Tokens, UnpairedInputs, find};
 
 /// Both sides compute in f64 by different formulas for the same function, so only rounding remains: errors are
 /// absolute below 1 and relative above.
@@ -54,22 +54,36 @@ fn cases() -> Vec<Case> {
 /// The outputs that trl's file has, computed here.
 fn evaluate(objective: &Objective, inputs: &BTreeMap<String, Var>) -> BTreeMap<String, Tensor> {
     let get = |name: &str| inputs[name].as_tensor().clone();
+    let side = |side: &str| Tokens {
+        mask: get(&format!("{side}_token_mask")),
+        policy_logps: Some(get(&format!("policy_{side}_token_logps"))),
+        reference_logps: Some(get(&format!("reference_{side}_token_logps"))),
+        kl: Some(get(&format!("{side}_token_kl"))),
+    };
     let (loss, mut outputs) = match objective {
         Objective::Pair(objective) => {
-            let inputs = PairInputs::new(get("policy_chosen_logps"), get("policy_rejected_logps"))
+            let mut pairs = PairInputs::new(get("policy_chosen_logps"), get("policy_rejected_logps"))
                 .with_reference(get("reference_chosen_logps"), get("reference_rejected_logps"))
                 .with_lengths(get("chosen_lengths"), get("rejected_lengths"));
-            let loss = objective.evaluate(&inputs).unwrap();
+            if inputs.contains_key("chosen_token_mask") {
+                pairs = pairs.with_tokens(side("chosen"), side("rejected"));
+            }
+            let loss = objective.evaluate(&pairs).unwrap();
             let rewards =
                 [("chosen_rewards", loss.chosen_rewards), ("rejected_rewards", loss.rejected_rewards)];
             (loss.per_pair, Vec::from(rewards))
         }
         Objective::Unpaired(objective) => {
-            let inputs = UnpairedInputs::new(get("policy_logps"), get("labels"))
-                .with_reference(get("reference_logps"))
-                .with_kl(get("kl"));
-            let loss = objective.evaluate(&inputs).unwrap();
-            (loss.per_example, vec![("rewards", loss.rewards)])
+            let mut completions = UnpairedInputs::new(get("policy_logps"), get("labels"))
+                .with_reference(get("reference_logps"));
+            if inputs.contains_key("kl") {
+                completions = completions.with_kl(get("kl"));
+            }
+            if inputs.contains_key("lengths") {
+                completions = completions.with_lengths(get("lengths"));
+            }
+            let loss = objective.evaluate(&completions).unwrap();
+            (loss.per_example, loss.rewards.map(|rewards| ("rewards", rewards)).into_iter().collect())
         }
     };
     let gradients = loss.sum_all().unwrap().backward().unwrap();
@@ -87,7 +101,8 @@ fn evaluate(objective: &Objective, inputs: &BTreeMap<String, Var>) -> BTreeMap<S
 #[track_caller]
 fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
     assert_eq!((found.dims(), found.dtype()), (expected.dims(), DType::F64), "{what}");
-    let (found, expected) = (found.to_vec1::<f64>().unwrap(), expected.to_vec1::<f64>().unwrap());
+    let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    let (found, expected) = (numbers(found), numbers(expected));
     for (row, (found, expected)) in found.iter().zip(&expected).enumerate() {
         let error = (found - expected).abs() / expected.abs().max(1.0);
         assert!(error <= TOLERANCE, "{what}, row {row}: {found}, trl has {expected}");
@@ -112,7 +127,7 @@ fn losses_rewards_and_gradients_are_trls() {
         }
         checked += 1;
     }
-    assert!(checked >= 9, "only {checked} cases were checked");
+    assert!(checked >= 15, "only {checked} cases were checked");
 }
 
 #[test]

@@ -46,6 +46,7 @@ impl Real for f32 {
         libm::erff(self)
     }
 
+    #[inline(always)]
     fn fast_exp(self) -> Self {
         // eˣ = 2ⁿ·eʳ with n = round(x/ln 2) and |r| ≤ ln 2/2. Adding 1.5·2²³ rounds, without a call that baseline
         // x86-64 lacks an instruction for; ln 2 comes in two parts so that n·ln 2 loses nothing.
@@ -86,6 +87,7 @@ impl Real for f64 {
         libm::erf(self)
     }
 
+    #[inline(always)]
     fn fast_exp(self) -> Self {
         self.exp()
     }

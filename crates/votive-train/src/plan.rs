@@ -1,6 +1,7 @@
 //! The plan of a run: everything resolved, nothing left to decide.
 
 mod data;
+mod objective;
 mod reference;
 mod watching;
 
@@ -11,13 +12,13 @@ pub(crate) use watching::is_due;
 use crate::error::{Result, TrainError};
 use crate::front_end::{BetaConvention, SaveDtype};
 use crate::optimizer::{AdamWConfig, LrSchedule};
-use crate::recipe::{NamesOrRule, Resolver, Setting, did_you_mean, to_toml};
+use crate::recipe::{NamesOrRule, Resolver, Setting, to_toml};
 use crate::reference::ReferencePlan;
 use std::path::{Path, PathBuf};
 use votive_data::{RowPolicy, TextSource, Traversal};
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
 use votive_model::{LoraConfig, Targets};
-use votive_objective::{METHODS, Objective, ObjectiveError, find};
+use votive_objective::Mixture;
 
 /// Rows of a step, and inner dimensions of an adapter, at most: a misprint does not fill the memory.
 const MOST_ROWS: u64 = 1_000_000;
@@ -62,7 +63,7 @@ pub struct Plan {
     /// The data.
     pub data: DataPlan,
     /// The objective.
-    pub objective: Objective,
+    pub objective: Mixture,
     /// What the policy is compared with.
     pub reference: ReferencePlan,
     /// The optimizer.
@@ -162,17 +163,15 @@ impl Plan {
         let kind = modality.as_ref().copied().unwrap_or(Modality::Text);
         let adapter = adapter(&mut r, kind);
         let data = data::data(&mut r, kind);
-        let objective = objective(&mut r);
+        let objective = objective::objective(&mut r);
         let reference = reference::reference(&mut r);
         let diffusion = (kind == Modality::Image).then(|| diffusion(&mut r));
         let optimizer = optimizer(&mut r, kind);
         let train = train(&mut r, kind);
         let eval = watching::eval(&mut r, data.eval_fraction, train.save_every);
         let sample = watching::sample(&mut r, kind, train.save_every);
-        if let (Some(objective), ReferencePlan::None) = (&objective, &reference)
-            && objective.needs().contains(votive_objective::Needs::REFERENCE)
-        {
-            r.mistake("reference.kind", "this objective needs a reference");
+        if let Some(objective) = &objective {
+            objective::check(&mut r, objective, &reference, kind);
         }
         let settings = r.finish()?;
         modality?;
@@ -227,7 +226,8 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     watching::eval(&mut r, 0.0, save_every);
     watching::sample(&mut r, modality, save_every);
     let mut settings = r.settings().to_vec();
-    settings.splice(of_one_kind..of_one_kind, reference::keys()?);
+    let of_every_kind = objective::keys()?.into_iter().chain(reference::keys()?);
+    settings.splice(of_one_kind..of_one_kind, of_every_kind);
     Ok(settings)
 }
 
@@ -317,44 +317,6 @@ fn as_targets(given: NamesOrRule) -> Targets {
     match given {
         NamesOrRule::Names(names) => Targets::Names(names),
         NamesOrRule::Rule(rule) => Targets::rule(&rule),
-    }
-}
-
-fn objective(r: &mut Resolver) -> Option<Objective> {
-    let names = r.names_below("objective");
-    let [id] = names.as_slice() else {
-        let what = if names.is_empty() { "is missing" } else { "has more than one method" };
-        let known = METHODS.iter().map(|spec| spec.id).collect::<Vec<_>>().join(", ");
-        r.mistake("objective", &format!("{what}; write one [objective.<id>] with an id of: {known}"));
-        return None;
-    };
-    let spec = match find(id) {
-        Ok(spec) => spec,
-        Err(error) => {
-            r.touch_below(&format!("objective.{id}"));
-            let near = did_you_mean(id, METHODS.iter().map(|spec| spec.id));
-            r.mistake(&format!("objective.{id}"), &format!("{error}{near}"));
-            return None;
-        }
-    };
-    r.touch(&format!("objective.{id}"));
-    let mut options = serde_json::Map::new();
-    let defaults = (spec.defaults)();
-    for option in spec.options {
-        let default = defaults[option.name].clone();
-        let value = r.json(&format!("objective.{id}.{}", option.name), default, option.doc);
-        options.insert(option.name.to_owned(), value);
-    }
-    match (spec.build)(options.into()) {
-        Ok(objective) => Some(objective),
-        Err(error) => {
-            let key = match &error {
-                ObjectiveError::Range { option, .. } => format!("objective.{id}.{option}"),
-                _ => format!("objective.{id}"),
-            };
-            r.mistake(&key, &error.to_string());
-            None
-        }
     }
 }
 

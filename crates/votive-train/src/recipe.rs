@@ -80,11 +80,16 @@ impl Resolver {
             mistakes: Vec::new(),
         };
         resolver.take(document.as_table(), "", text);
+        let mut changes = Vec::new();
         for entry in overrides {
             let Some((key, value)) = entry.split_once('=') else {
                 return Err(refuse(vec![format!("  --set {entry}: expected key=value")]));
             };
-            resolver.set(key.trim(), value.trim(), &format!("--set {entry}"));
+            changes.push((entry, key.trim(), value.trim()));
+        }
+        resolver.replace_objectives(changes.iter().filter_map(|(_, key, _)| objective_of(key)));
+        for (entry, key, value) in changes {
+            resolver.set(key, value, &format!("--set {entry}"));
         }
         Ok(resolver)
     }
@@ -111,16 +116,19 @@ impl Resolver {
         }
     }
 
+    /// Another objective on the command line replaces the recipe's, options and all; one that the recipe has does not.
+    fn replace_objectives<'a>(&mut self, named: impl Iterator<Item = &'a str>) {
+        let named: Vec<&str> = named.collect();
+        let known = self.names_below("objective");
+        if named.iter().all(|method| known.iter().any(|name| name == method)) {
+            return;
+        }
+        self.given.retain(|key, _| objective_of(key).is_none_or(|method| named.contains(&method)));
+    }
+
     fn set(&mut self, key: &str, value: &str, place: &str) {
         // Whatever is not a TOML value is meant as a string, so that paths need no quotes.
         let value = value.parse::<Value>().unwrap_or_else(|_| Value::from(value));
-        if let Some(method) = objective_of(key) {
-            // Another objective on the command line replaces the recipe's, options and all.
-            let keep = format!("objective.{method}");
-            self.given.retain(|k, _| {
-                !k.starts_with("objective.") || *k == keep || k.starts_with(&format!("{keep}."))
-            });
-        }
         self.given.insert(key.to_owned(), Given { value, place: place.to_owned(), used: false });
     }
 

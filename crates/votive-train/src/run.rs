@@ -6,22 +6,30 @@
 //! ```
 
 mod held_out;
+mod losses;
+mod sums;
 
 pub use held_out::HeldOut;
 
 use crate::error::{Result, TrainError};
-use crate::front_end::{FrontEnd, Layout, Sample};
+use crate::front_end::{FrontEnd, Sample};
 use crate::gradients::Gradients;
 use crate::optimizer::AdamW;
 use crate::plan::Plan;
 use crate::reference::Reference;
 use candle_core::{DType, Device, Tensor};
+use losses::Micro;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use sums::Sums;
 use votive_data::DataOrder;
 use votive_model::Params;
-use votive_objective::{Needs, Objective, PairInputs, UnpairedInputs};
+use votive_objective::Needs;
 use votive_tensor::segment::Recorder;
+
+/// Means by name.
+pub type Means = BTreeMap<Cow<'static, str>, f64>;
 
 /// The numbers of one step, with TRL's names.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -40,7 +48,7 @@ pub struct StepMetrics {
     pub num_tokens: u64,
     /// Means over the batch, by name.
     #[serde(flatten)]
-    pub means: BTreeMap<&'static str, f64>,
+    pub means: Means,
 }
 
 /// A policy that goes on where a checkpoint was written.
@@ -74,8 +82,6 @@ pub struct Run<'a, F: FrontEnd> {
     optimizer: AdamW,
     order: DataOrder,
     num_tokens: u64,
-    /// Losses that a row of data gives: two if the sides of its pair count as single completions.
-    losses_per_sample: usize,
     /// The reference is the policy as it is now: margins must be 0.
     at_start: bool,
     gated: bool,
@@ -88,7 +94,7 @@ pub struct Evaluation {
     /// Mean loss over the batch.
     pub loss: f64,
     /// Means over the batch, by name.
-    pub means: BTreeMap<&'static str, f64>,
+    pub means: Means,
     /// Tokens, or latents.
     pub units: usize,
 }
@@ -110,9 +116,6 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         if front.rows() == 0 {
             return Err(TrainError::Plan("no row of the data is left to train on".to_owned()));
         }
-        let first = front.batch(0, &[Sample { row: 0, position: 0 }])?;
-        let is_unpaired = matches!(plan.objective, Objective::Unpaired(_));
-        let losses_per_sample = if is_unpaired && front.layout(&first) == Layout::Pairs { 2 } else { 1 };
         let at_start = resumed.is_none();
         let saved = resumed.as_ref().and_then(|resumed| resumed.reference.clone());
         let batch = plan.train.micro_batch_size;
@@ -138,7 +141,6 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             optimizer,
             order,
             num_tokens,
-            losses_per_sample,
             at_start,
             gated: false,
         })
@@ -234,28 +236,26 @@ impl<'a, F: FrontEnd> Run<'a, F> {
     pub fn evaluate(&self, step: u64) -> Result<Evaluation> {
         let samples = self.samples(step);
         let kl = self.divergence(step, &samples)?;
+        let denominators = self.denominators(&samples);
         let recorder = Recorder::new(self.parameters.iter().map(|(_, tensor)| tensor.clone()).collect());
         let mut gradients = Gradients::default();
         let mut sums = Sums::default();
-        let total = (self.losses_per_sample * samples.len()) as f64;
-        for micro in samples.chunks(self.plan.train.micro_batch_size) {
-            let batch = self.front.batch(step, micro)?;
+        sums.add_divergence(kl, 1.0);
+        for samples in samples.chunks(self.plan.train.micro_batch_size) {
+            let batch = self.front.batch(step, samples)?;
             let segments = self.plan.train.recompute.then_some(&recorder);
-            let policy = self.front.logps(&self.policy, &batch, segments)?;
-            let reference = self.reference.logps(self.front, micro, &batch, self.device())?;
-            self.require_finite(step, "log-probability", &policy, micro)?;
+            let policy = self.front.likelihood(&self.policy, &batch, segments)?;
+            let reference = self.reference.likelihood(self.front, samples, &batch, self.device())?;
+            let micro = Micro { step, samples, batch, policy, reference, kl };
+            self.require_finite(step, "log-probability", &micro.policy.logps, samples)?;
             let tolerance = self.reference.start_tolerance().filter(|_| self.at_start);
-            if let (Some(tolerance), Some(reference)) = (tolerance, &reference) {
-                self.require_zero_margin(&policy, reference, tolerance, micro)?;
+            if let (Some(tolerance), Some(reference)) = (tolerance, &micro.reference) {
+                self.require_zero_margin(&micro.policy.logps, &reference.logps, tolerance, samples)?;
             }
-            let per_row = self.per_row_losses(&batch, &policy, reference.as_ref(), kl, &mut sums)?;
-            self.require_finite(step, "loss", &per_row, micro)?;
-            sums.units += self.front.tokens(&batch);
-            let loss = per_row.sum_all()?;
-            sums.loss += f64::from(loss.to_scalar::<f32>()?);
-            gradients.accumulate(&(loss / total)?, &self.parameters, &recorder)?;
+            let loss = self.loss(&micro, &denominators, &mut sums)?;
+            gradients.accumulate(&loss, &self.parameters, &recorder)?;
         }
-        Ok(Evaluation { gradients, loss: sums.loss / total, means: sums.means(), units: sums.units })
+        Ok(Evaluation { gradients, loss: sums.loss(), means: sums.means(), units: sums.units() })
     }
 
     fn device(&self) -> &Device {
@@ -269,7 +269,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         }
         let batch = self.front.divergence_batch(step, samples)?;
         let policy = self.front.network(&self.params.untracked()?)?;
-        let policy = self.front.logps(&policy, &batch, None)?;
+        let policy = self.front.logps(&policy, &batch)?;
         let Some(reference) = self.reference.network() else {
             return Err(TrainError::Plan(
                 "the divergence estimate needs completions of other prompts, which a cached reference has not seen; \
@@ -277,62 +277,9 @@ impl<'a, F: FrontEnd> Run<'a, F> {
                     .to_owned(),
             ));
         };
-        let reference = self.front.logps(reference, &batch, None)?;
+        let reference = self.front.logps(reference, &batch)?;
         let mean = (policy - reference)?.mean_all()?.to_scalar::<f32>()?;
         Ok(Some(f64::from(mean).max(0.0)))
-    }
-
-    fn per_row_losses(
-        &self,
-        batch: &F::Batch,
-        policy: &Tensor,
-        reference: Option<&Tensor>,
-        kl: Option<f64>,
-        sums: &mut Sums,
-    ) -> Result<Tensor> {
-        let lengths = Tensor::new(self.front.lengths(batch), self.device())?;
-        // What no objective reads may be left out of the recipe, and must not change what is logged.
-        if let Some(reference) = reference.filter(|_| self.plan.objective.needs().contains(Needs::REFERENCE))
-        {
-            sums.add_log_ratios(policy, reference, &lengths)?;
-        }
-        let layout = self.front.layout(batch);
-        match (&self.plan.objective, layout) {
-            (Objective::Pair(objective), Layout::Pairs) => {
-                let (chosen, rejected) = halves(policy)?;
-                sums.add_logps(&chosen, &rejected)?;
-                let mut inputs = PairInputs::new(chosen, rejected);
-                if let Some(reference) = reference {
-                    let (chosen, rejected) = halves(reference)?;
-                    inputs = inputs.with_reference(chosen, rejected);
-                }
-                let (chosen, rejected) = halves(&lengths)?;
-                let loss = objective.evaluate(&inputs.with_lengths(chosen, rejected))?;
-                sums.add_rewards(&loss.chosen_rewards, &loss.rejected_rewards)?;
-                Ok(loss.per_pair)
-            }
-            (Objective::Pair(_), Layout::Labelled(_)) => Err(TrainError::Plan(
-                "this objective compares pairs, but the data has single completions with labels".to_owned(),
-            )),
-            (Objective::Unpaired(objective), layout) => {
-                let labels = match layout {
-                    Layout::Labelled(labels) => labels,
-                    Layout::Pairs => (0..policy.elem_count()).map(|i| i < policy.elem_count() / 2).collect(),
-                };
-                let values: Vec<f32> = labels.iter().map(|label| f32::from(u8::from(*label))).collect();
-                let mut inputs = UnpairedInputs::new(policy.clone(), Tensor::new(values, self.device())?);
-                if let Some(reference) = reference {
-                    inputs = inputs.with_reference(reference.clone());
-                }
-                if let Some(kl) = kl {
-                    sums.kl = Some(kl);
-                    inputs = inputs.with_kl(Tensor::new(kl as f32, self.device())?);
-                }
-                let loss = objective.evaluate(&inputs.with_lengths(lengths))?;
-                sums.add_labelled(&loss.rewards, policy, &labels)?;
-                Ok(loss.per_example)
-            }
-        }
     }
 
     fn require_finite(
@@ -383,8 +330,9 @@ impl<'a, F: FrontEnd> Run<'a, F> {
     pub fn inspect(&self, step: u64, colour: bool) -> Result<Inspection> {
         let samples = self.samples(step);
         let batch = self.front.batch(step, &samples)?;
-        let policy = self.front.logps(&self.front.network(&self.params.untracked()?)?, &batch, None)?;
-        let reference = self.reference.logps(self.front, &samples, &batch, self.device())?;
+        let policy = self.front.logps(&self.front.network(&self.params.untracked()?)?, &batch)?;
+        let reference = self.reference.likelihood(self.front, &samples, &batch, self.device())?;
+        let reference = reference.map(|reference| reference.logps);
         let mut tensors = self.front.dump(&batch, &policy, reference.as_ref())?;
         let evaluation = self.evaluate(step)?;
         let scalar = |value: f64| Tensor::new(value as f32, &Device::Cpu);
@@ -392,78 +340,4 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         tensors.push(("grad_norm".to_owned(), scalar(evaluation.gradients.norm(step)?)?));
         Ok(Inspection { lines: self.front.show(&batch, colour)?, tensors })
     }
-}
-
-fn halves(values: &Tensor) -> Result<(Tensor, Tensor)> {
-    let half = values.dim(0)? / 2;
-    Ok((values.narrow(0, 0, half)?, values.narrow(0, half, half)?))
-}
-
-/// Sums over the rows of a batch, of which metrics are the means.
-#[derive(Default)]
-struct Sums {
-    loss: f64,
-    units: usize,
-    kl: Option<f64>,
-    values: BTreeMap<&'static str, (f64, usize)>,
-}
-
-impl Sums {
-    fn add(&mut self, name: &'static str, values: impl Iterator<Item = f64>) {
-        let entry = self.values.entry(name).or_default();
-        for value in values {
-            *entry = (entry.0 + value, entry.1 + 1);
-        }
-    }
-
-    fn add_logps(&mut self, chosen: &Tensor, rejected: &Tensor) -> Result<()> {
-        self.add("logps/chosen", numbers(chosen)?);
-        self.add("logps/rejected", numbers(rejected)?);
-        Ok(())
-    }
-
-    /// How far the policy has gone from the reference, whichever way: nats a token, a latent counting as one.
-    fn add_log_ratios(&mut self, policy: &Tensor, reference: &Tensor, lengths: &Tensor) -> Result<()> {
-        let per_token = ((policy.detach() - reference)? / lengths)?;
-        self.add("logratios/abs", numbers(&per_token)?.map(f64::abs));
-        Ok(())
-    }
-
-    fn add_rewards(&mut self, chosen: &Tensor, rejected: &Tensor) -> Result<()> {
-        let margins: Vec<f64> = numbers(chosen)?.zip(numbers(rejected)?).map(|(c, r)| c - r).collect();
-        self.add("rewards/chosen", numbers(chosen)?);
-        self.add("rewards/rejected", numbers(rejected)?);
-        // A tie counts as wrong, as in TRL.
-        self.add("rewards/accuracies", margins.iter().map(|margin| f64::from(u8::from(*margin > 0.0))));
-        self.add("rewards/margins", margins.into_iter());
-        Ok(())
-    }
-
-    fn add_labelled(&mut self, rewards: &Tensor, logps: &Tensor, labels: &[bool]) -> Result<()> {
-        for (label, reward_name, logp_name) in
-            [(true, "rewards/chosen", "logps/chosen"), (false, "rewards/rejected", "logps/rejected")]
-        {
-            let pick = |values: &Tensor| -> Result<Vec<f64>> {
-                Ok(numbers(values)?.zip(labels).filter(|(_, l)| **l == label).map(|(v, _)| v).collect())
-            };
-            self.add(reward_name, pick(rewards)?.into_iter());
-            self.add(logp_name, pick(logps)?.into_iter());
-        }
-        Ok(())
-    }
-
-    fn means(&self) -> BTreeMap<&'static str, f64> {
-        let counted = self.values.iter().filter(|(_, (_, n))| *n > 0);
-        let mut means: BTreeMap<_, _> = counted.map(|(name, (sum, n))| (*name, sum / *n as f64)).collect();
-        means.extend(self.kl.map(|kl| ("kl", kl)));
-        if let (Some(chosen), Some(rejected)) = (means.get("rewards/chosen"), means.get("rewards/rejected")) {
-            let margin = chosen - rejected;
-            means.entry("rewards/margins").or_insert(margin);
-        }
-        means
-    }
-}
-
-fn numbers(values: &Tensor) -> Result<impl Iterator<Item = f64> + use<>> {
-    Ok(values.to_dtype(DType::F64)?.to_vec1::<f64>()?.into_iter())
 }

@@ -7,7 +7,8 @@ use crate::split::{RowReport, Split, TextRows, split};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
 use votive_data::{
-    DataReport, ImagePair, RowPolicy, TextRecords, TextSource, read_image_pairs, screen_image_pairs,
+    DataReport, ImagePair, RowPolicy, TextRecords, TextSource, TokenizedPair, read_image_pairs,
+    screen_image_pairs,
 };
 use votive_model::stable_diffusion::StableDiffusionFolder;
 use votive_model::{ModelError, Params};
@@ -45,10 +46,13 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
     }
     policy.max_length = Some(most);
     let source = &plan.data.source;
-    let rows = tokenize(&front, source, policy)?;
-    let Split { train, held_out, report } = split(plan.eval.as_ref(), rows, |path| {
+    let read = |source: &TextSource| {
+        let (rows, report) = tokenize(&front, source, policy)?;
+        if plan.objective.reads_undesirable() { Ok((rows, report)) } else { desirable(rows, report) }
+    };
+    let Split { train, held_out, report } = split(plan.eval.as_ref(), read(source)?, |path| {
         let paths = vec![path.to_owned()];
-        tokenize(&front, &TextSource { paths, name: None, split: None, ..source.clone() }, policy)
+        read(&TextSource { paths, name: None, split: None, ..source.clone() })
     })?;
     let front = match train.followed_by(held_out)? {
         TextRows::Pairs(pairs) => front.with_pairs(pairs),
@@ -68,6 +72,23 @@ fn tokenize(front: &TextFrontEnd, source: &TextSource, policy: RowPolicy) -> Res
             (TextRows::Unpaired(examples), report)
         }
     })
+}
+
+/// The completions that an objective reads which reads desirable ones only; the others are counted.
+fn desirable(rows: TextRows, mut report: DataReport) -> Result<(TextRows, DataReport)> {
+    let examples = match rows {
+        TextRows::Pairs(pairs) => pairs.into_iter().flat_map(TokenizedPair::unpair).collect(),
+        TextRows::Unpaired(examples) => examples,
+    };
+    let (kept, others): (Vec<_>, Vec<_>) = examples.into_iter().partition(|example| example.label);
+    (report.rows_kept, report.completions_not_read) = (kept.len(), others.len());
+    if kept.is_empty() {
+        let file = report.file.display();
+        return Err(TrainError::Plan(format!(
+            "{file}: no completion is labelled desirable, and the objective reads no others"
+        )));
+    }
+    Ok((TextRows::Unpaired(kept), report))
 }
 
 fn prepare_image(

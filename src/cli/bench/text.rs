@@ -44,8 +44,8 @@ pub(super) fn step(args: &TextStepArgs, ctx: &Context) -> Outcome<Measured> {
         losses.push(laps.lap(|| -> Outcome<f64> {
             let batch = front.batch(step, &samples)?;
             tokens.push(batch.tokens().lengths.iter().sum::<usize>());
-            let reference_logps = front.logps(&reference, &batch, None)?.detach();
-            update.step(&front.logps(&policy, &batch, None)?, &reference_logps)
+            let reference_logps = front.logps(&reference, &batch)?.detach();
+            update.step(&front.logps(&policy, &batch)?, &reference_logps)
         })?);
         progress.set(step + 1);
     }

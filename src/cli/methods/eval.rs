@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use votive_model::files;
-use votive_objective::{MethodSpec, Needs, Objective, PairInputs, UnpairedInputs};
+use votive_objective::{MethodSpec, Needs, Objective, PairInputs, Tokens, UnpairedInputs};
 
 /// Evaluate an objective on given numbers, for checking and plotting.
 ///
@@ -119,16 +119,17 @@ impl Given {
         let is_double = file.values().any(|tensor| tensor.dtype() == DType::F64);
         let dtype = if is_double { DType::F64 } else { DType::F32 };
         let mut given = Self { tensors: BTreeMap::new(), vars: BTreeMap::new() };
-        for Input { name, .. } in known {
+        for Input { name, rank, .. } in known {
             let Some(tensor) = file.remove(*name) else { continue };
             if tensor.elem_count() == 0 {
                 return Err(Failure::data(format!("{}: input `{name}` is empty", path.display())));
             }
-            if tensor.rank() != 1 && *name != "kl" {
+            // A file may well hold the scalar as one row.
+            if tensor.rank() != *rank && *rank > 0 {
                 let (file, found) = (path.display(), tensor.dims());
-                return Err(Failure::data(format!(
-                    "{file}: input `{name}`: expected shape (B,), found {found:?}"
-                )));
+                let expected = if *rank == 1 { "(B,)" } else { "(B, L)" };
+                let message = format!("{file}: input `{name}`: expected shape {expected}, found {found:?}");
+                return Err(Failure::data(message));
             }
             given.add(name, &tensor, dtype)?;
         }
@@ -150,6 +151,16 @@ impl Given {
     fn get(&self, name: &'static str) -> Outcome<Tensor> {
         // Unreachable after `require`, but a message is as short as a panic.
         self.tensors.get(name).cloned().ok_or_else(|| Failure::data(format!("missing input `{name}`")))
+    }
+
+    /// Numbers of single tokens: mask, the policy's, the reference's and their divergence.
+    fn tokens(&self, [mask, policy, reference, kl]: [&'static str; 4]) -> Outcome<Tokens> {
+        Ok(Tokens {
+            mask: self.get(mask)?,
+            policy_logps: self.tensors.get(policy).cloned(),
+            reference_logps: self.tensors.get(reference).cloned(),
+            kl: self.tensors.get(kl).cloned(),
+        })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -184,7 +195,7 @@ fn evaluate(objective: &Objective, given: &Given) -> Outcome<BTreeMap<String, Te
         }
         Objective::Unpaired(objective) => {
             let result = objective.evaluate(&unpaired_inputs(given)?)?;
-            (result.per_example, vec![("rewards", result.rewards)])
+            (result.per_example, result.rewards.map(|rewards| ("rewards", rewards)).into_iter().collect())
         }
     };
     let gradients = loss.sum_all()?.backward()?;
@@ -210,6 +221,21 @@ fn pair_inputs(given: &Given) -> Outcome<PairInputs> {
     if given.has("chosen_lengths") {
         pairs = pairs.with_lengths(given.get("chosen_lengths")?, given.get("rejected_lengths")?);
     }
+    if given.has("chosen_token_mask") {
+        let chosen = given.tokens([
+            "chosen_token_mask",
+            "policy_chosen_token_logps",
+            "reference_chosen_token_logps",
+            "chosen_token_kl",
+        ])?;
+        let rejected = given.tokens([
+            "rejected_token_mask",
+            "policy_rejected_token_logps",
+            "reference_rejected_token_logps",
+            "rejected_token_kl",
+        ])?;
+        pairs = pairs.with_tokens(chosen, rejected);
+    }
     Ok(pairs)
 }
 
@@ -221,9 +247,12 @@ fn unpaired_inputs(given: &Given) -> Outcome<UnpairedInputs> {
     if given.has("lengths") {
         completions = completions.with_lengths(given.get("lengths")?);
     }
+    if given.has("token_mask") {
+        let names = ["token_mask", "policy_token_logps", "reference_token_logps", "token_kl"];
+        completions = completions.with_tokens(given.tokens(names)?);
+    }
     if given.has("kl") {
         let kl = given.get("kl")?;
-        // A file may well hold the scalar as one row.
         completions = completions.with_kl(if kl.elem_count() == 1 { kl.reshape(())? } else { kl });
     }
     Ok(completions)

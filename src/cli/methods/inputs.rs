@@ -11,11 +11,19 @@ pub(crate) struct Input {
     pub(crate) need: Needs,
     /// Shape, meaning and unit.
     pub(crate) doc: &'static str,
+    /// Its dimensions: none of a scalar, the batch, and the tokens behind it.
+    pub(crate) rank: usize,
 }
 
 const fn input(name: &'static str, need: Needs, doc: &'static str) -> Input {
-    Input { name, need, doc }
+    Input { name, need, doc, rank: 1 }
 }
+
+const fn of_tokens(name: &'static str, need: Needs, doc: &'static str) -> Input {
+    Input { name, need, doc, rank: 2 }
+}
+
+const REFERENCE_TOKENS: Needs = Needs::REFERENCE.or(Needs::TOKEN_LOGPS);
 
 const PAIR: &[Input] = &[
     input("policy_chosen_logps", Needs::NONE, "(B,) log π_θ(y_w|x), summed over tokens, nats"),
@@ -24,6 +32,30 @@ const PAIR: &[Input] = &[
     input("reference_rejected_logps", Needs::REFERENCE, "(B,) log π_ref(y_l|x), nats"),
     input("chosen_lengths", Needs::LENGTHS, "(B,) |y_w|, tokens"),
     input("rejected_lengths", Needs::LENGTHS, "(B,) |y_l|, tokens"),
+    of_tokens("chosen_token_mask", Needs::TOKENS, "(B, L) 1 on the tokens of y_w, 0 behind its end"),
+    of_tokens("rejected_token_mask", Needs::TOKENS, "(B, L) 1 on the tokens of y_l, 0 behind its end"),
+    of_tokens("policy_chosen_token_logps", Needs::TOKEN_LOGPS, "(B, L) log π_θ of each token of y_w, nats"),
+    of_tokens("policy_rejected_token_logps", Needs::TOKEN_LOGPS, "(B, L) log π_θ of each token of y_l, nats"),
+    of_tokens(
+        "reference_chosen_token_logps",
+        REFERENCE_TOKENS,
+        "(B, L) log π_ref of each token of y_w, nats",
+    ),
+    of_tokens(
+        "reference_rejected_token_logps",
+        REFERENCE_TOKENS,
+        "(B, L) log π_ref of each token of y_l, nats",
+    ),
+    of_tokens(
+        "chosen_token_kl",
+        Needs::TOKEN_KL,
+        "(B, L) KL(π_ref ‖ π_θ) over the vocabulary at each token of y_w, nats",
+    ),
+    of_tokens(
+        "rejected_token_kl",
+        Needs::TOKEN_KL,
+        "(B, L) KL(π_ref ‖ π_θ) over the vocabulary at each token of y_l, nats",
+    ),
 ];
 
 const UNPAIRED: &[Input] = &[
@@ -31,7 +63,20 @@ const UNPAIRED: &[Input] = &[
     input("labels", Needs::NONE, "(B,) 1 for a desirable completion, 0 for an undesirable one"),
     input("reference_logps", Needs::REFERENCE, "(B,) log π_ref(y|x), nats"),
     input("lengths", Needs::LENGTHS, "(B,) |y|, tokens"),
-    input("kl", Needs::KL, "scalar: estimated divergence of policy and reference, nats; carries no gradient"),
+    Input {
+        name: "kl",
+        need: Needs::KL,
+        doc: "scalar: estimated divergence of policy and reference, nats; carries no gradient",
+        rank: 0,
+    },
+    of_tokens("token_mask", Needs::TOKENS, "(B, L) 1 on the tokens of y, 0 behind its end"),
+    of_tokens("policy_token_logps", Needs::TOKEN_LOGPS, "(B, L) log π_θ of each token of y, nats"),
+    of_tokens("reference_token_logps", REFERENCE_TOKENS, "(B, L) log π_ref of each token of y, nats"),
+    of_tokens(
+        "token_kl",
+        Needs::TOKEN_KL,
+        "(B, L) KL(π_ref ‖ π_θ) over the vocabulary at each token of y, nats",
+    ),
 ];
 
 const LOSS: (&str, &str) = ("per_pair_loss", "(B,) loss of each pair, not reduced");
@@ -57,7 +102,7 @@ pub(crate) fn outputs_of(objective: &Objective) -> &'static [(&'static str, &'st
         ],
         Objective::Unpaired(_) => &[
             ("per_pair_loss", "(B,) loss of each completion, not reduced"),
-            ("rewards", "(B,) implicit reward of each completion"),
+            ("rewards", "(B,) implicit reward of each completion, if the objective implies one"),
             GRADIENT,
         ],
     }

@@ -76,7 +76,11 @@ fn show(spec: &MethodSpec, ctx: &Context) -> Outcome {
         ("needs", needs(spec.needs)),
     ];
     text += &table(&facts.map(|(name, value)| [format!("  {name}"), value]));
-    text += &format!("\nIn a recipe\n  [objective.{}]\n", spec.id);
+    text += &format!(
+        "\nIn a recipe (`weight = 1.0`, `reduction = \"{}\"`)\n  [objective.{}]\n",
+        spec.reduction.name(),
+        spec.id
+    );
     let options = defaults(spec).into_iter();
     let option =
         |(name, value): (String, Value)| [format!("  {name} = {value}"), format!("# {}", docs(&name))];
@@ -110,6 +114,7 @@ fn summary(spec: &MethodSpec) -> Value {
         "paper": spec.paper,
         "domains": domains(spec),
         "needs": spec.needs.names().collect::<Vec<_>>(),
+        "reduction": spec.reduction.name(),
         "options": defaults(spec).into_iter().map(option).collect::<Map<_, _>>(),
     })
 }

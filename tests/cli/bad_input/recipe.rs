@@ -63,8 +63,12 @@ fn an_override_is_told_by_its_words() {
 fn an_objective_has_a_known_id_and_options_in_range() {
     let trial = Trial::text();
     replace_in(&trial.path("recipe.toml"), "[objective.dpo]", "[objective.dppo]");
-    let known = "unknown objective `dppo`; known: dpo, ipo, kto, simpo; did you mean `dpo`?";
-    trial.refused(&[], USAGE, &["line 5, column 12: objective.dppo: ", known]);
+    let parts = [
+        "line 5, column 12: objective.dppo: ",
+        "unknown objective `dppo`; known: dpo, ",
+        "did you mean `dpo`?",
+    ];
+    trial.refused(&[], USAGE, &parts);
     replace_in(&trial.path("recipe.toml"), "[objective.dppo]\nbeta = 0.1", "[objective.dpo]\nbeta = -0.1");
     let range = "line 6, column 1: objective.dpo.beta: objective `dpo`: option `beta` = -0.1 must be a finite \
                  number above 0";
@@ -73,21 +77,23 @@ fn an_objective_has_a_known_id_and_options_in_range() {
     replace_in(
         &trial.path("recipe.toml"),
         "[objective.dpo]\nbeta = -0.1",
-        "[objective.dpo]\n[objective.ipo]",
+        "[objective.dpo]\nreduction = \"average\"",
     );
-    trial.refused(&[], USAGE, &["line 5, column 2: objective: has more than one method"]);
-    replace_in(&trial.path("recipe.toml"), "[objective.dpo]\n[objective.ipo]", "");
-    trial.refused(&[], USAGE, &["objective: is missing; write one [objective.<id>]"]);
+    trial.refused(
+        &[],
+        USAGE,
+        &["line 6, column 1: objective.dpo.reduction: expected \"mean\" | \"sum\" | \"tokens\""],
+    );
+    trial.refused(&["objective.sft.weight=-1"], USAGE, &["objective.sft.weight: expected a number ≥ 0"]);
+    trial.refused(&["objective.sft.weight=0"], USAGE, &["objective: every term has weight 0"]);
+    replace_in(&trial.path("recipe.toml"), "[objective.dpo]\nreduction = \"average\"", "");
+    trial.refused(&[], USAGE, &["objective: is missing; write an [objective.<id>]"]);
 }
 
 #[test]
 fn a_reference_fits_the_objective_the_adapter_and_the_model() {
     let text = Trial::text();
-    text.refused(
-        &["reference.kind=none"],
-        USAGE,
-        &["--set reference.kind=none", "this objective needs a reference"],
-    );
+    text.refused(&["reference.kind=none"], USAGE, &["--set reference.kind=none", "`dpo` needs a reference"]);
     text.refused(
         &["reference.kind=adapter_off"],
         USAGE,
@@ -102,6 +108,15 @@ fn a_reference_fits_the_objective_the_adapter_and_the_model() {
             "found \"old\"",
         ],
     );
+    // Sums say nothing of single tokens, and a denoiser has none.
+    let cached = ["reference.kind=cached", "objective.tdpo.beta=0.1"];
+    text.refused(
+        &cached,
+        USAGE,
+        &["`tdpo` looks at single tokens, and a cached reference has only their sums"],
+    );
+    let single = "objective.ld_dpo: looks at single tokens, which a denoiser does not have";
+    Trial::image().refused(&["objective.ld_dpo.alpha=0.5"], USAGE, &[single]);
     // Keys of another kind of reference.
     text.refused(&["reference.every=5"], USAGE, &["reference.every", "unknown key"]);
     text.refused(&["reference.kind=model"], USAGE, &["reference.path"]);

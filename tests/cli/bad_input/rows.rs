@@ -111,7 +111,7 @@ fn data_of_the_other_kind_is_refused() {
     let data =
         trial.folder.text("labelled.jsonl", r#"{"prompt":"The cat","completion":" sat","label":true}"#);
     let path = format!("data.path={data}");
-    trial.refused(&[&path], USAGE, &["this objective compares pairs", "single completions with labels"]);
+    trial.refused(&[&path], USAGE, &["`dpo` compares pairs", "single completions with labels"]);
     trial.folder.text("labelled.jsonl", r#"{"prompt":"The cat","completion":" sat","label":"yes"}"#);
     let wrong = ["labelled.jsonl: row 1, field `label`: expected true or false, found the string \"yes\""];
     trial.refused(&[&path, "objective.kto.beta=0.1"], DATA, &wrong);

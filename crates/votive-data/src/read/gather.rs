@@ -98,7 +98,7 @@ impl Gathered {
             Some(other) => self.mixed_formats(&row, format, other),
             None => error,
         })?;
-        let weight = row.optional_number("weight")?;
+        let weight = row.optional_weight("weight")?;
         let margin = row.optional_number("margin")?;
         let numbers = |difference: Option<f64>| RowNumbers { weight, margin: margin.or(difference) };
         match meaning {

@@ -130,10 +130,24 @@ impl Row {
 
     /// A finite number that may be missing.
     pub(super) fn optional_number(&mut self, column: &str) -> Result<Option<f64>> {
+        self.optional(column, "a finite number", |number| number.is_finite())
+    }
+
+    /// What a loss is multiplied by.
+    pub(super) fn optional_weight(&mut self, column: &str) -> Result<Option<f64>> {
+        self.optional(column, "a finite number of at least 0", |number| number.is_finite() && number >= 0.0)
+    }
+
+    fn optional(
+        &mut self,
+        column: &str,
+        expected: &'static str,
+        is_right: fn(f64) -> bool,
+    ) -> Result<Option<f64>> {
         let Some(value) = self.take_optional(column) else { return Ok(None) };
-        match value.as_f64().filter(|number| number.is_finite()) {
+        match value.as_f64().filter(|number| is_right(*number)) {
             Some(number) => Ok(Some(number)),
-            None => Err(self.wrong(column, "a finite number", &value)),
+            None => Err(self.wrong(column, expected, &value)),
         }
     }
 

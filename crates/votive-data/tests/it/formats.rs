@@ -214,9 +214,15 @@ fn numbers_are_read_beside_any_layout() {
     let row = json!({"question": "Hi", "chosen": "a", "rejected": "b", "weight": 0.5, "margin": 3, "chosen_score": 9, "rejected_score": 1});
     let numbers = pairs_of(&[row]).rows[0].numbers;
     assert_eq!((numbers.weight, numbers.margin), (Some(0.5), Some(3.0)));
-    let wrong = json!({"prompt": "a", "chosen": "b", "rejected": "c", "weight": "much"});
-    let error = read_as(&[wrong], None, PairChoice::BestWorst).unwrap_err();
-    check_message(error, &["row 1, field `weight`", "a finite number, found the string \"much\""]);
+    for (field, value, message) in [
+        ("weight", json!("much"), "a finite number of at least 0, found the string \"much\""),
+        ("weight", json!(-0.5), "a finite number of at least 0, found the number -0.5"),
+        ("margin", json!([1]), "a finite number, found"),
+    ] {
+        let wrong = json!({"prompt": "a", "chosen": "b", "rejected": "c", field: value});
+        let error = read_as(&[wrong], None, PairChoice::BestWorst).unwrap_err();
+        check_message(error, &[&format!("row 1, field `{field}`"), message]);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::cache::KvCache;
 use super::rope::{Angles, Positions, Rotary};
 use super::sizes::Sizes;
-use crate::causal_lm::{CausalLm, TokenBatch};
+use crate::causal_lm::{CausalLm, Head, TokenBatch};
 use crate::error::{ModelError, Result};
 use crate::nn::{Embedding, RmsNorm};
 use crate::params::Scope;
@@ -229,12 +229,16 @@ impl CausalLm for Decoder {
         self.head.device()
     }
 
-    fn log_probs(&self, batch: &TokenBatch, recorder: Option<&Recorder>) -> Result<Tensor> {
+    fn head(&self, batch: &TokenBatch, recorder: Option<&Recorder>) -> Result<Head> {
         batch.check(self.vocabulary())?;
         let contexts = batch.contexts(self.short_texts());
         let places = Tensor::new(batch.places(&contexts), self.device())?;
-        let hidden = self.tree_hidden(&contexts, recorder)?.index_select(&places, 0)?;
-        Ok(ops::token_log_probs(&hidden, &self.head, self.logit_softcap, &batch.targets())?)
+        Ok(Head {
+            hidden: self.tree_hidden(&contexts, recorder)?.index_select(&places, 0)?,
+            weight: self.head.clone(),
+            softcap: self.logit_softcap,
+            targets: batch.targets(),
+        })
     }
 
     fn cache(&self, left_padding: Vec<usize>, capacity: usize) -> Result<KvCache> {

@@ -10,7 +10,7 @@
 
 use crate::contract::{Needs, PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
-use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, read_options, require_positive};
+use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -22,6 +22,7 @@ pub static SPEC: MethodSpec = MethodSpec {
     paper: "arXiv:2305.18290, Eq. 7",
     domains: &[Domain::Text, Domain::Image],
     needs: Needs::REFERENCE,
+    reduction: Reduction::Mean,
     options: &[OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference" }],
     defaults: || json!(Dpo::default()),
     build: |options| read_options::<Dpo>("dpo", options)?.checked(),

@@ -9,7 +9,7 @@
 
 use crate::contract::{Needs, PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
-use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, read_options, require_positive};
+use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -20,6 +20,7 @@ pub static SPEC: MethodSpec = MethodSpec {
     paper: "arXiv:2310.12036, Eq. 17",
     domains: &[Domain::Text, Domain::Image],
     needs: Needs::REFERENCE.or(Needs::LENGTHS),
+    reduction: Reduction::Mean,
     options: &[OptionDoc { name: "tau", doc: "τ > 0: the margin's target is 1/(2τ) nats per token" }],
     defaults: || json!(Ipo::default()),
     build: |options| read_options::<Ipo>("ipo", options)?.checked(),

@@ -2,4 +2,6 @@
 
 pub mod dpo;
 pub mod ipo;
+pub mod ld_dpo;
 pub mod simpo;
+pub mod tdpo;

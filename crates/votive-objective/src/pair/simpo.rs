@@ -10,7 +10,7 @@
 use crate::contract::{Needs, PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
 use crate::spec::{
-    Domain, MethodSpec, Objective, OptionDoc, read_options, require_not_negative, require_positive,
+    Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -23,6 +23,7 @@ pub static SPEC: MethodSpec = MethodSpec {
     paper: "arXiv:2405.14734, Eq. 6",
     domains: &[Domain::Text],
     needs: Needs::LENGTHS,
+    reduction: Reduction::Mean,
     options: &[
         OptionDoc { name: "beta", doc: "β > 0, tokens per nat: scale of the mean log-probability" },
         OptionDoc { name: "target_margin", doc: "γ ≥ 0: the reward difference that a pair must exceed" },

@@ -10,7 +10,7 @@
 use crate::contract::{Needs, UnpairedInputs, UnpairedLoss, UnpairedObjective};
 use crate::error::Result;
 use crate::spec::{
-    Domain, MethodSpec, Objective, OptionDoc, read_options, require_not_negative, require_positive,
+    Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -23,6 +23,7 @@ pub static SPEC: MethodSpec = MethodSpec {
     paper: "arXiv:2402.01306, Eq. 8",
     domains: &[Domain::Text, Domain::Image],
     needs: Needs::REFERENCE.or(Needs::KL),
+    reduction: Reduction::Mean,
     options: &[
         OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference" },
         OptionDoc { name: "desirable_weight", doc: "λ_D ≥ 0: weight of desirable completions" },
@@ -74,7 +75,7 @@ impl UnpairedObjective for Kto {
         let weight = ((&inputs.labels * span)? + self.undesirable_weight)?;
         Ok(UnpairedLoss {
             per_example: (log_sigmoid(&gain.neg()?)?.exp()? * weight)?,
-            rewards: (logratio.detach() * self.beta)?,
+            rewards: Some((logratio.detach() * self.beta)?),
         })
     }
 }

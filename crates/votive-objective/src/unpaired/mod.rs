@@ -1,3 +1,4 @@
 //! Losses on single completions with a label, one file per method.
 
 pub mod kto;
+pub mod sft;

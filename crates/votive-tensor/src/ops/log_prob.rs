@@ -2,37 +2,115 @@
 
 use super::softcap::Softcap;
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
+use crate::vector;
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Positions and tokens of the vocabulary whose logits exist at the same time: memory grows with neither.
-const CHUNK: usize = 256;
-const TILE: usize = 8192;
+pub(super) const CHUNK: usize = 256;
+pub(super) const TILE: usize = 8192;
 
-/// Log-probability of one token per position, under the logits `hidden · weightᵀ`, each squeezed into ±`softcap` by
+/// What the head says of one token per position, under the logits `hidden · weightᵀ`, each squeezed into ±`softcap` by
 /// `cap · tanh(logit / cap)` if there is one.
 ///
 /// # Shapes
-/// `hidden (N, D)`, `weight (V, D)`, `targets` of length N, each below V → `(N,)`.
-/// # Units
-/// Nats.
+/// `hidden (N, D)`, `weight (V, D)`, `targets` of length N, each below V → N of each score.
 /// # Numerics
 /// Log-softmax with the maximum subtracted, in the dtype of the arguments. The backward computes the logits again.
 /// # Errors
 /// If the sizes don't fit or a target is not below V.
-pub fn token_log_probs(
+pub fn token_scores(
     hidden: &Tensor,
     weight: &Tensor,
     softcap: Option<f64>,
     targets: &[u32],
-) -> Result<Tensor> {
+) -> Result<TokenScores> {
     let vocabulary = weight.dim(0)?;
     if let Some(target) = targets.iter().find(|target| **target as usize >= vocabulary) {
         candle_core::bail!("log-prob head: token id {target} is not below the vocabulary size {vocabulary}");
     }
-    apply(LogProb { targets: targets.into(), softcap: softcap.map(Softcap) }, &[hidden, weight])
+    let head = LogProb { targets: targets.into(), softcap: softcap.map(Softcap) };
+    Ok(TokenScores(apply(head, &[hidden, weight])?))
+}
+
+/// What the head says of N tokens. Only log-probabilities have a gradient.
+#[derive(Clone, Debug)]
+pub struct TokenScores(Tensor);
+
+/// Columns of the head's result.
+const LOG_PROB: usize = 0;
+const LOG_SUM: usize = 1;
+const ENTROPY: usize = 2;
+const MEAN_LOGIT: usize = 3;
+const IS_TOP: usize = 4;
+const COLUMNS: usize = 5;
+
+impl TokenScores {
+    /// Log-probability of each token, nats, `(N,)`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn log_probs(&self) -> Result<Tensor> {
+        column(&self.0, LOG_PROB)
+    }
+
+    /// Entropy of the distribution that each token was drawn from, nats, `(N,)`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn entropy(&self) -> Result<Tensor> {
+        column(&self.0.detach(), ENTROPY)
+    }
+
+    /// Mean over the vocabulary of the logits at each token, `(N,)`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn mean_logits(&self) -> Result<Tensor> {
+        column(&self.0.detach(), MEAN_LOGIT)
+    }
+
+    /// 1 where no token is likelier than the one that stands there, else 0, `(N,)`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn is_top(&self) -> Result<Tensor> {
+        column(&self.0.detach(), IS_TOP)
+    }
+}
+
+/// One column of a head's result, `(N,)`.
+pub(super) fn column(results: &Tensor, column: usize) -> Result<Tensor> {
+    results.narrow(1, column, 1)?.squeeze(1)?.contiguous()
+}
+
+/// The vocabulary in tiles.
+pub(super) fn tiles(vocabulary: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..vocabulary).step_by(TILE).map(move |start| start..(start + TILE).min(vocabulary))
+}
+
+/// Logits of some positions for a tile of the vocabulary, (n, tile) dense.
+pub(super) fn tile_logits<R: Real>(
+    (rows, weight): (&[R], &View<R>),
+    softcap: Option<Softcap>,
+    tile: &Range<usize>,
+    logits: &mut [R],
+) {
+    let width = weight.dims[1];
+    let n = rows.len() / width;
+    matmul(
+        (&mut *logits, Matrix::dense(n, tile.len())),
+        (rows, Matrix::dense(n, width)),
+        (&weight.data[tile.start * width..], Matrix::dense(tile.len(), width).t()),
+        R::one(),
+        false,
+        Threads::All,
+    );
+    if let Some(softcap) = softcap {
+        logits.par_chunks_mut(tile.len()).for_each(|row| softcap.apply(row));
+    }
 }
 
 #[derive(Clone)]
@@ -47,64 +125,87 @@ struct Seen<R> {
     most: R,
     /// Sum of `exp(logit − most)`.
     sum: R,
+    /// Sum of `exp(logit − most) · (logit − most)`.
+    weighted: R,
+    /// Sum of the logits.
+    total: R,
     /// The target's logit, once its tile was seen.
     target: R,
 }
 
 impl<R: Real> Seen<R> {
-    const fn nothing(most: R, zero: R) -> Self {
-        Self { most, sum: zero, target: zero }
+    fn nothing() -> Self {
+        let zero = R::zero();
+        Self { most: R::neg_infinity(), sum: zero, weighted: zero, total: zero, target: zero }
     }
 
     fn add(&mut self, logits: &[R], target: Option<usize>) {
         let most = R::largest(&[R::largest(logits), self.most]);
-        let sum: R = logits.iter().map(|x| (*x - most).fast_exp()).sum();
-        self.sum = self.sum * (self.most - most).fast_exp() + sum;
+        let mut sums = [R::zero(); 3];
+        vector::run(Exponentials { logits, most, sums: &mut sums });
+        if self.sum > R::zero() {
+            let (down, scale) = (self.most - most, (self.most - most).fast_exp());
+            self.weighted = (self.weighted + self.sum * down) * scale;
+            self.sum *= scale;
+        }
+        let [sum, weighted, total] = sums;
+        self.sum += sum;
+        self.weighted += weighted;
+        self.total += total;
         self.most = most;
         if let Some(target) = target {
             self.target = logits[target];
         }
     }
 
-    fn log_prob(self) -> R {
-        self.target - self.most - self.sum.ln()
+    fn write(self, vocabulary: usize, row: &mut [R]) {
+        let log_sum = self.sum.ln();
+        row[LOG_PROB] = self.target - self.most - log_sum;
+        row[LOG_SUM] = self.most + log_sum;
+        row[ENTROPY] = log_sum - self.weighted / self.sum;
+        row[MEAN_LOGIT] = self.total / R::of(vocabulary as f64);
+        row[IS_TOP] = if self.target == self.most { R::one() } else { R::zero() };
     }
 }
 
-impl LogProb {
-    /// The vocabulary in tiles.
-    fn tiles(vocabulary: usize) -> impl Iterator<Item = Range<usize>> {
-        (0..vocabulary).step_by(TILE).map(move |start| start..(start + TILE).min(vocabulary))
-    }
+/// The sums of [`Seen`] over a tile.
+struct Exponentials<'a, R> {
+    logits: &'a [R],
+    most: R,
+    sums: &'a mut [R; 3],
+}
 
-    /// Logits of some positions for a tile, (n, tile) dense.
-    fn logits<R: Real>(&self, inputs: &[View<R>], rows: &[R], tile: &Range<usize>, logits: &mut [R]) {
-        let width = inputs[1].dims[1];
-        let n = rows.len() / width;
-        matmul(
-            (&mut *logits, Matrix::dense(n, tile.len())),
-            (rows, Matrix::dense(n, width)),
-            (&inputs[1].data[tile.start * width..], Matrix::dense(tile.len(), width).t()),
-            R::one(),
-            false,
-            Threads::All,
-        );
-        if let Some(softcap) = self.softcap {
-            logits.par_chunks_mut(tile.len()).for_each(|row| softcap.apply(row));
+impl<R: Real> vector::Loop for Exponentials<'_, R> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let mut strands = [[R::zero(); 8]; 3];
+        let mut add = |i: usize, logit: R| {
+            let down = logit - self.most;
+            let e = down.fast_exp();
+            strands[0][i] += e;
+            strands[1][i] += e * down;
+            strands[2][i] += logit;
+        };
+        let (eights, rest) = self.logits.as_chunks::<8>();
+        for eight in eights {
+            (0..8).for_each(|i| add(i, eight[i]));
         }
+        rest.iter().enumerate().for_each(|(i, logit)| add(i, *logit));
+        *self.sums = strands.map(|strands| strands.into_iter().sum());
     }
+}
 
-    /// Logarithm of the sum of a position's exponentials, from its target's logit and log-probability.
-    fn log_sum<R: Real>(&self, inputs: &[View<R>], position: usize, log_prob: R) -> R {
-        let width = inputs[1].dims[1];
-        let target = self.targets[position] as usize;
-        let hidden = &inputs[0].data[position * width..(position + 1) * width];
-        let weight = &inputs[1].data[target * width..(target + 1) * width];
-        let mut logit = [hidden.iter().zip(weight).map(|(x, w)| *x * *w).sum::<R>()];
-        if let Some(softcap) = self.softcap {
-            softcap.apply(&mut logit);
-        }
-        logit[0] - log_prob
+/// Turns logits into `−slope · softmax`, given the logarithm of their sum.
+struct MinusSoftmax<'a, R> {
+    logits: &'a mut [R],
+    log_sum: R,
+    slope: R,
+}
+
+impl<R: Real> vector::Loop for MinusSoftmax<'_, R> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        self.logits.iter_mut().for_each(|x| *x = -self.slope * (*x - self.log_sum).fast_exp());
     }
 }
 
@@ -113,7 +214,7 @@ impl Kernel for LogProb {
 
     fn shape(&self, dims: &[&[usize]]) -> Result<Vec<usize>> {
         match (dims[0], dims[1]) {
-            ([n, width], [_, d]) if width == d && *n == self.targets.len() => Ok(vec![*n]),
+            ([n, width], [_, d]) if width == d && *n == self.targets.len() => Ok(vec![*n, COLUMNS]),
             _ => candle_core::bail!(
                 "log-prob head: hidden {:?}, weight {:?}, {} targets",
                 dims[0],
@@ -125,13 +226,14 @@ impl Kernel for LogProb {
 
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
         let (vocabulary, width) = (inputs[1].dims[0], inputs[1].dims[1]);
-        let mut logits = vec![R::zero(); CHUNK.min(output.len()) * TILE.min(vocabulary)];
+        let mut logits = vec![R::zero(); CHUNK.min(self.targets.len()) * TILE.min(vocabulary)];
         let hidden = inputs[0].data.chunks(CHUNK * width);
-        for ((out, rows), targets) in output.chunks_mut(CHUNK).zip(hidden).zip(self.targets.chunks(CHUNK)) {
-            let mut seen = vec![Seen::nothing(R::neg_infinity(), R::zero()); out.len()];
-            for tile in Self::tiles(vocabulary) {
-                let logits = &mut logits[..out.len() * tile.len()];
-                self.logits(inputs, rows, &tile, logits);
+        let targets = self.targets.chunks(CHUNK);
+        for ((out, rows), targets) in output.chunks_mut(CHUNK * COLUMNS).zip(hidden).zip(targets) {
+            let mut seen = vec![Seen::nothing(); targets.len()];
+            for tile in tiles(vocabulary) {
+                let logits = &mut logits[..targets.len() * tile.len()];
+                tile_logits((rows, &inputs[1]), self.softcap, &tile, logits);
                 seen.par_iter_mut().zip(logits.par_chunks(tile.len())).zip(targets).for_each(
                     |((seen, row), target)| {
                         let target = *target as usize;
@@ -139,7 +241,7 @@ impl Kernel for LogProb {
                     },
                 );
             }
-            out.iter_mut().zip(seen).for_each(|(out, seen)| *out = seen.log_prob());
+            out.chunks_mut(COLUMNS).zip(seen).for_each(|(out, seen)| seen.write(vocabulary, out));
         }
     }
 
@@ -153,23 +255,24 @@ impl Kernel for LogProb {
         let (vocabulary, width) = (inputs[1].dims[0], inputs[1].dims[1]);
         let mut d_hidden = vec![R::zero(); if wanted[0] { inputs[0].data.len() } else { 0 }];
         let mut d_weight = vec![R::zero(); if wanted[1] { inputs[1].data.len() } else { 0 }];
-        let mut logits = vec![R::zero(); CHUNK.min(output.len()) * TILE.min(vocabulary)];
+        let mut logits = vec![R::zero(); CHUNK.min(self.targets.len()) * TILE.min(vocabulary)];
         for (chunk, rows) in inputs[0].data.chunks(CHUNK * width).enumerate() {
             let (at, n) = (chunk * CHUNK, rows.len() / width);
-            let log_sums: Vec<R> = (at..at + n).map(|i| self.log_sum(inputs, i, output[i])).collect();
-            for tile in Self::tiles(vocabulary) {
+            for tile in tiles(vocabulary) {
                 let logits = &mut logits[..n * tile.len()];
-                self.logits(inputs, rows, &tile, logits);
-                // d logits = g · (onehot − softmax).
+                tile_logits((rows, &inputs[1]), self.softcap, &tile, logits);
+                // d logits = g · (onehot − softmax), and under a cap its slope.
                 logits.par_chunks_mut(tile.len()).enumerate().for_each(|(i, row)| {
-                    let (target, g) = (self.targets[at + i] as usize, grad[at + i]);
-                    let slope = |x: R| self.softcap.map_or(R::one(), |softcap| softcap.slope(x));
-                    let target = tile.contains(&target).then(|| target - tile.start);
-                    let at_target = target.map(|target| (target, g * slope(row[target])));
-                    row.iter_mut().for_each(|x| *x = -g * (*x - log_sums[i]).fast_exp() * slope(*x));
-                    if let Some((target, slope)) = at_target {
-                        row[target] += slope;
+                    let (target, slope) =
+                        (self.targets[at + i] as usize, grad[(at + i) * COLUMNS + LOG_PROB]);
+                    let log_sum = output[(at + i) * COLUMNS + LOG_SUM];
+                    let slopes = self.softcap.map(|softcap| row.iter().map(|x| softcap.slope(*x)).collect());
+                    vector::run(MinusSoftmax { logits: &mut *row, log_sum, slope });
+                    if tile.contains(&target) {
+                        row[target - tile.start] += slope;
                     }
+                    let slopes: Vec<R> = slopes.unwrap_or_default();
+                    row.iter_mut().zip(slopes).for_each(|(x, slope)| *x *= slope);
                 });
                 let d_logits = Matrix::dense(n, tile.len());
                 let weights = tile.start * width..tile.end * width;
@@ -195,10 +298,18 @@ impl Kernel for LogProb {
         for (chunk, targets) in self.targets.chunks(CHUNK).enumerate() {
             let logits = hidden.narrow(0, chunk * CHUNK, targets.len())?.matmul(&inputs[1].t()?)?;
             let logits = self.softcap.map_or(Ok(logits.clone()), |softcap| softcap.composed(&logits))?;
-            let shifted = logits.broadcast_sub(&logits.detach().max_keepdim(D::Minus1)?)?;
+            let most = logits.detach().max_keepdim(D::Minus1)?;
+            let shifted = logits.broadcast_sub(&most)?;
             let index = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
             let normaliser = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
-            chunks.push((shifted.gather(&index, 1)? - normaliser)?.squeeze(1)?);
+            let log_prob = (shifted.gather(&index, 1)? - &normaliser)?;
+            let (shifted, normaliser) = (shifted.detach(), normaliser.detach());
+            let log_probs = shifted.broadcast_sub(&normaliser)?;
+            let entropy = (log_probs.exp()? * &log_probs)?.sum_keepdim(D::Minus1)?.neg()?;
+            let is_top =
+                shifted.gather(&index, 1)?.ge(&normaliser.zeros_like()?)?.to_dtype(logits.dtype())?;
+            let mean = logits.detach().mean_keepdim(D::Minus1)?;
+            chunks.push(Tensor::cat(&[log_prob, (most + normaliser)?, entropy, mean, is_top], 1)?);
         }
         Tensor::cat(&chunks, 0)
     }
@@ -208,18 +319,25 @@ impl Kernel for LogProb {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::gradcheck::{sample_tensor, tests::check};
-    use candle_core::Var;
+    use crate::gradcheck::{gradient_error, sample_tensor};
+    use candle_core::{Device, Var};
+
+    fn difference(a: &Tensor, b: &Tensor) -> f64 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
 
     #[test]
     fn gradients_within_and_across_chunks() {
         let weight = sample_tensor(&[5, 2], 2).unwrap();
         for n in [4usize, CHUNK + 3] {
-            let targets: Arc<[u32]> = (0..n as u32).map(|i| i * 7 % 5).collect();
+            let inputs = [sample_tensor(&[n, 2], 1).unwrap(), weight.clone()];
             // A cap that bends the logits, which reach about ±4.
             for softcap in [None, Some(Softcap(1.5))] {
-                let targets = targets.clone();
-                check(LogProb { targets, softcap }, &[sample_tensor(&[n, 2], 1).unwrap(), weight.clone()]);
+                let head = LogProb { targets: (0..n as u32).map(|i| i * 7 % 5).collect(), softcap };
+                let fused = |x: &[Tensor]| column(&apply(head.clone(), &[&x[0], &x[1]])?, LOG_PROB);
+                let composed = |x: &[Tensor]| column(&head.composed(&[&x[0], &x[1]])?, LOG_PROB);
+                assert!(gradient_error(&inputs, fused).unwrap() < 2e-7);
+                assert!(gradient_error(&inputs, composed).unwrap() < 1e-5);
             }
         }
     }
@@ -233,23 +351,41 @@ mod tests {
         let hidden = Var::from_tensor(&sample_tensor(&[4, 3], 1).unwrap()).unwrap();
         let weight = Var::from_tensor(&(sample_tensor(&[vocabulary, 3], 2).unwrap() * 3.0).unwrap()).unwrap();
         let op = LogProb { targets, softcap: Some(Softcap(4.0)) };
-        let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let run = |output: Tensor| {
-            let grads = output.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-            [numbers(&output), numbers(grads.get(&hidden).unwrap()), numbers(grads.get(&weight).unwrap())]
+            let loss = column(&output, LOG_PROB).unwrap().sqr().unwrap().sum_all().unwrap();
+            let grads = loss.backward().unwrap();
+            [output, grads.get(&hidden).unwrap().clone(), grads.get(&weight).unwrap().clone()]
         };
         let tiled = run(apply(op.clone(), &[&hidden, &weight]).unwrap());
         let whole = run(op.composed(&[&hidden, &weight]).unwrap());
         for (tiled, whole) in tiled.iter().zip(&whole) {
-            let worst = tiled.iter().zip(whole).fold(0f64, |most, (a, b)| most.max((a - b).abs()));
+            let worst = difference(tiled, whole);
             assert!(worst < 1e-10, "differ by {worst}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_token_by_hand() {
+        // Logits ln 1, ln 2, ln 5: probabilities 1/8, 1/4, 5/8.
+        let hidden = Tensor::new(&[[1f64], [1.0]], &Device::Cpu).unwrap();
+        let weight = Tensor::new(&[[0f64], [2f64.ln()], [5f64.ln()]], &Device::Cpu).unwrap();
+        let scores = token_scores(&hidden, &weight, None, &[1, 2]).unwrap();
+        let entropy = 0.125 * 8f64.ln() + 0.25 * 4f64.ln() - 0.625 * 0.625f64.ln();
+        for (found, expected) in [
+            (scores.log_probs(), [0.25f64.ln(), 0.625f64.ln()]),
+            (scores.entropy(), [entropy; 2]),
+            (scores.mean_logits(), [10f64.ln() / 3.0; 2]),
+            (scores.is_top(), [0.0, 1.0]),
+        ] {
+            let expected = Tensor::new(&expected, &Device::Cpu).unwrap();
+            assert!(difference(&found.unwrap(), &expected) < 1e-12);
         }
     }
 
     #[test]
     fn a_target_outside_the_vocabulary_is_refused() {
         let (hidden, weight) = (sample_tensor(&[1, 2], 1).unwrap(), sample_tensor(&[5, 2], 2).unwrap());
-        let message = token_log_probs(&hidden, &weight, None, &[5]).unwrap_err().to_string();
+        let message = token_scores(&hidden, &weight, None, &[5]).unwrap_err().to_string();
         assert!(message.contains("token id 5") && message.contains("vocabulary size 5"), "{message}");
     }
 }

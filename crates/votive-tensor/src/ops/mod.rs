@@ -13,14 +13,16 @@ mod norm;
 mod resample;
 mod rope;
 mod softcap;
+mod token_divergence;
 
 pub use activation::{Activation, activate, gated};
 pub use attention::{AttentionMask, Scores, Segment, attention};
 pub use conv::conv2d;
 pub use linear::linear;
-pub use log_prob::token_log_probs;
+pub use log_prob::{TokenScores, token_scores};
 pub use log_sigmoid::log_sigmoid;
 pub use low_rank::low_rank_linear;
 pub use norm::{group_norm, layer_norm, rms_norm};
 pub use resample::upsample_nearest_2x;
 pub use rope::rope;
+pub use token_divergence::token_divergences;

@@ -5,7 +5,7 @@
 //! over a latent, and the loss is `−log σ(½β·margin)`. The factor ½ is applied here, so an objective sees a
 //! log-probability like any other.
 
-use super::{FrontEnd, Layout, Sample, SaveDtype};
+use super::{FrontEnd, Likelihood, Sample, SaveDtype};
 use crate::error::{Result, TrainError};
 use candle_core::{Device, Tensor};
 use std::path::Path;
@@ -16,6 +16,7 @@ use votive_model::stable_diffusion::{
     ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
 use votive_model::{Denoiser, Lora, LoraFormat, Params};
+use votive_objective::CompletionFacts;
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
 
@@ -285,6 +286,11 @@ impl FrontEnd for DenoisingFrontEnd {
         self.pairs[row].row
     }
 
+    fn completions(&self, _: usize) -> Vec<CompletionFacts> {
+        // The error is a mean over the latent already.
+        [true, false].map(|is_desirable| CompletionFacts { is_desirable, tokens: 1.0 }).into()
+    }
+
     fn is_fixed(&self) -> bool {
         false
     }
@@ -314,15 +320,6 @@ impl FrontEnd for DenoisingFrontEnd {
         self.batch(step, samples)
     }
 
-    fn layout(&self, _: &DenoisingBatch) -> Layout {
-        Layout::Pairs
-    }
-
-    fn lengths(&self, batch: &DenoisingBatch) -> Vec<f32> {
-        // The error is a mean over the latent already.
-        vec![1.0; batch.timesteps.len()]
-    }
-
     fn sequence_identities(&self, batch: &DenoisingBatch) -> Vec<Vec<u8>> {
         // Latents, times and noise change with the step, so no two batches are of the same sequences.
         vec![Vec::new(); 2 * batch.captions.len()]
@@ -332,11 +329,16 @@ impl FrontEnd for DenoisingFrontEnd {
         batch.timesteps.len()
     }
 
-    fn logps(&self, network: &Self::Network, batch: &DenoisingBatch, _: Option<&Recorder>) -> Result<Tensor> {
+    fn likelihood(
+        &self,
+        network: &Self::Network,
+        batch: &DenoisingBatch,
+        _: Option<&Recorder>,
+    ) -> Result<Likelihood> {
         let times: Vec<f64> = batch.timesteps.iter().map(|t| *t as f64).collect();
         let prediction = network.predict(&batch.noisy, &times, &batch.prompt_embeds)?;
         let error = (prediction - &batch.target)?.sqr()?.flatten_from(1)?.mean(1)?;
-        Ok((error * -self.settings.beta_convention.factor())?)
+        Ok(Likelihood { logps: (error * -self.settings.beta_convention.factor())?, tokens: None })
     }
 
     fn dump(

@@ -12,7 +12,9 @@ pub use text::{TextBatch, TextFrontEnd};
 use crate::error::Result;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
-use votive_model::{Params, files};
+use votive_model::{Head, Params, files};
+use votive_objective::CompletionFacts;
+use votive_tensor::TokenScores;
 use votive_tensor::segment::Recorder;
 
 /// One row of a step: which row of the data, and its place in the step's batch.
@@ -22,15 +24,6 @@ pub struct Sample {
     pub row: usize,
     /// Place in the whole batch of the step; noise and timesteps are drawn by it, so cutting a batch changes nothing.
     pub position: usize,
-}
-
-/// What the sequences of a batch are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// Rows `0..B` chosen, `B..2B` rejected, of the same B prompts.
-    Pairs,
-    /// Single completions, each desirable or not.
-    Labelled(Vec<bool>),
 }
 
 /// The type that whole weights are written in; adapters are always written in f32.
@@ -66,6 +59,24 @@ impl SaveDtype {
     }
 }
 
+/// What a network makes of the sequences of a batch.
+pub struct Likelihood {
+    /// Log-probability of every sequence, `(R,)`.
+    pub logps: Tensor,
+    /// The same token by token, where sequences have tokens.
+    pub tokens: Option<TokenLikelihood>,
+}
+
+/// What a network makes of the trained tokens of a batch's sequences, of which there are N in all.
+pub struct TokenLikelihood {
+    /// Trained tokens of every sequence; N in all.
+    pub counts: Vec<usize>,
+    /// The model's head at each.
+    pub head: Head,
+    /// What the head says of each.
+    pub scores: TokenScores,
+}
+
 /// Turns rows of data into log-probabilities of a network.
 pub trait FrontEnd {
     /// A network, built on some parameters.
@@ -99,10 +110,19 @@ pub trait FrontEnd {
     /// Number of a kept row in its file, counted from 1.
     fn source_row(&self, row: usize) -> usize;
 
+    /// The completions of a kept row and what an objective counts in them: of all rows two, the chosen first, or one.
+    fn completions(&self, row: usize) -> Vec<CompletionFacts>;
+
+    /// How much a kept row counts.
+    fn weight(&self, _row: usize) -> f64 {
+        1.0
+    }
+
     /// Whether a row looks the same at every step, so that a reference can be computed once.
     fn is_fixed(&self) -> bool;
 
-    /// The rows of `samples` as they are at `step`.
+    /// The rows of `samples` as they are at `step`: a sequence for each completion, first those of all rows' first
+    /// completions, then those of the second ones.
     ///
     /// # Errors
     /// If a row cannot be read.
@@ -115,28 +135,30 @@ pub trait FrontEnd {
     /// If a row cannot be read.
     fn divergence_batch(&self, step: u64, samples: &[Sample]) -> Result<Self::Batch>;
 
-    /// What the sequences of a batch are.
-    fn layout(&self, batch: &Self::Batch) -> Layout;
-
-    /// Length of every sequence as objectives count it, `(R,)`.
-    fn lengths(&self, batch: &Self::Batch) -> Vec<f32>;
-
     /// What each sequence of a batch is, as bytes: equal bytes have equal log-probabilities.
     fn sequence_identities(&self, batch: &Self::Batch) -> Vec<Vec<u8>>;
 
     /// Tokens of a batch's sequences, prompts included and padding not (latents, for images).
     fn tokens(&self, batch: &Self::Batch) -> usize;
 
-    /// Log-probability of every sequence, `(R,)`.
+    /// What the network makes of every sequence.
     ///
     /// # Errors
     /// Those of the network.
-    fn logps(
+    fn likelihood(
         &self,
         network: &Self::Network,
         batch: &Self::Batch,
         recorder: Option<&Recorder>,
-    ) -> Result<Tensor>;
+    ) -> Result<Likelihood>;
+
+    /// Log-probability of every sequence, `(R,)`.
+    ///
+    /// # Errors
+    /// Those of the network.
+    fn logps(&self, network: &Self::Network, batch: &Self::Batch) -> Result<Tensor> {
+        Ok(self.likelihood(network, batch, None)?.logps)
+    }
 
     /// The batch and what was computed from it, named for inspection.
     ///

@@ -2,10 +2,11 @@
 //!
 //! Source: Rafailov et al., arXiv:2305.18290, Sec. 4; tokens and masks follow TRL 1.16.
 
-use super::{FrontEnd, Layout, Sample, SaveDtype};
+use super::{FrontEnd, Likelihood, Sample, SaveDtype, TokenLikelihood};
 use crate::checkpoint::at;
 use crate::error::{Result, TrainError};
 use candle_core::{DType, Device, Tensor};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use votive_data::{
@@ -14,6 +15,7 @@ use votive_data::{
 use votive_model::{
     CausalLm, CausalLmConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, save_causal_lm,
 };
+use votive_objective::CompletionFacts;
 use votive_tensor::segment::Recorder;
 
 /// The rows of a text data set.
@@ -33,10 +35,7 @@ pub struct TextFrontEnd {
 }
 
 /// Some rows as padded tokens.
-pub struct TextBatch {
-    tokens: votive_data::TextBatch,
-    layout: Layout,
-}
+pub struct TextBatch(votive_data::TextBatch);
 
 /// Files of a model folder that belong to its tokenizer, not to its weights.
 const TOKENIZER_FILES: [&str; 9] = [
@@ -123,23 +122,28 @@ impl TextBatch {
     /// The padded tokens and their masks.
     #[must_use]
     pub fn tokens(&self) -> &votive_data::TextBatch {
-        &self.tokens
+        &self.0
     }
 
     /// The sequences without padding, and the completion tokens among them.
     fn token_batch(&self) -> Result<TokenBatch> {
-        let tokens = &self.tokens;
+        let tokens = &self.0;
         let row =
             |i: usize| tokens.input_ids[i * tokens.width..i * tokens.width + tokens.lengths[i]].to_vec();
         let rows = (0..tokens.n_sequences).map(row).collect();
         Ok(TokenBatch::new(rows, self.wanted().collect())?)
     }
 
+    /// Number of completion tokens of every sequence.
+    fn completion_tokens(&self) -> impl Iterator<Item = usize> + '_ {
+        let count = |row: &[u8]| row.iter().filter(|wanted| **wanted == 1).count();
+        self.0.completion_mask.chunks(self.0.width.max(1)).map(count)
+    }
+
     /// (sequence, position) of every completion token.
     fn wanted(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let mask = self.tokens.completion_mask.iter().enumerate();
-        mask.filter(|(_, wanted)| **wanted == 1)
-            .map(|(cell, _)| (cell / self.tokens.width, cell % self.tokens.width))
+        let mask = self.0.completion_mask.iter().enumerate();
+        mask.filter(|(_, wanted)| **wanted == 1).map(|(cell, _)| (cell / self.0.width, cell % self.0.width))
     }
 }
 
@@ -185,6 +189,32 @@ impl FrontEnd for TextFrontEnd {
         }
     }
 
+    fn completions(&self, row: usize) -> Vec<CompletionFacts> {
+        let facts = |is_desirable, ids: &[u32], untrained: &[Range<usize>]| {
+            let tokens = ids.len() - untrained.iter().map(Range::len).sum::<usize>();
+            CompletionFacts { is_desirable, tokens: tokens as f64 }
+        };
+        match &self.rows {
+            Rows::Pairs(rows) => {
+                let row = &rows[row];
+                let chosen = facts(true, &row.chosen_ids, &row.chosen_untrained);
+                vec![chosen, facts(false, &row.rejected_ids, &row.rejected_untrained)]
+            }
+            Rows::Unpaired(rows) => {
+                let row = &rows[row];
+                vec![facts(row.label, &row.completion_ids, &row.untrained)]
+            }
+        }
+    }
+
+    fn weight(&self, row: usize) -> f64 {
+        let numbers = match &self.rows {
+            Rows::Pairs(rows) => rows[row].numbers,
+            Rows::Unpaired(rows) => rows[row].numbers,
+        };
+        numbers.weight.unwrap_or(1.0)
+    }
+
     fn is_fixed(&self) -> bool {
         true
     }
@@ -194,12 +224,11 @@ impl FrontEnd for TextFrontEnd {
         Ok(match &self.rows {
             Rows::Pairs(rows) => {
                 let pairs: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
-                TextBatch { tokens: collate_pairs(&pairs, pad), layout: Layout::Pairs }
+                TextBatch(collate_pairs(&pairs, pad))
             }
             Rows::Unpaired(rows) => {
                 let examples: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
-                let labels = examples.iter().map(|example| example.label).collect();
-                TextBatch { tokens: collate_unpaired(&examples, pad), layout: Layout::Labelled(labels) }
+                TextBatch(collate_unpaired(&examples, pad))
             }
         })
     }
@@ -214,24 +243,12 @@ impl FrontEnd for TextFrontEnd {
             }
         };
         let most = self.max_length.unwrap_or(self.config.max_positions());
-        let tokens = collate_mismatched(&examples.iter().collect::<Vec<_>>(), Some(most), self.pad_id()?);
-        Ok(TextBatch {
-            tokens,
-            layout: Layout::Labelled(examples.iter().map(|example| example.label).collect()),
-        })
-    }
-
-    fn layout(&self, batch: &TextBatch) -> Layout {
-        batch.layout.clone()
-    }
-
-    fn lengths(&self, batch: &TextBatch) -> Vec<f32> {
-        let count = |row: &[u8]| row.iter().filter(|wanted| **wanted == 1).count() as f32;
-        batch.tokens.completion_mask.chunks(batch.tokens.width.max(1)).map(count).collect()
+        let examples: Vec<_> = examples.iter().collect();
+        Ok(TextBatch(collate_mismatched(&examples, Some(most), self.pad_id()?)))
     }
 
     fn sequence_identities(&self, batch: &TextBatch) -> Vec<Vec<u8>> {
-        let tokens = &batch.tokens;
+        let tokens = &batch.0;
         let sequence = |row: usize| {
             let cells = row * tokens.width..row * tokens.width + tokens.lengths[row];
             let ids = tokens.input_ids[cells.clone()].iter().flat_map(|id| id.to_le_bytes());
@@ -241,20 +258,23 @@ impl FrontEnd for TextFrontEnd {
     }
 
     fn tokens(&self, batch: &TextBatch) -> usize {
-        batch.tokens.lengths.iter().sum()
+        batch.0.lengths.iter().sum()
     }
 
-    fn logps(
+    fn likelihood(
         &self,
         network: &Self::Network,
         batch: &TextBatch,
         recorder: Option<&Recorder>,
-    ) -> Result<Tensor> {
-        let per_token = network.log_probs(&batch.token_batch()?, recorder)?;
+    ) -> Result<Likelihood> {
+        let head = network.head(&batch.token_batch()?, recorder)?;
+        let scores = head.scores()?;
         let rows: Vec<u32> = batch.wanted().map(|(row, _)| row as u32).collect();
-        let rows = Tensor::new(rows, per_token.device())?;
-        let zeros = Tensor::zeros(batch.tokens.n_sequences, DType::F32, per_token.device())?;
-        Ok(zeros.index_add(&rows, &per_token, 0)?)
+        let counts = batch.completion_tokens().collect();
+        let rows = Tensor::new(rows, head.hidden.device())?;
+        let zeros = Tensor::zeros(batch.0.n_sequences, DType::F32, head.hidden.device())?;
+        let logps = zeros.index_add(&rows, &scores.log_probs()?, 0)?;
+        Ok(Likelihood { logps, tokens: Some(TokenLikelihood { counts, head, scores }) })
     }
 
     fn dump(
@@ -263,7 +283,7 @@ impl FrontEnd for TextFrontEnd {
         policy: &Tensor,
         reference: Option<&Tensor>,
     ) -> Result<Vec<(String, Tensor)>> {
-        let tokens = &batch.tokens;
+        let tokens = &batch.0;
         let shape = (tokens.n_sequences, tokens.width);
         let device = policy.device();
         let mut named = vec![
@@ -277,7 +297,7 @@ impl FrontEnd for TextFrontEnd {
     }
 
     fn show(&self, batch: &TextBatch, colour: bool) -> Result<Vec<String>> {
-        let tokens = &batch.tokens;
+        let tokens = &batch.0;
         let sequence = |row: usize| -> Result<String> {
             let cells = row * tokens.width..row * tokens.width + tokens.lengths[row];
             let (ids, mask) = (&tokens.input_ids[cells.clone()], &tokens.completion_mask[cells]);

@@ -7,7 +7,7 @@ mod updating;
 pub use updating::{UpdateKind, UpdateRule};
 
 use crate::error::{Result, TrainError};
-use crate::front_end::{FrontEnd, Sample};
+use crate::front_end::{FrontEnd, Likelihood, Sample};
 use candle_core::{Device, Tensor};
 use std::path::PathBuf;
 use table::{Table, tabulate};
@@ -106,26 +106,28 @@ impl<N> Reference<N> {
         }
     }
 
-    /// Log-probabilities of a batch's sequences, `(R,)`, without gradient; none if there is no reference.
+    /// What the reference makes of a batch's sequences; none if there is no reference. Of a cached one only sums are known.
     ///
     /// # Errors
     /// Those of the network.
-    pub fn logps<F: FrontEnd<Network = N>>(
+    pub fn likelihood<F: FrontEnd<Network = N>>(
         &self,
         front: &F,
         samples: &[Sample],
         batch: &F::Batch,
         device: &Device,
-    ) -> Result<Option<Tensor>> {
+    ) -> Result<Option<Likelihood>> {
         if let Source::Table(Table { rows, .. }) = &self.source {
             let sides = rows.first().map_or(1, Vec::len);
             let values: Vec<f32> = (0..sides)
                 .flat_map(|side| samples.iter().map(move |sample| rows[sample.row][side]))
                 .collect();
-            return Ok(Some(Tensor::new(values, device)?));
+            return Ok(Some(Likelihood { logps: Tensor::new(values, device)?, tokens: None }));
         }
         let network = self.network();
-        network.map(|network| Ok(front.logps(network, batch, None)?.detach())).transpose()
+        let untracked =
+            |likelihood: Likelihood| Likelihood { logps: likelihood.logps.detach(), ..likelihood };
+        network.map(|network| front.likelihood(network, batch, None).map(untracked)).transpose()
     }
 
     /// The network, if the reference is one.

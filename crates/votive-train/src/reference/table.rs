@@ -6,7 +6,7 @@
 
 use crate::checkpoint::at;
 use crate::error::{Result, TrainError};
-use crate::front_end::{FrontEnd, Layout, Sample};
+use crate::front_end::{FrontEnd, Sample};
 use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -75,8 +75,8 @@ fn compute<F: FrontEnd>(
     let mut table = Vec::with_capacity(rows.len());
     for group in rows.chunks(batch_size.max(1)) {
         let batch = front.batch(0, &samples(group))?;
-        let logps = front.logps(network, &batch, None)?.to_vec1::<f32>()?;
-        let sides = if front.layout(&batch) == Layout::Pairs { 2 } else { 1 };
+        let logps = front.logps(network, &batch)?.to_vec1::<f32>()?;
+        let sides = logps.len() / group.len();
         table
             .extend((0..group.len()).map(|i| (0..sides).map(|side| logps[side * group.len() + i]).collect()));
         progress(table.len(), rows.len());

@@ -1,11 +1,12 @@
 //! The loss and the metrics of the rows that are held out, without a gradient.
 
-use super::{Run, Sums};
+use super::losses::Micro;
+use super::sums::Sums;
+use super::{Means, Run};
 use crate::error::Result;
 use crate::front_end::{FrontEnd, Sample};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 
 /// The step by which a held-out row's noise and time are drawn: no run gets there, and all evaluations see the same.
 const DRAWN_AT: u64 = u32::MAX as u64;
@@ -18,7 +19,7 @@ pub struct HeldOut {
     /// Mean over the rows, `eval_loss`.
     pub loss: f64,
     /// Means over the rows by the names that they have in training, without `eval_`.
-    pub means: BTreeMap<&'static str, f64>,
+    pub means: Means,
 }
 
 impl Serialize for HeldOut {
@@ -45,36 +46,20 @@ impl<F: FrontEnd> Run<'_, F> {
             return Ok(None);
         }
         let network = self.front.network(&self.params.untracked()?)?;
+        let denominators = self.denominators(&samples);
         let mut sums = Sums::default();
-        let mut divergence = None;
         for group in samples.chunks(self.plan.train.batch_size) {
             let kl = self.divergence(DRAWN_AT, group)?;
-            divergence = kl.map(|kl| divergence.unwrap_or(0.0) + kl * group.len() as f64);
-            for micro in group.chunks(self.plan.train.micro_batch_size) {
-                let loss = self.held_out_loss(&network, micro, kl, &mut sums)?;
-                sums.loss += loss;
+            sums.add_divergence(kl, group.len() as f64 / samples.len() as f64);
+            for samples in group.chunks(self.plan.train.micro_batch_size) {
+                let batch = self.front.batch(DRAWN_AT, samples)?;
+                let policy = self.front.likelihood(&network, &batch, None)?;
+                let reference = self.reference.likelihood(self.front, samples, &batch, self.device())?;
+                let micro = Micro { step: self.steps_done(), samples, batch, policy, reference, kl };
+                self.require_finite(micro.step, "log-probability", &micro.policy.logps, samples)?;
+                self.loss(&micro, &denominators, &mut sums)?;
             }
         }
-        sums.kl = divergence.map(|sum| sum / samples.len() as f64);
-        let losses = (self.losses_per_sample * samples.len()) as f64;
-        Ok(Some(HeldOut { step: self.steps_done(), loss: sums.loss / losses, means: sums.means() }))
-    }
-
-    /// The sum of some rows' losses.
-    fn held_out_loss(
-        &self,
-        network: &F::Network,
-        samples: &[Sample],
-        kl: Option<f64>,
-        sums: &mut Sums,
-    ) -> Result<f64> {
-        let step = self.steps_done();
-        let batch = self.front.batch(DRAWN_AT, samples)?;
-        let policy = self.front.logps(network, &batch, None)?;
-        let reference = self.reference.logps(self.front, samples, &batch, self.device())?;
-        self.require_finite(step, "log-probability", &policy, samples)?;
-        let losses = self.per_row_losses(&batch, &policy, reference.as_ref(), kl, sums)?;
-        self.require_finite(step, "loss", &losses, samples)?;
-        Ok(f64::from(losses.sum_all()?.to_scalar::<f32>()?))
+        Ok(Some(HeldOut { step: self.steps_done(), loss: sums.loss(), means: sums.means() }))
     }
 }

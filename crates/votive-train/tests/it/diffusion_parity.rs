@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
 use votive_model::{Denoiser, Params};
-use votive_objective::{Objective, PairInputs};
+use votive_objective::{CompletionFacts, Objective, PairInputs, Term};
 use votive_tensor::segment::Recorder;
 use votive_train::front_end::{
-    DenoisingBatch, DenoisingFrontEnd, DenoisingSettings, FrontEnd, Layout, Sample, SaveDtype,
+    DenoisingBatch, DenoisingFrontEnd, DenoisingSettings, FrontEnd, Likelihood, Sample, SaveDtype,
 };
 use votive_train::{Plan, Result, Run};
 
@@ -104,25 +104,21 @@ impl FrontEnd for GivenBatches<'_> {
         self.batch(step, samples)
     }
 
-    fn layout(&self, batch: &DenoisingBatch) -> Layout {
-        self.front.layout(batch)
-    }
-
-    fn lengths(&self, batch: &DenoisingBatch) -> Vec<f32> {
-        self.front.lengths(batch)
+    fn completions(&self, row: usize) -> Vec<CompletionFacts> {
+        self.front.completions(row)
     }
 
     fn tokens(&self, batch: &DenoisingBatch) -> usize {
         self.front.tokens(batch)
     }
 
-    fn logps(
+    fn likelihood(
         &self,
         network: &Self::Network,
         batch: &DenoisingBatch,
         recorder: Option<&Recorder>,
-    ) -> Result<Tensor> {
-        self.front.logps(network, batch, recorder)
+    ) -> Result<Likelihood> {
+        self.front.likelihood(network, batch, recorder)
     }
 
     fn dump(
@@ -214,10 +210,12 @@ fn mean_loss(
     (policy, reference): (&Arc<dyn Denoiser>, &Arc<dyn Denoiser>),
     samples: &[Sample],
 ) -> f64 {
-    let Objective::Pair(objective) = &plan.objective else { panic!("an objective on pairs") };
+    let [Term { objective: Objective::Pair(objective), .. }] = plan.objective.terms() else {
+        panic!("one objective on pairs")
+    };
     let batch = front.batch(0, samples).unwrap();
     let halves = |network| {
-        let logps = front.logps(network, &batch, None).unwrap().detach();
+        let logps = front.logps(network, &batch).unwrap().detach();
         [0, samples.len()].map(|start| logps.narrow(0, start, samples.len()).unwrap())
     };
     let ([chosen, rejected], [reference_chosen, reference_rejected]) = (halves(policy), halves(reference));

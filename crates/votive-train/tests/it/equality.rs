@@ -58,6 +58,35 @@ fn one_batch_of_eight_is_eight_of_one_with_a_divergence_estimate() {
     }
 }
 
+/// However a sum is divided, and where several sums are divided in different ways; completions differ in length.
+#[test]
+fn one_batch_of_eight_is_eight_of_one_for_every_reduction() {
+    let workshop = Workshop::text();
+    for overrides in [
+        &["objective.dpo.reduction=sum"][..],
+        &["objective.dpo.reduction=tokens"],
+        &["objective.sft.weight=1"],
+        &["objective.sft.reduction=mean", "objective.sft.per_token=true"],
+        &["objective.dpo.weight=0.8", "objective.sft.weight=0.2"],
+        &["objective.ld_dpo.reduction=tokens"],
+        &["objective.tdpo.reduction=mean"],
+    ] {
+        check_cut(&workshop, overrides);
+    }
+    // Rows without a loss under one of the terms.
+    check_cut(&Workshop::unpaired_text(), &["objective.kto.weight=1", "objective.sft.weight=0.3"]);
+}
+
+#[test]
+fn a_sum_is_a_mean_times_the_rows() {
+    let run = |reduction| Trajectory::of(&Workshop::text().plan(&["train.steps=1", reduction]));
+    let (mean, sum) = (run("objective.dpo.reduction=mean"), run("objective.dpo.reduction=sum"));
+    for metric in ["loss", "grad_norm"] {
+        let ratio = sum.metric(metric)[0] / mean.metric(metric)[0];
+        assert!((ratio - 4.0).abs() < 1e-5, "{metric}: {ratio}");
+    }
+}
+
 #[test]
 fn a_cached_reference_is_a_live_one() {
     let workshop = Workshop::text();

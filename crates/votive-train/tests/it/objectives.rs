@@ -2,24 +2,23 @@
 
 use crate::drive::Trajectory;
 use crate::workshop::{LORA, Workshop};
-use votive_objective::METHODS;
+use std::fmt::Write as _;
+use votive_objective::{METHODS, Needs};
 
 #[test]
 fn another_method_is_another_line() {
-    for (workshop, adapter) in [(Workshop::text(), &[][..]), (Workshop::image(), &[LORA][..])] {
+    for (workshop, adapter, has_tokens) in
+        [(Workshop::text(), &[][..], true), (Workshop::image(), &[LORA][..], false)]
+    {
         let mut line = "[objective.dpo]".to_owned();
-        for spec in METHODS {
+        for spec in METHODS.iter().filter(|spec| has_tokens || !spec.needs.contains(Needs::TOKENS)) {
             let other = format!("[objective.{}]", spec.id);
             workshop.edit(&line, &other);
             line = other;
             let run = Trajectory::of(&workshop.plan(&[adapter, &["train.steps=3"]].concat()));
             let finite = |name| run.metric(name).iter().all(|value| value.is_finite());
-            assert!(
-                finite("loss") && finite("grad_norm") && finite("rewards/margins"),
-                "{}: {run:?}",
-                spec.id
-            );
-            let [first, .., last] = run.metric("rewards/margins")[..] else { panic!("three steps") };
+            assert!(finite("loss") && finite("grad_norm") && finite("logps/chosen"), "{}: {run:?}", spec.id);
+            let [first, .., last] = run.metric("loss")[..] else { panic!("three steps") };
             assert_ne!(first, last, "{}", spec.id);
         }
     }
@@ -32,8 +31,93 @@ fn every_method_learns_what_it_is_shown() {
         let workshop = Workshop::text();
         workshop.edit("[objective.dpo]", &format!("[objective.{}]", spec.id));
         let plan = workshop.plan(&["train.steps=10", "train.batch_size=20", "train.micro_batch_size=20"]);
-        let margins = Trajectory::of(&plan).metric("rewards/margins");
-        assert!(margins[9] > margins[0] + 0.1, "{}: {margins:?}", spec.id);
+        let run = Trajectory::of(&plan);
+        // Whoever implies no reward makes what is liked likelier.
+        let [margins, liked] = ["rewards/margins", "logps/chosen"].map(|name| run.metric(name));
+        let learned = if margins[0].is_nan() { &liked } else { &margins };
+        assert!(learned[9] > learned[0] + 0.1, "{}: {learned:?}", spec.id);
+    }
+}
+
+#[test]
+fn weights_that_vanish_leave_dpo() {
+    let workshop = Workshop::text();
+    let dpo = Trajectory::of(&workshop.plan(&["objective.dpo.beta=0.2"]));
+    for other in [
+        &["objective.ld_dpo.beta=0.2", "objective.ld_dpo.alpha=1"][..],
+        &["objective.tdpo.beta=0.2", "objective.tdpo.alpha=0"],
+        &["objective.dpo.beta=0.2", "objective.sft.weight=0"],
+    ] {
+        let run = Trajectory::of(&workshop.plan(other));
+        for metric in ["loss", "grad_norm", "rewards/chosen", "rewards/accuracies"] {
+            for (found, expected) in run.metric(metric).iter().zip(dpo.metric(metric)) {
+                assert!(
+                    (found - expected).abs() < 2e-5 * expected.abs().max(1.0),
+                    "{other:?}, {metric}: {found} {expected}"
+                );
+            }
+        }
+    }
+}
+
+/// A mixture's loss is the weighted sum of its parts, each of which is logged.
+#[test]
+fn a_mixture_is_the_sum_of_its_parts() {
+    let workshop = Workshop::text();
+    let first =
+        |overrides: &[&str]| Trajectory::of(&workshop.plan(&[overrides, &["train.steps=1"]].concat()));
+    let mixed = first(&["objective.dpo.weight=0.5", "objective.sft.weight=2", "objective.sft.reduction=sum"]);
+    let parts = [
+        first(&["objective.dpo.weight=0.5"]),
+        first(&["objective.sft.reduction=sum", "objective.sft.weight=2"]),
+    ];
+    let logged = ["loss/dpo", "loss/sft"].map(|name| mixed.metric(name)[0]);
+    for (part, logged) in parts.iter().zip(logged) {
+        assert!((part.metric("loss")[0] - logged).abs() < 1e-4 * logged, "{logged}");
+    }
+    for (name, mixed) in &mixed.gradients {
+        for (place, found) in mixed.iter().enumerate() {
+            let sum = parts[0].gradients[name][place] + parts[1].gradients[name][place];
+            assert!((found - sum).abs() < 1e-4 * sum.abs().max(1.0), "{name}: {found} {sum}");
+        }
+    }
+    // Likelihood alone needs no rejected completion, so none is read.
+    assert!(mixed.metric("num_tokens")[0] > 1.5 * parts[1].metric("num_tokens")[0]);
+    assert!(parts[1].metric("logps/rejected")[0].is_nan());
+}
+
+/// Entropy, mean logits and accuracy are of tokens, whatever the batch.
+#[test]
+fn tokens_are_described() {
+    let run = Trajectory::of(&Workshop::text().plan(&["train.steps=1"]));
+    let [entropy, accuracy] = ["entropy", "mean_token_accuracy"].map(|name| run.metric(name)[0]);
+    assert!(entropy > 0.0 && (0.0..=1.0).contains(&accuracy), "{entropy} {accuracy}");
+    assert!(["logits/chosen", "logits/rejected"].iter().all(|name| run.metric(name)[0].is_finite()));
+}
+
+#[test]
+fn a_row_counts_as_much_as_its_weight() {
+    let row = |weight: &str, chosen: &str| {
+        format!(
+            r#"{{"prompt": "The cat", "chosen": " {chosen}", "rejected": " ran home", "weight": {weight}}}"#
+        )
+    };
+    let gradients = |rows: &[String], batch: usize| {
+        let (workshop, mut data) = (Workshop::text(), String::new());
+        rows.iter().for_each(|row| writeln!(data, "{row}").unwrap());
+        std::fs::write(workshop.path("rows.jsonl"), data).unwrap();
+        let path = format!("data.path={}", workshop.path("rows.jsonl").display());
+        let (batch, micro) = (format!("train.batch_size={batch}"), "train.micro_batch_size=1");
+        let plan = workshop.plan(&[&path, &batch, micro, "train.steps=1", "data.order=sequential"]);
+        Trajectory::of(&plan).gradients
+    };
+    let alone = gradients(&[row("1", "sat")], 1);
+    // A mean over two rows of which one counts three times and the other not at all.
+    let weighted = gradients(&[row("3", "sat"), row("0.0", "slept well")], 2);
+    for (name, alone) in alone {
+        for (alone, weighted) in alone.iter().zip(&weighted[&name]) {
+            assert!((1.5 * alone - weighted).abs() < 1e-5, "{name}: {alone} {weighted}");
+        }
     }
 }
 

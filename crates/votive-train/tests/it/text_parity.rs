@@ -1,4 +1,4 @@
-//! Five DPO steps of plain PyTorch on tiny language models (tests/fixtures/text_steps, written by
+//! Five steps of plain PyTorch on tiny language models (tests/fixtures/text_steps, written by
 //! tools/parity/text_steps.py), along the whole path from a recipe and a file of preferences.
 
 use crate::fixture;
@@ -36,6 +36,18 @@ fn adapter() {
 #[test]
 fn full_fine_tuning_of_other_architectures() {
     ["full_gemma2", "full_phi3", "full_olmo2"].into_iter().for_each(check);
+}
+
+/// A pair loss and the likelihood of the chosen completions, each divided in its own way.
+#[test]
+fn a_mixture_of_objectives() {
+    check("full_mixed");
+}
+
+/// With the divergence over the vocabulary at every token, under capped logits.
+#[test]
+fn an_objective_on_single_tokens() {
+    check("full_tdpo");
 }
 
 #[test]

@@ -68,10 +68,18 @@ impl TorchRun {
                 lora["r"], lora["lora_alpha"], lora["target_modules"]
             ),
         };
+        let mut objective = format!("[objective.dpo]\nbeta = {}\n", set("beta"));
+        if let Some(terms) = self.report["objective"].as_object() {
+            let table = |(id, options): (&String, &Value)| {
+                let options = options.as_object().unwrap().iter();
+                let options = options.map(|(name, value)| format!("{name} = {value}\n")).collect::<String>();
+                format!("[objective.{id}]\n{options}")
+            };
+            objective = terms.iter().map(table).collect();
+        }
         format!(
-            "{adapter}[objective.dpo]\nbeta = {}\n[optimizer]\nlr = {}\nbetas = {}\neps = {}\nweight_decay = {}\n\
+            "{adapter}{objective}[optimizer]\nlr = {}\nbetas = {}\neps = {}\nweight_decay = {}\n\
              max_grad_norm = {}\n[train]\nsteps = {}\nbatch_size = {}\n",
-            set("beta"),
             set("lr"),
             set("betas"),
             set("eps").replace("1e-08", "1e-8"),

@@ -1,0 +1,285 @@
+//! From the likelihoods of some of a step's rows to their part of its loss, term by term.
+
+use super::Run;
+use super::sums::Sums;
+use crate::error::{Result, TrainError};
+use crate::front_end::{FrontEnd, Likelihood, Sample, TokenLikelihood};
+use candle_core::{DType, Tensor};
+use std::ops::Range;
+use votive_objective::{CompletionFacts, Needs, Objective, PairInputs, Term, Tokens, UnpairedInputs};
+
+/// Some rows of a step with what policy and reference make of them.
+pub(super) struct Micro<'a, B> {
+    pub(super) step: u64,
+    pub(super) samples: &'a [Sample],
+    pub(super) batch: B,
+    pub(super) policy: Likelihood,
+    pub(super) reference: Option<Likelihood>,
+    /// The divergence estimate of the whole step.
+    pub(super) kl: Option<f64>,
+}
+
+/// What a term gave: a loss for each row or completion, and implicit rewards if it implies any.
+struct Evaluated {
+    losses: Tensor,
+    rewards: Option<Rewards>,
+}
+
+/// Implicit rewards.
+pub(super) enum Rewards {
+    /// Of the two sides of each pair.
+    Pairs(Tensor, Tensor),
+    /// Of the desirable completions, and of the others.
+    Labelled(Tensor, Tensor),
+}
+
+impl<F: FrontEnd> Run<'_, F> {
+    /// What each term's losses are divided by, over all rows of a step.
+    pub(super) fn denominators(&self, samples: &[Sample]) -> Vec<f64> {
+        let rows = self.completions(samples);
+        self.plan.objective.terms().iter().map(|term| term.denominator(&rows)).collect()
+    }
+
+    fn completions(&self, samples: &[Sample]) -> Vec<Vec<CompletionFacts>> {
+        samples.iter().map(|sample| self.front.completions(sample.row)).collect()
+    }
+
+    /// The part of a step's loss that some of its rows make, a scalar; what is logged of them goes to `sums`.
+    pub(super) fn loss(
+        &self,
+        micro: &Micro<F::Batch>,
+        denominators: &[f64],
+        sums: &mut Sums,
+    ) -> Result<Tensor> {
+        let inputs = Inputs::new(self, micro)?;
+        sums.add_likelihoods(micro, &inputs, self.front.tokens(&micro.batch))?;
+        let needs = self.plan.objective.needs();
+        // What no objective reads may be left out of the recipe, and must not change what is logged.
+        if let Some(reference) = micro.reference.as_ref().filter(|_| needs.contains(Needs::REFERENCE)) {
+            sums.add_log_ratios(&micro.policy.logps, &reference.logps, &inputs.lengths)?;
+        }
+        let (mut total, mut rewards) = (None, None);
+        let terms = self.plan.objective.terms();
+        for (term, denominator) in terms.iter().zip(denominators).filter(|(_, rows)| **rows > 0.0) {
+            let Evaluated { losses, rewards: implied } = inputs.evaluate(term)?;
+            self.require_finite(micro.step, "loss", &losses, micro.samples)?;
+            let losses = self.weighted(&losses, micro.samples)?;
+            let mean = (losses.sum_all()? / *denominator)?;
+            let part = (mean * term.weight)?;
+            sums.add_term(term.spec.id, &part, terms.len())?;
+            // Several rewards would have no common scale: the first counts.
+            rewards = rewards.or(implied);
+            total = Some(match total {
+                Some(total) => (part + total)?,
+                None => part,
+            });
+        }
+        rewards.iter().try_for_each(|rewards| sums.add_rewards(rewards))?;
+        Ok(total.map_or_else(|| Tensor::zeros((), DType::F32, self.device()), Ok)?)
+    }
+
+    /// Losses times the weights of their rows.
+    fn weighted(&self, losses: &Tensor, samples: &[Sample]) -> Result<Tensor> {
+        let weights: Vec<f64> = samples.iter().map(|sample| self.front.weight(sample.row)).collect();
+        if weights.iter().all(|weight| *weight == 1.0) {
+            return Ok(losses.clone());
+        }
+        // Both sides of a pair that count as single completions have the weight of their row.
+        let weights = weights.repeat(losses.elem_count() / samples.len());
+        Ok((losses * Tensor::new(weights, losses.device())?.to_dtype(losses.dtype())?)?)
+    }
+}
+
+/// Numbers of a batch's sequences, from which the inputs of any objective are made.
+pub(super) struct Inputs<'a> {
+    policy: &'a Likelihood,
+    reference: Option<&'a Likelihood>,
+    lengths: Tensor,
+    /// Whether each sequence is chosen, or labelled desirable.
+    labels: Vec<bool>,
+    /// Whether sequence i and sequence i + B belong to one prompt.
+    is_paired: bool,
+    kl: Option<f64>,
+    /// KL(reference ‖ policy) over the vocabulary at every trained token, `(N,)`, if a term needs it.
+    token_kl: Option<Tensor>,
+}
+
+impl<'a> Inputs<'a> {
+    fn new<F: FrontEnd>(run: &Run<F>, micro: &'a Micro<F::Batch>) -> Result<Self> {
+        let reference = micro.reference.as_ref();
+        let needs_kl = run.plan.objective.needs().contains(Needs::TOKEN_KL);
+        let tokens = |likelihood: Option<&'a Likelihood>| likelihood.and_then(|found| found.tokens.as_ref());
+        let token_kl = match (tokens(Some(&micro.policy)), tokens(reference)) {
+            (Some(policy), Some(reference)) if needs_kl => {
+                Some(policy.head.divergence_from(&reference.head)?)
+            }
+            _ => None,
+        };
+        // As sequences lie in a batch: the first completions of all rows, then the second ones.
+        let rows = run.completions(micro.samples);
+        let sides = rows.first().map_or(1, Vec::len);
+        let facts = (0..sides).flat_map(|side| rows.iter().map(move |row| row[side]));
+        let (lengths, labels): (Vec<f32>, _) = facts.map(|one| (one.tokens as f32, one.is_desirable)).unzip();
+        let lengths = Tensor::new(lengths, run.device())?;
+        let (policy, kl) = (&micro.policy, micro.kl);
+        Ok(Self { policy, reference, lengths, labels, is_paired: sides == 2, kl, token_kl })
+    }
+
+    /// Whether each sequence is chosen, or labelled desirable.
+    pub(super) fn labels(&self) -> &[bool] {
+        &self.labels
+    }
+
+    fn evaluate(&self, term: &Term) -> Result<Evaluated> {
+        match (&term.objective, self.is_paired) {
+            (Objective::Pair(objective), true) => {
+                let loss = objective.evaluate(&self.pairs(objective.needs())?)?;
+                let rewards = Rewards::Pairs(loss.chosen_rewards, loss.rejected_rewards);
+                Ok(Evaluated { losses: loss.per_pair, rewards: Some(rewards) })
+            }
+            (Objective::Pair(_), false) => Err(TrainError::Plan(format!(
+                "`{}` compares pairs, but the data has single completions with labels",
+                term.spec.id
+            ))),
+            (Objective::Unpaired(objective), _) => {
+                let loss = objective.evaluate(&self.unpaired(objective.needs())?)?;
+                let rewards = loss.rewards.map(|rewards| self.by_label(&rewards)).transpose()?;
+                Ok(Evaluated { losses: loss.per_example, rewards })
+            }
+        }
+    }
+
+    fn pairs(&self, needs: Needs) -> Result<PairInputs> {
+        let (chosen, rejected) = halves(&self.policy.logps)?;
+        let mut inputs = PairInputs::new(chosen, rejected);
+        if let Some(reference) = self.reference {
+            let (chosen, rejected) = halves(&reference.logps)?;
+            inputs = inputs.with_reference(chosen, rejected);
+        }
+        let (chosen, rejected) = halves(&self.lengths)?;
+        inputs = inputs.with_lengths(chosen, rejected);
+        let sequences = self.policy.logps.elem_count();
+        let sides = [0..sequences / 2, sequences / 2..sequences].map(|side| self.tokens(needs, side));
+        if let [Some(chosen), Some(rejected)] = sides {
+            inputs = inputs.with_tokens(chosen?, rejected?);
+        }
+        Ok(inputs)
+    }
+
+    fn unpaired(&self, needs: Needs) -> Result<UnpairedInputs> {
+        let device = self.lengths.device();
+        let labels: Vec<f32> = self.labels.iter().map(|label| f32::from(u8::from(*label))).collect();
+        let sequences = labels.len();
+        let mut inputs = UnpairedInputs::new(self.policy.logps.clone(), Tensor::new(labels, device)?);
+        if let Some(reference) = self.reference {
+            inputs = inputs.with_reference(reference.logps.clone());
+        }
+        if let Some(kl) = self.kl {
+            inputs = inputs.with_kl(Tensor::new(kl as f32, device)?);
+        }
+        if let Some(tokens) = self.tokens(needs, 0..sequences) {
+            inputs = inputs.with_tokens(tokens?);
+        }
+        Ok(inputs.with_lengths(self.lengths.clone()))
+    }
+
+    /// Numbers of single tokens of some sequences, if they are needed.
+    fn tokens(&self, needs: Needs, sequences: Range<usize>) -> Option<Result<Tokens>> {
+        let policy = self.policy.tokens.as_ref().filter(|_| needs.contains(Needs::TOKENS))?;
+        let reference = self.reference.and_then(|reference| reference.tokens.as_ref());
+        Some(self.padded(policy, reference, sequences))
+    }
+
+    fn padded(
+        &self,
+        policy: &TokenLikelihood,
+        reference: Option<&TokenLikelihood>,
+        sequences: Range<usize>,
+    ) -> Result<Tokens> {
+        let before: usize = policy.counts[..sequences.start].iter().sum();
+        let padding = Padding::new(before, &policy.counts[sequences]);
+        let rows = |values: &Tensor| padding.rows(values);
+        let logps = |tokens: &TokenLikelihood| rows(&tokens.scores.log_probs()?);
+        Ok(Tokens {
+            mask: padding.mask(&self.lengths)?,
+            policy_logps: Some(logps(policy)?),
+            reference_logps: reference
+                .map(|tokens| Ok::<_, TrainError>(logps(tokens)?.detach()))
+                .transpose()?,
+            kl: self.token_kl.as_ref().map(rows).transpose()?,
+        })
+    }
+
+    fn by_label(&self, rewards: &Tensor) -> Result<Rewards> {
+        let side = |wanted: bool| -> Result<Tensor> {
+            let labels = self.labels.iter().enumerate();
+            let places: Vec<u32> = labels.filter(|(_, is)| **is == wanted).map(|(i, _)| i as u32).collect();
+            let places = Tensor::from_vec(places.clone(), places.len(), rewards.device())?;
+            Ok(rewards.index_select(&places, 0)?)
+        };
+        Ok(Rewards::Labelled(side(true)?, side(false)?))
+    }
+}
+
+/// Where the tokens of some sequences lie among all, and their places in rows as long as the longest.
+struct Padding<'a> {
+    before: usize,
+    counts: &'a [usize],
+    width: usize,
+}
+
+impl<'a> Padding<'a> {
+    fn new(before: usize, counts: &'a [usize]) -> Self {
+        Self { before, counts, width: counts.iter().copied().max().unwrap_or(0) }
+    }
+
+    /// One value for every cell of the rows: `token` of the token that lies there, `empty` behind the end.
+    fn cells<T: Copy>(&self, token: impl Fn(usize) -> T, empty: T) -> Vec<T> {
+        let mut first = self.before;
+        let mut cells = Vec::with_capacity(self.counts.len() * self.width);
+        for count in self.counts {
+            cells.extend((first..first + count).map(&token));
+            cells.resize(cells.len() + self.width - count, empty);
+            first += count;
+        }
+        cells
+    }
+
+    fn mask(&self, like: &Tensor) -> Result<Tensor> {
+        let mask = self.cells(|_| 1f32, 0.0);
+        Ok(Tensor::from_vec(mask, (self.counts.len(), self.width), like.device())?.to_dtype(DType::F32)?)
+    }
+
+    /// `values (N,)` of all tokens as `(B, L)`, 0 behind the end.
+    fn rows(&self, values: &Tensor) -> Result<Tensor> {
+        let zero = values.dim(0)? as u32;
+        let places = Tensor::new(self.cells(|token| token as u32, zero), values.device())?;
+        let with_zero = Tensor::cat(&[values, &Tensor::zeros(1, values.dtype(), values.device())?], 0)?;
+        Ok(with_zero.index_select(&places, 0)?.reshape((self.counts.len(), self.width))?)
+    }
+}
+
+/// The chosen half of a batch of pairs, and the rejected one.
+pub(super) fn halves(values: &Tensor) -> Result<(Tensor, Tensor)> {
+    let half = values.dim(0)? / 2;
+    Ok((values.narrow(0, 0, half)?, values.narrow(0, half, half)?))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    #[test]
+    fn tokens_lie_in_rows_and_each_gets_its_own_gradient() {
+        let values = Var::new(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0], &Device::Cpu).unwrap();
+        // Of sequences with 2, 1 and 3 tokens the last two.
+        let padding = Padding::new(2, &[1, 3]);
+        let rows = padding.rows(&values).unwrap();
+        assert_eq!(rows.to_vec2::<f32>().unwrap(), [[3.0, 0.0, 0.0], [4.0, 5.0, 6.0]]);
+        assert_eq!(padding.mask(&values).unwrap().to_vec2::<f32>().unwrap(), [[1.0, 0.0, 0.0], [1.0; 3]]);
+        let grads = rows.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        assert_eq!(grads.get(&values).unwrap().to_vec1::<f32>().unwrap(), [0.0, 0.0, 6.0, 8.0, 10.0, 12.0]);
+    }
+}

@@ -1,0 +1,128 @@
+//! What is logged of a step: sums over its rows and tokens, and their means.
+
+use super::Means;
+use super::losses::{Inputs, Micro, Rewards};
+use crate::error::Result;
+use crate::front_end::TokenLikelihood;
+use candle_core::{DType, Tensor};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Sums over the rows of a batch, of which metrics are the means.
+#[derive(Default)]
+pub(super) struct Sums {
+    units: usize,
+    kl: Option<f64>,
+    /// Each term's part of the loss.
+    terms: BTreeMap<&'static str, f64>,
+    loss: f64,
+    values: BTreeMap<&'static str, (f64, usize)>,
+}
+
+impl Sums {
+    /// Adds a divergence estimate that is for this share of the rows.
+    pub(super) fn add_divergence(&mut self, kl: Option<f64>, share: f64) {
+        self.kl = kl.map(|kl| self.kl.unwrap_or(0.0) + kl * share).or(self.kl);
+    }
+
+    fn add(&mut self, name: &'static str, values: impl Iterator<Item = f64>) {
+        let entry = self.values.entry(name).or_default();
+        for value in values {
+            *entry = (entry.0 + value, entry.1 + 1);
+        }
+    }
+
+    /// What the policy makes of sequences and tokens, whatever the objective.
+    pub(super) fn add_likelihoods<B>(
+        &mut self,
+        micro: &Micro<B>,
+        inputs: &Inputs,
+        units: usize,
+    ) -> Result<()> {
+        self.units += units;
+        let labels = inputs.labels();
+        for (logp, label) in numbers(&micro.policy.logps)?.zip(labels) {
+            self.add(if *label { "logps/chosen" } else { "logps/rejected" }, std::iter::once(logp));
+        }
+        match &micro.policy.tokens {
+            Some(tokens) => self.add_tokens(tokens, labels),
+            None => Ok(()),
+        }
+    }
+
+    fn add_tokens(&mut self, tokens: &TokenLikelihood, labels: &[bool]) -> Result<()> {
+        self.add("entropy", numbers(&tokens.scores.entropy()?)?);
+        let of_token =
+            tokens.counts.iter().zip(labels).flat_map(|(count, label)| std::iter::repeat_n(*label, *count));
+        let (logits, tops) = (numbers(&tokens.scores.mean_logits()?)?, numbers(&tokens.scores.is_top()?)?);
+        for ((logit, top), label) in logits.zip(tops).zip(of_token) {
+            self.add(if label { "logits/chosen" } else { "logits/rejected" }, std::iter::once(logit));
+            if label {
+                self.add("mean_token_accuracy", std::iter::once(top));
+            }
+        }
+        Ok(())
+    }
+
+    /// How far the policy has gone from the reference, whichever way: nats a token, a latent counting as one.
+    pub(super) fn add_log_ratios(
+        &mut self,
+        policy: &Tensor,
+        reference: &Tensor,
+        lengths: &Tensor,
+    ) -> Result<()> {
+        let per_token = ((policy.detach() - reference)? / lengths)?;
+        self.add("logratios/abs", numbers(&per_token)?.map(f64::abs));
+        Ok(())
+    }
+
+    /// A term's part of the loss; of one among several it is logged by itself.
+    pub(super) fn add_term(&mut self, id: &'static str, part: &Tensor, terms: usize) -> Result<()> {
+        let part = f64::from(part.to_scalar::<f32>()?);
+        self.loss += part;
+        if terms > 1 {
+            *self.terms.entry(id).or_default() += part;
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_rewards(&mut self, rewards: &Rewards) -> Result<()> {
+        let (Rewards::Pairs(chosen, rejected) | Rewards::Labelled(chosen, rejected)) = rewards;
+        self.add("rewards/chosen", numbers(chosen)?);
+        self.add("rewards/rejected", numbers(rejected)?);
+        if let Rewards::Pairs(..) = rewards {
+            let margins: Vec<f64> = numbers(chosen)?.zip(numbers(rejected)?).map(|(c, r)| c - r).collect();
+            // A tie counts as wrong, as in TRL.
+            self.add("rewards/accuracies", margins.iter().map(|margin| f64::from(u8::from(*margin > 0.0))));
+            self.add("rewards/margins", margins.into_iter());
+        }
+        Ok(())
+    }
+
+    /// The loss of the rows so far, which are part of a step.
+    pub(super) fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    /// Tokens, or latents.
+    pub(super) fn units(&self) -> usize {
+        self.units
+    }
+
+    pub(super) fn means(&self) -> Means {
+        let counted = self.values.iter().filter(|(_, (_, n))| *n > 0);
+        let mut means: Means =
+            counted.map(|(name, (sum, n))| (Cow::Borrowed(*name), sum / *n as f64)).collect();
+        means.extend(self.terms.iter().map(|(id, part)| (Cow::Owned(format!("loss/{id}")), *part)));
+        means.extend(self.kl.map(|kl| (Cow::Borrowed("kl"), kl)));
+        if let (Some(chosen), Some(rejected)) = (means.get("rewards/chosen"), means.get("rewards/rejected")) {
+            let margin = chosen - rejected;
+            means.entry(Cow::Borrowed("rewards/margins")).or_insert(margin);
+        }
+        means
+    }
+}
+
+fn numbers(values: &Tensor) -> Result<impl Iterator<Item = f64> + use<>> {
+    Ok(values.to_dtype(DType::F64)?.to_vec1::<f64>()?.into_iter())
+}
