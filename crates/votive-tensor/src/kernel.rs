@@ -20,12 +20,20 @@ pub trait Real: WithDType + Float + NumAssign + std::iter::Sum {
     /// The hyperbolic tangent, in f32 by instructions that compilers turn into vectors; relative error below 4·10⁻⁷.
     fn fast_tanh(self) -> Self;
 
-    /// The largest of `values`, −∞ if there are none.
+    /// The largest of `values`, −∞ if there are none, in eight strands that compilers turn into vector instructions.
+    #[inline(always)]
     fn largest(values: &[Self]) -> Self {
-        values.iter().fold(Self::neg_infinity(), |most, value| if *value > most { *value } else { most })
+        let larger = |most: Self, value: Self| if value > most { value } else { most };
+        let mut strands = [Self::neg_infinity(); 8];
+        let (eights, rest) = values.as_chunks::<8>();
+        for eight in eights {
+            strands.iter_mut().zip(eight).for_each(|(strand, value)| *strand = larger(*strand, *value));
+        }
+        strands.iter().chain(rest).fold(Self::neg_infinity(), |most, value| larger(most, *value))
     }
 
     /// The sum of `values`, in eight strands that compilers turn into vector instructions.
+    #[inline(always)]
     fn total(values: &[Self]) -> Self {
         let mut strands = [Self::zero(); 8];
         let (eights, rest) = values.as_chunks::<8>();

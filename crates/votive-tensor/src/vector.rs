@@ -35,9 +35,9 @@ pub(crate) fn multiply_add<R: Real, const FUSED: bool>(a: R, b: R, c: R) -> R {
 }
 
 /// The dot products of `H` rows with `W` other ones, all of one length; each is summed in an order that the length alone
-/// decides.
+/// decides. Memory is asked for the numbers that lie `AHEAD` behind those of the other rows, if that is above 0.
 #[inline(always)]
-pub(crate) fn dots<R: Real, const FUSED: bool, const H: usize, const W: usize>(
+pub(crate) fn dots<R: Real, const FUSED: bool, const H: usize, const W: usize, const AHEAD: usize>(
     x: [&[R]; H],
     y: [&[R]; W],
 ) -> [[R; H]; W] {
@@ -47,7 +47,11 @@ pub(crate) fn dots<R: Real, const FUSED: bool, const H: usize, const W: usize>(
         // Compilers do not find the vectors of this loop by themselves.
         // SAFETY: R is f32, every row has `length` numbers, and the processor has AVX2 and FMA where FUSED is said.
         return unsafe {
-            let sums = avx2::dots(x.map(|row| row.as_ptr().cast()), y.map(|row| row.as_ptr().cast()), length);
+            let sums = avx2::dots::<H, W, AHEAD>(
+                x.map(|row| row.as_ptr().cast()),
+                y.map(|row| row.as_ptr().cast()),
+                length,
+            );
             std::mem::transmute_copy(&sums)
         };
     }
@@ -96,10 +100,15 @@ fn dot<R: Real, const FUSED: bool>(x: &[R], y: &[R]) -> R {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use std::arch::x86_64::{__m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps};
+    use std::arch::x86_64::{
+        __m256, _MM_HINT_T0, _mm_add_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_prefetch, _mm_storeu_ps,
+        _mm_unpackhi_ps, _mm_unpacklo_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps,
+        _mm256_loadu_ps, _mm256_setzero_ps,
+    };
 
-    /// Numbers in a vector.
+    /// Numbers in a vector, and in a line of a cache.
     const LANES: usize = 8;
+    const LINE: usize = 16;
 
     /// As [`super::dots`].
     ///
@@ -107,7 +116,7 @@ mod avx2 {
     /// Every pointer must lead to `length` numbers.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn dots<const H: usize, const W: usize>(
+    pub(super) unsafe fn dots<const H: usize, const W: usize, const AHEAD: usize>(
         x: [*const f32; H],
         y: [*const f32; W],
         length: usize,
@@ -120,6 +129,10 @@ mod avx2 {
             let x: [__m256; H] = std::array::from_fn(|h| unsafe { _mm256_loadu_ps(x[h].add(at)) });
             for w in 0..W {
                 // SAFETY: as above.
+                if AHEAD > 0 && at.is_multiple_of(LINE) {
+                    // A hint reads nothing, so it may point behind the end.
+                    _mm_prefetch::<_MM_HINT_T0>(y[w].wrapping_add(at + AHEAD).cast());
+                }
                 let y = unsafe { _mm256_loadu_ps(y[w].add(at)) };
                 for h in 0..H {
                     sums[w][h] = _mm256_fmadd_ps(x[h], y, sums[w][h]);
@@ -128,20 +141,47 @@ mod avx2 {
             at += LANES;
         }
         let mut result = [[0.0; H]; W];
-        for w in 0..W {
-            for h in 0..H {
-                let mut lanes = [0f32; LANES];
-                // SAFETY: the array has room for a vector.
-                unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sums[w][h]) };
-                let [a, b, c, d, e, f, g, i] = lanes;
-                let mut sum = ((a + e) + (c + g)) + ((b + f) + (d + i));
-                for at in whole..length {
-                    // SAFETY: `at` is below `length`.
-                    sum = unsafe { (*x[h].add(at)).mul_add(*y[w].add(at), sum) };
-                }
-                result[w][h] = sum;
+        // Four vectors at a time: their sums take as long as one vector's.
+        for first in (0..W * H).step_by(4) {
+            let four = std::array::from_fn(|i| match first + i {
+                at if at < W * H => sums[at / H][at % H],
+                _ => _mm256_setzero_ps(),
+            });
+            for (i, sum) in totals(four).into_iter().enumerate().take(W * H - first) {
+                result[(first + i) / H][(first + i) % H] = sum;
             }
         }
+        for at in whole..length {
+            for w in 0..W {
+                for h in 0..H {
+                    // SAFETY: `at` is below `length`.
+                    result[w][h] = unsafe { (*x[h].add(at)).mul_add(*y[w].add(at), result[w][h]) };
+                }
+            }
+        }
+        result
+    }
+
+    /// The sums of four vectors `(a … h)`, each in the order `((a + e) + (c + g)) + ((b + f) + (d + h))`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn totals(vectors: [__m256; 4]) -> [f32; 4] {
+        // The upper half on the lower, for each vector.
+        let [x, y, z, t] =
+            vectors.map(|v| _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)));
+        // Rows to columns.
+        let (low, high) = (_mm_unpacklo_ps(x, y), _mm_unpackhi_ps(x, y));
+        let (other_low, other_high) = (_mm_unpacklo_ps(z, t), _mm_unpackhi_ps(z, t));
+        let columns = [
+            _mm_movelh_ps(low, other_low),
+            _mm_movehl_ps(other_low, low),
+            _mm_movelh_ps(high, other_high),
+            _mm_movehl_ps(other_high, high),
+        ];
+        let sums = _mm_add_ps(_mm_add_ps(columns[0], columns[2]), _mm_add_ps(columns[1], columns[3]));
+        let mut result = [0f32; 4];
+        // SAFETY: the array has room for a vector.
+        unsafe { _mm_storeu_ps(result.as_mut_ptr(), sums) };
         result
     }
 }

@@ -137,8 +137,9 @@ struct OneGroup<'a, R> {
     out: &'a mut [R],
 }
 
-/// Keys that are worked on at the same time.
+/// Keys that are worked on at the same time, and how far ahead memory is asked for the next ones.
 const KEYS: usize = 4;
+const AHEAD: usize = 4 * KEYS;
 
 impl<R: Real> vector::Loop for OneGroup<'_, R> {
     #[inline(always)]
@@ -148,22 +149,24 @@ impl<R: Real> vector::Loop for OneGroup<'_, R> {
         let key = |at: usize| &k[at * stride..at * stride + head];
         let value = |at: usize| &v[at * stride..at * stride + head];
         for first in (0..keys).step_by(KEYS) {
+            (first + AHEAD..keys.min(first + AHEAD + KEYS)).for_each(|at| vector::fetch(key(at)));
             for (q, scores) in q.chunks(head).zip(scores.chunks_mut(keys)) {
                 if first + KEYS <= keys {
                     let products =
-                        vector::dots::<R, FUSED, 1, KEYS>([q], std::array::from_fn(|i| key(first + i)));
+                        vector::dots::<R, FUSED, 1, KEYS, 0>([q], std::array::from_fn(|i| key(first + i)));
                     for (score, [product]) in scores[first..].iter_mut().zip(products) {
                         *score = product * scale;
                     }
                 } else {
                     for (at, score) in scores.iter_mut().enumerate().skip(first) {
-                        *score = vector::dots::<R, FUSED, 1, 1>([q], [key(at)])[0][0] * scale;
+                        *score = vector::dots::<R, FUSED, 1, 1, 0>([q], [key(at)])[0][0] * scale;
                     }
                 }
             }
         }
         scores.chunks_mut(keys).for_each(soften);
         for first in (0..keys).step_by(KEYS) {
+            (first + AHEAD..keys.min(first + AHEAD + KEYS)).for_each(|at| vector::fetch(value(at)));
             for (weights, out) in scores.chunks(keys).zip(out.chunks_mut(head)) {
                 if first + KEYS <= keys {
                     let values = std::array::from_fn(|i| value(first + i));
@@ -184,7 +187,7 @@ impl<R: Real> vector::Loop for OneGroup<'_, R> {
 fn soften<R: Real>(scores: &mut [R]) {
     let most = R::largest(scores);
     scores.iter_mut().for_each(|score| *score = (*score - most).fast_exp());
-    let inverse = scores.iter().copied().sum::<R>().recip();
+    let inverse = R::total(scores).recip();
     scores.iter_mut().for_each(|score| *score *= inverse);
 }
 

@@ -35,9 +35,13 @@ pub(super) fn add_product<R: Real>(x: &[R], weight: &[R], ins: usize, out: &mut 
     }
 }
 
-/// Rows of x, and rows of W, whose products are summed at the same time: as many as registers hold.
+/// Rows of x, and rows of W, whose products are summed at the same time: as many as registers hold. With more rows of x
+/// than that, one row of W at a time is read from memory without a pause.
+const TALL: usize = 8;
 const HEIGHT: usize = 4;
 const WIDTH: usize = 2;
+/// How far ahead memory is asked for W, in numbers; measured.
+const AHEAD: usize = 512;
 
 /// Some rows of W against all rows of x.
 struct Block<'a, R> {
@@ -52,10 +56,8 @@ impl<R: Real> vector::Loop for Block<'_, R> {
     #[inline(always)]
     fn run<const FUSED: bool>(self) {
         let rows = self.x.len() / self.ins;
-        let mut weights = self.weight.chunks(WIDTH * self.ins).peekable();
-        for columns in self.columns.chunks_mut(WIDTH * rows) {
-            let Some(weight) = weights.next() else { return };
-            weights.peek().into_iter().for_each(|next| vector::fetch(next));
+        let weights = self.weight.chunks(WIDTH * self.ins);
+        for (weight, columns) in weights.zip(self.columns.chunks_mut(WIDTH * rows)) {
             if weight.len() == WIDTH * self.ins {
                 group::<R, FUSED, WIDTH>(self.x, weight, self.ins, columns);
             } else {
@@ -72,6 +74,12 @@ impl<R: Real> vector::Loop for Block<'_, R> {
 fn group<R: Real, const FUSED: bool, const W: usize>(x: &[R], weight: &[R], ins: usize, columns: &mut [R]) {
     let rows = x.len() / ins;
     let mut row = 0;
+    while row + TALL <= rows {
+        for (w, weight) in weight.chunks_exact(ins).enumerate() {
+            tile::<R, FUSED, TALL, 1>(&x[row * ins..], weight, ins, &mut columns[w * rows + row..], rows);
+        }
+        row += TALL;
+    }
     while row + HEIGHT <= rows {
         tile::<R, FUSED, HEIGHT, W>(&x[row * ins..], weight, ins, &mut columns[row..], rows);
         row += HEIGHT;
@@ -93,7 +101,7 @@ fn tile<R: Real, const FUSED: bool, const H: usize, const W: usize>(
 ) {
     let x: [&[R]; H] = std::array::from_fn(|h| &x[h * ins..(h + 1) * ins]);
     let weight: [&[R]; W] = std::array::from_fn(|w| &weight[w * ins..(w + 1) * ins]);
-    let products = vector::dots::<R, FUSED, H, W>(x, weight);
+    let products = vector::dots::<R, FUSED, H, W, AHEAD>(x, weight);
     for (w, products) in products.iter().enumerate() {
         columns[w * rows..w * rows + H].copy_from_slice(products);
     }
