@@ -3,10 +3,10 @@
 use crate::error::{ModelError, Result};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorView};
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -29,18 +29,61 @@ fn file_error(path: &Path) -> impl FnOnce(io::Error) -> ModelError + '_ {
 /// # Errors
 /// If the file is missing, truncated or malformed, or holds a type that cannot be converted.
 pub fn read(path: &Path, device: &Device) -> Result<TensorFile> {
-    let bytes = fs::read(path).map_err(file_error(path))?;
-    let malformed = |reason: String| ModelError::Safetensors { path: path.into(), reason };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| malformed(e.to_string()))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
-    let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     let mut tensors = BTreeMap::new();
-    for (name, view) in file.iter() {
+    let metadata = read_each(path, device, &mut |name, tensor| {
+        tensors.insert(name, tensor);
+        Ok(())
+    })?;
+    Ok(TensorFile { tensors, metadata })
+}
+
+/// What takes the tensors of a file, one after another.
+type Take<'a> = &'a mut dyn FnMut(String, Tensor) -> Result<()>;
+
+/// Reads one tensor after another, so that no more than one is in memory twice; returns the file's metadata.
+fn read_each(path: &Path, device: &Device, take: Take) -> Result<BTreeMap<String, String>> {
+    let malformed = |reason: String| ModelError::Safetensors { path: path.into(), reason };
+    let mut file = File::open(path).map_err(file_error(path))?;
+    let header = header(path, &mut file)?;
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| malformed(e.to_string()))?;
+    let expected = (LENGTH + header.len() + metadata.data_len()) as u64;
+    let found = file.metadata().map_err(file_error(path))?.len();
+    if found != expected {
+        return Err(malformed(format!("{found} bytes, but its header tells of {expected}")));
+    }
+    for name in metadata.offset_keys() {
+        let Some(info) = metadata.info(&name) else { continue };
+        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+        file.read_exact(&mut bytes).map_err(file_error(path))?;
+        let view =
+            TensorView::new(info.dtype, info.shape.clone(), &bytes).map_err(|e| malformed(e.to_string()))?;
         let tensor =
             convert(&view, device).map_err(|reason| malformed(format!("tensor `{name}`: {reason}")))?;
-        tensors.insert(name.to_owned(), tensor);
+        take(name, tensor)?;
     }
-    Ok(TensorFile { tensors, metadata })
+    Ok(metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect())
+}
+
+/// Bytes of the number that tells the length of the header.
+const LENGTH: usize = 8;
+
+/// The header of a safetensors file, after which `file` stands at its numbers.
+fn header(path: &Path, file: &mut File) -> Result<Vec<u8>> {
+    /// safetensors refuses longer headers.
+    const MOST: u64 = 100_000_000;
+    let malformed = |reason: &str| ModelError::Safetensors { path: path.into(), reason: reason.to_owned() };
+    let mut length = [0; LENGTH];
+    file.read_exact(&mut length).map_err(|_| malformed("no header"))?;
+    let length = u64::from_le_bytes(length);
+    if length > MOST {
+        return Err(malformed("the header is longer than a header may be"));
+    }
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header).map_err(file_error(path))?;
+    if header.len() as u64 != length {
+        return Err(malformed("the header is cut short"));
+    }
+    Ok(header)
 }
 
 fn convert(view: &TensorView, device: &Device) -> std::result::Result<Tensor, String> {
@@ -68,17 +111,30 @@ fn convert(view: &TensorView, device: &Device) -> std::result::Result<Tensor, St
 /// # Errors
 /// If none is there, a shard is missing or malformed, or the index and the shards disagree.
 pub fn read_folder(folder: &Path, stem: &str, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let mut tensors = BTreeMap::new();
+    read_folder_each(folder, stem, device, &mut |name, tensor| {
+        tensors.insert(name, tensor);
+        Ok(())
+    })?;
+    Ok(tensors)
+}
+
+/// The same, one tensor after another.
+///
+/// # Errors
+/// Those of [`read_folder`], and those of `take`.
+pub(crate) fn read_folder_each(folder: &Path, stem: &str, device: &Device, take: Take) -> Result<()> {
     let whole = folder.join(format!("{stem}.safetensors"));
     let index = folder.join(format!("{stem}.safetensors.index.json"));
     let half = folder.join(format!("{stem}.fp16.safetensors"));
     if whole.exists() {
-        return Ok(read(&whole, device)?.tensors);
+        return read_each(&whole, device, take).map(|_| ());
     }
     if index.exists() {
-        return read_shards(folder, &index, device);
+        return read_shards(folder, &index, device, take);
     }
     if half.exists() {
-        return Ok(read(&half, device)?.tensors);
+        return read_each(&half, device, take).map(|_| ());
     }
     let names = [&whole, &index, &half]
         .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
@@ -111,18 +167,7 @@ pub fn stored_float(folder: &Path, stem: &str) -> Result<DType> {
 
 /// How many numbers of a file are f32 or f64 (0), f16 (1) and bf16 (2), tensor by tensor, from its header alone.
 fn floats(path: &Path) -> Result<Vec<(usize, usize)>> {
-    /// safetensors refuses longer headers.
-    const MOST: u64 = 100_000_000;
-    let malformed = |reason: &str| ModelError::Safetensors { path: path.into(), reason: reason.to_owned() };
-    let mut file = File::open(path).map_err(file_error(path))?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(|_| malformed("no header"))?;
-    let length = u64::from_le_bytes(length);
-    let mut header = Vec::new();
-    file.take(length.min(MOST)).read_to_end(&mut header).map_err(file_error(path))?;
-    if header.len() as u64 != length {
-        return Err(malformed("the header is cut short"));
-    }
+    let header = header(path, &mut File::open(path).map_err(file_error(path))?)?;
     let header: Value =
         serde_json::from_slice(&header).map_err(|source| ModelError::Json { path: path.into(), source })?;
     let tensor = |entry: &Value| {
@@ -138,7 +183,7 @@ fn floats(path: &Path) -> Result<Vec<(usize, usize)>> {
     Ok(header.as_object().into_iter().flat_map(|header| header.values().filter_map(tensor)).collect())
 }
 
-fn read_shards(folder: &Path, index: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+fn read_shards(folder: &Path, index: &Path, device: &Device, take: Take) -> Result<()> {
     let file = crate::config::ConfigFile::read(index)?;
     let wrong = |found: &str| ModelError::Field {
         path: index.into(),
@@ -154,16 +199,18 @@ fn read_shards(folder: &Path, index: &Path, device: &Device) -> Result<BTreeMap<
         let shard = shard.as_str().filter(|s| Path::new(s).components().count() == 1 && *s != "..");
         shards.entry(shard.ok_or_else(|| wrong(name))?).or_default().push(name);
     }
-    let mut tensors = BTreeMap::new();
     for (shard, names) in shards {
-        let mut found = read(&folder.join(shard), device)?.tensors;
-        for name in names {
-            let tensor =
-                found.remove(name).ok_or_else(|| wrong(&format!("`{name}`, which {shard} lacks")))?;
-            tensors.insert(name.to_owned(), tensor);
+        let mut missing: BTreeSet<&str> = names.into_iter().collect();
+        read_each(&folder.join(shard), device, &mut |name, tensor| match missing.remove(name.as_str()) {
+            true => take(name, tensor),
+            // The index leads to another shard for it, or to none.
+            false => Ok(()),
+        })?;
+        if let Some(name) = missing.first() {
+            return Err(wrong(&format!("`{name}`, which {shard} lacks")));
         }
     }
-    Ok(tensors)
+    Ok(())
 }
 
 struct Bytes {

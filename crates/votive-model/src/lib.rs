@@ -28,7 +28,7 @@ pub use error::{ModelError, Result};
 pub use generate::{GenerateOptions, Generated, Request, Watcher, generate, generate_watched};
 pub use generation_config::GenerationConfig;
 pub use language::llama::{self, LlamaConfig};
-pub use language::{CausalLmConfig, Decoder, KvCache, load_causal_lm, save_causal_lm};
+pub use language::{CausalLmConfig, Decoder, KvCache, load_causal_lm, load_causal_lm_stored, save_causal_lm};
 pub use lora::{Lora, LoraConfig, LoraFormat, Targets};
 pub use params::{Init, Params, Scope};
 pub use sampling::SamplingPolicy;

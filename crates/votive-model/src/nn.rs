@@ -2,14 +2,15 @@
 
 use crate::error::Result;
 use crate::lora::LoraLayer;
-use crate::params::{Init, Scope};
+use crate::params::{Init, Scope, Weight};
 use candle_core::Tensor;
 use votive_tensor as ops;
+use votive_tensor::Base;
 
 /// A linear map, with a low-rank adapter if the parameters have one for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
     lora: Option<LoraLayer>,
 }
@@ -28,7 +29,7 @@ impl Linear {
     /// # Errors
     /// Those of [`Scope::get`].
     pub(crate) fn with_init(scope: &Scope, ins: usize, outs: usize, bias: bool, init: Init) -> Result<Self> {
-        let weight = scope.get("weight", &[outs, ins], init)?;
+        let weight = scope.linear(&[outs, ins], init)?;
         let bias = bias.then(|| scope.get("bias", &[outs], Init::Zero)).transpose()?;
         Ok(Self { weight, bias, lora: scope.lora() })
     }
@@ -38,14 +39,23 @@ impl Linear {
     /// # Errors
     /// If the sizes don't fit.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (weight, bias) = (&self.weight, self.bias.as_ref());
-        let Some(lora) = &self.lora else { return Ok(ops::linear(x, weight, bias)?) };
+        let bias = self.bias.as_ref();
+        let Some(lora) = &self.lora else {
+            return Ok(match &self.weight {
+                Weight::Whole(weight) => ops::linear(x, weight, bias)?,
+                Weight::Stored(weight) => ops::stored_linear(x, weight, bias)?,
+            });
+        };
+        let base = match &self.weight {
+            Weight::Whole(weight) => Base::Whole(weight),
+            Weight::Stored(weight) => Base::Stored(weight),
+        };
         let update = (&lora.a, &lora.b, lora.scale);
-        let Some(stretch) = lora.stretch(weight)? else {
-            return Ok(ops::low_rank_linear(x, weight, bias, update)?);
+        let Some(stretch) = lora.stretch(base)? else {
+            return Ok(ops::low_rank_linear(x, base, bias, update)?);
         };
         // DoRA stretches what the weight gives, and not the bias.
-        let y = ops::low_rank_linear(x, weight, None, update)?.broadcast_mul(&stretch)?;
+        let y = ops::low_rank_linear(x, base, None, update)?.broadcast_mul(&stretch)?;
         match bias {
             None => Ok(y),
             Some(bias) => Ok(y.broadcast_add(bias)?),

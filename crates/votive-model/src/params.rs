@@ -8,6 +8,7 @@ use crate::lora::{Lora, LoraConfig, LoraLayer};
 use candle_core::{DType, Device, Tensor, Var};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use votive_tensor::StoredMatrix;
 use votive_tensor::random::{Draws, Stream};
 
 /// The parameters of one network, named as in its checkpoint and ordered by name.
@@ -15,6 +16,8 @@ use votive_tensor::random::{Draws, Stream};
 pub struct Params {
     origin: String,
     tensors: BTreeMap<String, Tensor>,
+    /// Frozen weights of linear maps that are kept in fewer bytes; none of them is in `tensors`.
+    stored: BTreeMap<String, StoredMatrix>,
     lora: Option<Lora>,
     device: Device,
 }
@@ -23,7 +26,14 @@ impl Params {
     /// Parameters from named tensors; `origin` says in error messages where they come from.
     #[must_use]
     pub fn new(origin: &str, tensors: BTreeMap<String, Tensor>, device: &Device) -> Self {
-        Self { origin: origin.to_owned(), tensors, lora: None, device: device.clone() }
+        let stored = BTreeMap::new();
+        Self { origin: origin.to_owned(), tensors, stored, lora: None, device: device.clone() }
+    }
+
+    /// The same with frozen weights of linear maps that are kept in fewer bytes.
+    #[must_use]
+    pub fn with_stored(self, stored: BTreeMap<String, StoredMatrix>) -> Self {
+        Self { stored, ..self }
     }
 
     /// Builds a network on these parameters. Every tensor must be asked for, in its shape, and nothing may be
@@ -52,7 +62,27 @@ impl Params {
         Ok((built, Self::new("fresh parameters", reader.used.into_inner(), device)))
     }
 
-    /// Name and value of every tensor of the network itself, ordered by name.
+    /// Name and value of every frozen weight that is kept in fewer bytes, ordered by name.
+    pub fn stored(&self) -> impl Iterator<Item = (&str, &StoredMatrix)> {
+        self.stored.iter().map(|(name, matrix)| (name.as_str(), matrix))
+    }
+
+    /// Name and shape of everything in the network, however it is kept, ordered by name.
+    pub(crate) fn shapes(&self) -> BTreeMap<&str, Vec<usize>> {
+        let own = self.iter().map(|(name, tensor)| (name, tensor.dims().to_vec()));
+        own.chain(self.stored().map(|(name, matrix)| (name, matrix.dims().to_vec()))).collect()
+    }
+
+    /// One tensor of the network in full, however it is kept.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub(crate) fn full(&self, name: &str) -> Result<Option<Tensor>> {
+        let stored = || self.stored.get(name).map(StoredMatrix::to_tensor).transpose();
+        Ok(self.tensors.get(name).cloned().map_or_else(stored, |tensor| Ok(Some(tensor)))?)
+    }
+
+    /// Name and value of every tensor of the network itself that is kept in full, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
@@ -84,7 +114,8 @@ impl Params {
     /// Number of values in the network, adapter not counted.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.tensors.values().map(Tensor::elem_count).sum()
+        let stored = self.stored.values().map(|matrix| matrix.dims().iter().product::<usize>());
+        self.tensors.values().map(Tensor::elem_count).chain(stored).sum()
     }
 
     /// Everything that is trained, as (name, tensor), ordered by name.
@@ -98,8 +129,12 @@ impl Params {
     /// The same values as variables of their own: full fine-tuning.
     ///
     /// # Errors
-    /// Those of candle.
+    /// If a weight is kept in fewer bytes; those of candle.
     pub fn into_trainable(self) -> Result<Self> {
+        if let Some(name) = self.stored.keys().next() {
+            let reason = format!("`{name}` is kept in fewer bytes, so it cannot be trained whole");
+            return Err(ModelError::Adapter(reason));
+        }
         self.map(|tensor| Ok(Var::from_tensor(&tensor.copy()?)?.into_inner()))
     }
 
@@ -153,7 +188,7 @@ impl Params {
     /// # Errors
     /// If no linear map fits the targets.
     pub fn with_new_lora(&self, config: LoraConfig, seed: u64) -> Result<Self> {
-        let lora = Lora::fresh(config, &self.tensors, seed, &self.device)?;
+        let lora = Lora::fresh(config, self, seed)?;
         Ok(Self { lora: Some(lora), ..self.untracked()? })
     }
 
@@ -162,7 +197,7 @@ impl Params {
     /// # Errors
     /// If a layer of the adapter has no counterpart or another shape.
     pub fn with_lora(&self, lora: Lora) -> Result<Self> {
-        lora.check(&self.tensors)?;
+        lora.check(self)?;
         Ok(Self { lora: Some(lora), ..self.clone() })
     }
 
@@ -172,11 +207,23 @@ impl Params {
     /// Those of candle.
     pub fn merged(&self) -> Result<Self> {
         let mut merged = self.without_adapter().untracked()?;
+        for (name, matrix) in std::mem::take(&mut merged.stored) {
+            merged.tensors.insert(name, matrix.to_tensor()?);
+        }
         if let Some(lora) = &self.lora {
             lora.merge_into(&mut merged.tensors)?;
         }
         Ok(merged)
     }
+}
+
+/// The weight of a linear map.
+#[derive(Clone, Debug)]
+pub(crate) enum Weight {
+    /// In full.
+    Whole(Tensor),
+    /// Frozen, in fewer bytes.
+    Stored(StoredMatrix),
 }
 
 /// How a parameter starts when there is no checkpoint.
@@ -225,6 +272,7 @@ enum Source<'a> {
 struct Reader<'a> {
     source: Source<'a>,
     used: RefCell<BTreeMap<String, Tensor>>,
+    used_stored: RefCell<BTreeSet<String>>,
     used_lora: RefCell<BTreeSet<String>>,
     ignored: RefCell<BTreeSet<String>>,
     problems: RefCell<Vec<String>>,
@@ -235,6 +283,7 @@ impl<'a> Reader<'a> {
         Self {
             source,
             used: RefCell::default(),
+            used_stored: RefCell::default(),
             used_lora: RefCell::default(),
             ignored: RefCell::default(),
             problems: RefCell::default(),
@@ -260,6 +309,23 @@ impl<'a> Reader<'a> {
 
     /// Notes a problem, and lets the rest of the network be looked at with zeros of the wanted shape. They take no
     /// memory: the shape may be a misprint.
+    /// The weight of a linear map.
+    fn linear(&self, name: String, shape: &[usize], init: Init) -> Result<Weight> {
+        if let Source::Given(params) = &self.source
+            && let Some(matrix) = params.stored.get(&name)
+            && params.lora.as_ref().is_none_or(|lora| lora.saved(&name).is_none())
+        {
+            if matrix.dims() == shape {
+                self.used_stored.borrow_mut().insert(name);
+                return Ok(Weight::Stored(matrix.clone()));
+            }
+            let found = matrix.dims();
+            let problem = format!("  shape of {name}: expected {shape:?}, found {found:?}");
+            return self.stand_in(problem, shape, params).map(Weight::Whole);
+        }
+        self.get(name, shape, init).map(Weight::Whole)
+    }
+
     fn stand_in(&self, problem: String, shape: &[usize], params: &Params) -> Result<Tensor> {
         let mut problems = self.problems.borrow_mut();
         problems.push(problem);
@@ -273,6 +339,13 @@ impl<'a> Reader<'a> {
         let (used, used_lora, ignored) =
             (self.used.into_inner(), self.used_lora.into_inner(), self.ignored.into_inner());
         let mut problems = self.problems.into_inner();
+        let used_stored = self.used_stored.into_inner();
+        for (name, matrix) in params.stored.iter().filter(|(name, _)| !used_stored.contains(*name)) {
+            // A module that the adapter has whole stands in its place.
+            if !used.contains_key(name) {
+                problems.push(format!("  unexpected: {name} {:?}", matrix.dims()));
+            }
+        }
         for (name, tensor) in &params.tensors {
             if !used.contains_key(name) && !ignored.contains(name) {
                 problems.push(format!("  unexpected: {name} {:?}", tensor.dims()));
@@ -323,6 +396,14 @@ impl Scope<'_> {
     /// Those of candle; missing tensors are gathered and reported by [`Params::build`].
     pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         self.reader.get(self.sub(name).path, shape, init)
+    }
+
+    /// The weight `(outs, ins)` of the linear map here, which may be kept in fewer bytes.
+    ///
+    /// # Errors
+    /// As [`Scope::get`].
+    pub(crate) fn linear(&self, shape: &[usize], init: Init) -> Result<Weight> {
+        self.reader.linear(self.sub("weight").path, shape, init)
     }
 
     /// The adapter of the linear map here.

@@ -19,7 +19,8 @@ use votive_model::Params;
 pub(crate) const FLOAT: u64 = 4;
 /// The program itself: its code, the tokenizer's tables, stacks, and what the allocator keeps at hand. Measured.
 const PROGRAM: u64 = 58 << 20;
-/// What the allocator loses between buffers of different sizes, relative to all of them. Measured.
+/// What the allocator loses between buffers of different sizes, relative to all of them but the networks' weights, which
+/// come once and stay. Measured.
 const ALLOCATOR: f64 = 0.10;
 /// Moments of AdamW.
 const MOMENTS: u64 = 2;
@@ -101,12 +102,14 @@ pub fn of<F: Footprint>(plan: &Plan, front: &F, params: &Params, rows: usize) ->
     let moments = Part { name: "moments of the optimizer", bytes: MOMENTS * sizes.trained };
     let saved = if plan.train.steps >= plan.train.save_every { moments.bytes } else { sizes.trained };
     let saving = before + moments.bytes + SAVED_COPIES * saved.max(sizes.trained);
-    let loading = PROGRAM + front.data_bytes() + sizes.weights + front.preparing().max(sizes.weights);
+    // One tensor at a time is in memory as the file has it, and as it is kept.
+    let loading = PROGRAM + front.data_bytes() + sizes.weights + front.preparing().max(2 * sizes.largest);
     let mut parts = standing.to_vec();
     parts.extend([moments, Part { name: "gradients", bytes: gradients }]);
     parts.extend(kept);
     parts.push(Part { name: "buffers that come and go", bytes: passing });
     let all: u64 = parts.iter().skip(1).map(|part| part.bytes).sum();
+    let all = all - sizes.weights - sizes.reference;
     parts.push(Part { name: "held by the allocator", bytes: (ALLOCATOR * all as f64) as u64 });
     Memory { parts, loading, saving }
 }
@@ -127,6 +130,8 @@ pub fn largest_micro_batch<F: Footprint>(
 /// Bytes of what is counted exactly.
 struct Sizes {
     weights: u64,
+    /// The largest tensor, in f32.
+    largest: u64,
     reference: u64,
     trained: u64,
 }
@@ -139,17 +144,23 @@ impl Sizes {
         let trainable = params.trainable();
         let trained = count(&mut trainable.iter().map(|(_, tensor)| tensor));
         let adapter = if params.lora().is_some() { trained } else { 0 };
-        let weights = params.count() as u64 * FLOAT + adapter;
+        let stored: u64 = params.stored().map(|(_, matrix)| matrix.bytes() as u64).sum();
+        let whole = count(&mut params.iter().map(|(_, tensor)| tensor)) + adapter;
+        let weights = whole + stored;
+        let numbers = params.stored().map(|(_, matrix)| matrix.dims().iter().product());
+        let numbers = params.iter().map(|(_, tensor)| tensor.elem_count()).chain(numbers);
+        let largest = numbers.max().unwrap_or(0) as u64 * FLOAT;
         // The table of a cached reference is two numbers a row, which count with the data.
         let reference = match &plan.reference {
-            ReferencePlan::Frozen | ReferencePlan::Adapter { .. } => weights,
+            // What is stored in fewer bytes cannot change, so it is shared.
+            ReferencePlan::Frozen | ReferencePlan::Adapter { .. } => whole,
             ReferencePlan::Model { path } => folder_bytes(path),
             // Where it started, where it is, and with BEMA the average beside it.
             ReferencePlan::Updating(UpdateRule { kind: UpdateKind::Mix { .. }, .. }) => 2 * trained,
             ReferencePlan::Updating(UpdateRule { kind: UpdateKind::Bema, .. }) => 3 * trained,
             ReferencePlan::AdapterOff | ReferencePlan::Cached { .. } | ReferencePlan::None => 0,
         };
-        Self { weights, reference, trained }
+        Self { weights, largest, reference, trained }
     }
 }
 

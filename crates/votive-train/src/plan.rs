@@ -19,6 +19,7 @@ use votive_data::{RowPolicy, TextSource, Traversal};
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
 use votive_model::{LoraConfig, Targets};
 use votive_objective::Mixture;
+use votive_tensor::Storage;
 
 /// Rows of a step, and inner dimensions of an adapter, at most: a misprint does not fill the memory.
 const MOST_ROWS: u64 = 1_000_000;
@@ -60,6 +61,8 @@ pub struct Plan {
     pub model: PathBuf,
     /// The adapter; none for full fine-tuning.
     pub adapter: Option<LoraConfig>,
+    /// How the linear maps below the adapter are kept in memory; none for f32.
+    pub base: Option<Storage>,
     /// The data.
     pub data: DataPlan,
     /// The objective.
@@ -161,7 +164,7 @@ impl Plan {
         // Without a model nobody knows which keys apply, so the modality of a text model is assumed until the end.
         let modality = if model.as_os_str().is_empty() { Ok(Modality::Text) } else { Modality::of(&model) };
         let kind = modality.as_ref().copied().unwrap_or(Modality::Text);
-        let adapter = adapter(&mut r, kind);
+        let (adapter, base) = adapter(&mut r, kind);
         let data = data::data(&mut r, kind);
         let objective = objective::objective(&mut r);
         let reference = reference::reference(&mut r);
@@ -180,6 +183,7 @@ impl Plan {
         Ok(Self {
             model,
             adapter,
+            base,
             data,
             objective,
             reference,
@@ -248,9 +252,9 @@ fn optional_path(r: &mut Resolver, key: &str, doc: &'static str) -> Option<PathB
     Some(absolute)
 }
 
-fn adapter(r: &mut Resolver, modality: Modality) -> Option<LoraConfig> {
+fn adapter(r: &mut Resolver, modality: Modality) -> (Option<LoraConfig>, Option<Storage>) {
     if r.names_below("adapter").is_empty() {
-        return None;
+        return (None, None);
     }
     let targets = match modality {
         Modality::Text => ["q_proj", "v_proj"].map(str::to_owned).to_vec(),
@@ -293,7 +297,31 @@ fn adapter(r: &mut Resolver, modality: Modality) -> Option<LoraConfig> {
         use_rslora: r.flag("adapter.lora.use_rslora", false, "Scale by α/√r instead of α/r (rsLoRA)."),
         ..plain
     };
-    Some(if modality == Modality::Text { adapter_of_text(r, config) } else { config })
+    match modality {
+        Modality::Text => {
+            let config = adapter_of_text(r, config);
+            (Some(config), base(r))
+        }
+        Modality::Image => (Some(config), None),
+    }
+}
+
+/// What a recipe calls the ways to keep frozen weights.
+const BASES: [(Option<Storage>, &str); 4] = [
+    (None, "float32"),
+    (Some(Storage::BFloat16), "bfloat16"),
+    (Some(Storage::Int8), "int8"),
+    (Some(Storage::Nf4), "nf4"),
+];
+
+fn base(r: &mut Resolver) -> Option<Storage> {
+    let named = r.choice(
+        "adapter.lora.base",
+        &BASES.map(|(_, name)| name),
+        "float32",
+        "How the frozen linear maps below the adapter are kept in memory (QLoRA); what is trained is f32 in any case.",
+    );
+    BASES.into_iter().find(|(_, name)| *name == named).and_then(|(storage, _)| storage)
 }
 
 /// What only adapters of language models can have: diffusers' files have no place for it.

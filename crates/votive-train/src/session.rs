@@ -36,7 +36,10 @@ pub fn prepare(plan: &Plan, device: &Device, progress: impl Fn(usize, usize)) ->
 }
 
 fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
-    let (front, params) = TextFrontEnd::open(&plan.model, device)?;
+    let (front, params) = match plan.base {
+        Some(storage) => TextFrontEnd::open_stored(&plan.model, device, storage)?,
+        None => TextFrontEnd::open(&plan.model, device)?,
+    };
     let mut policy = plan.data.rows;
     let positions = front.max_positions();
     let most = policy.max_length.unwrap_or(positions);

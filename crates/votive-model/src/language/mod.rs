@@ -25,13 +25,14 @@ use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
 use crate::files;
 use crate::params::{Params, Scope};
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use llama::{Family, LlamaConfig};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
+use votive_tensor::{Storage, StoredMatrix};
 
 /// One row of the registry.
 pub struct Architecture {
@@ -179,10 +180,41 @@ impl PartialEq for CausalLmConfig {
 /// # Errors
 /// If a file is missing or malformed, or the architecture is not supported.
 pub fn load_causal_lm(folder: &Path, device: &Device) -> Result<(CausalLmConfig, Params)> {
+    load(folder, device, None)
+}
+
+/// The same with the weights of linear maps frozen and kept as `storage` says; embedding, norms and head are f32. No more
+/// than one weight is in memory twice.
+///
+/// # Errors
+/// As [`load_causal_lm`].
+pub fn load_causal_lm_stored(
+    folder: &Path,
+    device: &Device,
+    storage: Storage,
+) -> Result<(CausalLmConfig, Params)> {
+    load(folder, device, Some(storage))
+}
+
+fn load(folder: &Path, device: &Device, storage: Option<Storage>) -> Result<(CausalLmConfig, Params)> {
     let config = CausalLmConfig::read_folder(folder)?;
-    let mut tensors = files::read_folder(folder, "model", device)?;
-    tensors.retain(|name, _| !config.is_leftover(name));
-    Ok((config, Params::new(&folder.display().to_string(), tensors, device)))
+    let (mut tensors, mut stored) = (BTreeMap::new(), BTreeMap::new());
+    files::read_folder_each(folder, "model", device, &mut |name, tensor| {
+        match storage.filter(|_| is_linear_map(&name, &tensor)) {
+            Some(storage) => drop(stored.insert(name, StoredMatrix::new(&tensor, storage)?)),
+            None if config.is_leftover(&name) => {}
+            None => drop(tensors.insert(name, tensor)),
+        }
+        Ok(())
+    })?;
+    let params = Params::new(&folder.display().to_string(), tensors, device);
+    Ok((config, params.with_stored(stored)))
+}
+
+/// Whether a tensor is the weight of a linear map, neither embedding nor head.
+fn is_linear_map(name: &str, tensor: &Tensor) -> bool {
+    let is_table = ["embed_tokens.weight", "lm_head.weight"].iter().any(|table| name.ends_with(table));
+    tensor.rank() == 2 && name.ends_with(".weight") && !is_table
 }
 
 /// Writes `config.json` and `model.safetensors` of a language model; `float` is F32, F16 or BF16.

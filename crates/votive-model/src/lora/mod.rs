@@ -11,9 +11,11 @@ pub use config::{LoraConfig, Targets};
 pub use files::LoraFormat;
 
 use crate::error::{ModelError, Result};
+use crate::params::Params;
 use candle_core::{DType, Device, Tensor, Var};
 use config::Chooser;
 use std::collections::{BTreeMap, BTreeSet};
+use votive_tensor::Base;
 use votive_tensor::random::{Draws, Stream};
 
 /// The adapter of one linear map.
@@ -38,15 +40,19 @@ impl LoraLayer {
 
     /// What DoRA multiplies the outputs of `W + s·B·A` by, `(outs,)`: the magnitude over the length of each row. Gradient
     /// flows to the magnitude alone. None without DoRA.
-    pub(crate) fn stretch(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+    pub(crate) fn stretch(&self, weight: Base) -> Result<Option<Tensor>> {
         let Some(magnitude) = &self.magnitude else { return Ok(None) };
-        Ok(Some((magnitude / row_lengths(&self.direction(weight)?)?)?))
+        let full = match weight {
+            Base::Whole(weight) => weight.clone(),
+            Base::Stored(weight) => weight.to_tensor()?,
+        };
+        Ok(Some((magnitude / row_lengths(&self.direction(&full)?)?)?))
     }
 
     /// The weight that has the adapter in it, without gradient.
     fn merged(&self, weight: &Tensor) -> Result<Tensor> {
         let direction = self.direction(weight)?;
-        match self.stretch(weight)? {
+        match self.stretch(Base::Whole(weight))? {
             None => Ok(direction),
             Some(stretch) => Ok(direction.broadcast_mul(&stretch.detach().unsqueeze(1)?)?),
         }
@@ -75,16 +81,14 @@ pub struct Lora {
 
 impl Lora {
     /// Trainable matrices for every linear map that the configuration names, and trainable copies of modules to save.
-    pub(crate) fn fresh(
-        config: LoraConfig,
-        tensors: &BTreeMap<String, Tensor>,
-        seed: u64,
-        device: &Device,
-    ) -> Result<Self> {
+    pub(crate) fn fresh(config: LoraConfig, network: &Params, seed: u64) -> Result<Self> {
         let chooser = Chooser::new(&config)?;
         let (mut layers, mut maps) = (BTreeMap::new(), Vec::new());
-        for (index, (name, weight)) in tensors.iter().enumerate() {
-            let Some(path) = name.strip_suffix(".weight").filter(|_| weight.rank() == 2) else { continue };
+        let shapes = network.shapes();
+        for (index, (name, shape)) in shapes.iter().enumerate() {
+            let (Some(path), &[outs, ins]) = (name.strip_suffix(".weight"), shape.as_slice()) else {
+                continue;
+            };
             maps.push(path);
             if !chooser.takes(path)? {
                 continue;
@@ -92,7 +96,13 @@ impl Lora {
             let (rank, scale) = chooser.shape(path)?;
             // PEFT's default: kaiming uniform with a = √5, which is ±1/√in.
             let mut draws = Draws::new(seed, Stream::Init, 1, index as u64);
-            let layer = fresh_layer(weight, (rank, scale), config.use_dora, &mut draws, device)?;
+            let mut layer = fresh_layer([outs, ins], (rank, scale), &mut draws, network.device())?;
+            if config.use_dora {
+                // B is zero, so that the rows of the adapted weight are those of the weight.
+                let weight = network.full(name)?;
+                let lengths = weight.map(|weight| variable(&row_lengths(&weight.detach())?));
+                layer.magnitude = lengths.transpose()?;
+            }
             layers.insert(path.to_owned(), layer);
         }
         let paths: Vec<&str> = layers.keys().map(String::as_str).collect();
@@ -104,9 +114,9 @@ impl Lora {
             let names = names.into_iter().collect::<Vec<_>>().join(", ");
             return Err(ModelError::Adapter(format!("{problem}; its linear maps are {names}")));
         }
-        let saved = copies(&config, tensors)?;
+        let saved = copies(&config, network)?;
         let lora = Self { config, layers, saved, made_for: None };
-        lora.check(tensors)?;
+        lora.check(network)?;
         Ok(lora)
     }
 
@@ -164,30 +174,32 @@ impl Lora {
     }
 
     /// Checks that the adapter is one for a network with these tensors; the error names the first module that is not.
-    pub(crate) fn check(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    pub(crate) fn check(&self, network: &Params) -> Result<()> {
+        let shapes = network.shapes();
         for (path, layer) in &self.layers {
-            let weight = tensors.get(&format!("{path}.weight"));
+            let weight = shapes.get(format!("{path}.weight").as_str());
             let weight = weight.ok_or_else(|| self.misfit(path, "the model has no such module"))?;
             let (a, b) = (layer.a.dims(), layer.b.dims());
             let magnitude = layer.magnitude.as_ref().is_none_or(|m| m.dims() == [b[0]]);
-            if weight.dims() != [b[0], a[1]] || a[0] != b[1] || !magnitude {
-                let found = format!("A {a:?} and B {b:?} do not fit the weight {:?}", weight.dims());
+            if *weight != [b[0], a[1]] || a[0] != b[1] || !magnitude {
+                let found = format!("A {a:?} and B {b:?} do not fit the weight {weight:?}");
                 return Err(self.misfit(path, &found));
             }
         }
         for (name, tensor) in &self.saved {
-            let own = tensors.get(name).ok_or_else(|| self.misfit(name, "the model has no such tensor"))?;
-            if own.dims() != tensor.dims() {
-                let found = format!("{:?}, but the model's is {:?}", tensor.dims(), own.dims());
+            let own = shapes.get(name.as_str());
+            let own = own.ok_or_else(|| self.misfit(name, "the model has no such tensor"))?;
+            if own != tensor.dims() {
+                let found = format!("{:?}, but the model's is {own:?}", tensor.dims());
                 return Err(self.misfit(name, &found));
             }
         }
-        self.check_tied_head(tensors)
+        self.check_tied_head(shapes.contains_key("lm_head.weight"))
     }
 
     /// PEFT leaves a head that is tied to a saved embedding as it was; here it would follow.
-    fn check_tied_head(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        let is_tied = !tensors.contains_key("lm_head.weight");
+    fn check_tied_head(&self, has_head: bool) -> Result<()> {
+        let is_tied = !has_head;
         match self.saved.keys().find(|name| is_tied && name.ends_with("embed_tokens.weight")) {
             Some(name) => Err(ModelError::Adapter(format!(
                 "`{name}` is also the head of this model (tie_word_embeddings), and PEFT would train one without the \
@@ -216,31 +228,28 @@ fn variable(tensor: &Tensor) -> Result<Tensor> {
 }
 
 fn fresh_layer(
-    weight: &Tensor,
+    [outs, ins]: [usize; 2],
     (rank, scale): (usize, f64),
-    use_dora: bool,
     draws: &mut Draws,
     device: &Device,
 ) -> Result<LoraLayer> {
-    let (outs, ins) = weight.dims2()?;
     let bound = (ins as f64).powf(-0.5);
     let a: Vec<f32> = (0..rank * ins).map(|_| draws.between(-bound, bound) as f32).collect();
     Ok(LoraLayer {
         a: Var::from_vec(a, (rank, ins), device)?.into_inner(),
         b: Var::zeros((outs, rank), DType::F32, device)?.into_inner(),
-        // B is zero, so that the rows of the adapted weight are those of the weight.
-        magnitude: use_dora.then(|| variable(&row_lengths(&weight.detach())?)).transpose()?,
+        magnitude: None,
         scale,
     })
 }
 
 /// Trainable copies of everything in the modules to save.
-fn copies(config: &LoraConfig, tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+fn copies(config: &LoraConfig, network: &Params) -> Result<BTreeMap<String, Tensor>> {
     let mut copies = BTreeMap::new();
-    for (name, tensor) in tensors {
+    for name in network.shapes().into_keys() {
         let module = name.rsplit_once('.').map_or("", |(module, _)| module);
-        if config.is_saved(module) {
-            copies.insert(name.clone(), variable(tensor)?);
+        if let Some(tensor) = network.full(name)?.filter(|_| config.is_saved(module)) {
+            copies.insert(name.to_owned(), variable(&tensor)?);
         }
     }
     let module = |name: &String| name.rsplit_once('.').map_or(String::new(), |(module, _)| module.to_owned());

@@ -1,8 +1,18 @@
 //! A frozen linear map with a trainable low-rank update, in one operation that keeps nothing but its input.
 
 use super::linear;
+use super::stored::StoredMatrix;
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
 use candle_core::{Result, Tensor};
+
+/// The frozen weight of a linear map, `(outs, ins)`.
+#[derive(Clone, Copy, Debug)]
+pub enum Base<'a> {
+    /// As a tensor.
+    Whole(&'a Tensor),
+    /// In fewer bytes.
+    Stored(&'a StoredMatrix),
+}
 
 /// `x · Wᵀ (+ bias) + scale · (x · Aᵀ) · Bᵀ`.
 ///
@@ -16,17 +26,22 @@ use candle_core::{Result, Tensor};
 /// Hu et al., arXiv:2106.09685, Eq. 3.
 pub fn low_rank_linear(
     x: &Tensor,
-    weight: &Tensor,
+    weight: Base,
     bias: Option<&Tensor>,
     (a, b, scale): (&Tensor, &Tensor, f64),
 ) -> Result<Tensor> {
-    let constants = [weight].into_iter().chain(bias).map(Tensor::detach).collect();
-    apply(LowRank { constants, scale }, &[x, a, b])
+    let (whole, stored) = match weight {
+        Base::Whole(weight) => (Some(weight), None),
+        Base::Stored(weight) => (None, Some(weight.clone())),
+    };
+    let constants = whole.into_iter().chain(bias).map(Tensor::detach).collect();
+    apply(LowRank { stored, constants, scale }, &[x, a, b])
 }
 
-/// Arguments `x`, A, B, and the constants W and, if there is one, the bias.
+/// Arguments `x`, A, B, and the constants W, unless it is stored, and, if there is one, the bias.
 #[derive(Clone)]
 struct LowRank {
+    stored: Option<StoredMatrix>,
     constants: Vec<Tensor>,
     scale: f64,
 }
@@ -40,6 +55,28 @@ struct Sizes {
 }
 
 impl LowRank {
+    /// W, if it is a constant, and the bias.
+    fn split<'a, T>(&self, constants: &'a [T]) -> (Option<&'a T>, Option<&'a T>) {
+        match self.stored {
+            None => (constants.first(), constants.get(1)),
+            Some(_) => (None, constants.first()),
+        }
+    }
+
+    /// `x · Wᵀ (+ bias)`.
+    fn base<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
+        match (self.split(&inputs[3..]), &self.stored) {
+            ((Some(weight), bias), _) => linear::product(inputs[0].data, *weight, bias, output),
+            ((None, bias), Some(weight)) => {
+                if let Some(bias) = bias {
+                    output.chunks_mut(bias.data.len()).for_each(|row| row.copy_from_slice(bias.data));
+                }
+                weight.add_product(inputs[0].data, output);
+            }
+            ((None, _), None) => {}
+        }
+    }
+
     fn sizes<R>(inputs: &[View<R>]) -> Sizes {
         let ins = inputs[1].last();
         Sizes { rows: inputs[0].data.len() / ins, ins, outs: inputs[2].dims[0], rank: inputs[2].last() }
@@ -60,10 +97,12 @@ impl Kernel for LowRank {
 
     fn shape(&self, dims: &[&[usize]]) -> Result<Vec<usize>> {
         let (x, a, b) = (dims[0], dims[1], dims[2]);
-        let weight = self.constants[0].dims();
+        let (whole, bias) = self.split(&self.constants);
+        let stored = self.stored.as_ref().map(StoredMatrix::dims);
+        let weight = whole.map_or(stored.as_ref().map_or(&[][..], |dims| dims), |weight| weight.dims());
         let fits = matches!((a, b), ([r, ins], [outs, rank])
             if r == rank && x.last() == Some(ins) && weight == [*outs, *ins]
-                && self.constants.get(1).is_none_or(|bias| bias.dims() == [*outs]));
+                && bias.is_none_or(|bias| bias.dims() == [*outs]));
         if !fits {
             candle_core::bail!("low-rank linear: input {x:?}, weight {weight:?}, A {a:?}, B {b:?}");
         }
@@ -73,7 +112,7 @@ impl Kernel for LowRank {
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
         let Sizes { rows, ins, outs, rank } = Self::sizes(inputs);
         let x = (inputs[0].data, Matrix::dense(rows, ins));
-        linear::product(inputs[0].data, inputs[3], inputs.get(4), output);
+        self.base(inputs, output);
         let mut down = vec![R::zero(); rows * rank];
         let a = (inputs[1].data, Matrix::dense(rank, ins).t());
         product((&mut down, Matrix::dense(rows, rank)), x, a, R::one(), false);
@@ -100,8 +139,13 @@ impl Kernel for LowRank {
         let d_down = (&*d_down, Matrix::dense(rows, rank));
         let dx = wanted[0].then(|| {
             let mut dx = vec![R::zero(); rows * ins];
-            let weight = (inputs[3].data, Matrix::dense(outs, ins));
-            product((&mut dx, Matrix::dense(rows, ins)), dy, weight, R::one(), false);
+            match &self.stored {
+                Some(weight) => weight.add_back_product(grad, &mut dx),
+                None => {
+                    let weight = (inputs[3].data, Matrix::dense(outs, ins));
+                    product((&mut dx, Matrix::dense(rows, ins)), dy, weight, R::one(), false);
+                }
+            }
             product((&mut dx, Matrix::dense(rows, ins)), d_down, a, R::one(), true);
             dx
         });
@@ -128,8 +172,13 @@ impl Kernel for LowRank {
         let x = inputs[0].contiguous()?;
         let x = x.reshape((x.elem_count() / ins, ins))?;
         let update = (x.matmul(&inputs[1].t()?)?.matmul(&inputs[2].t()?)? * self.scale)?;
-        let y = (x.matmul(&self.constants[0].t()?)? + update)?;
-        match self.constants.get(1) {
+        let (whole, bias) = self.split(&self.constants);
+        let y = match (whole, &self.stored) {
+            (Some(weight), _) => (x.matmul(&weight.t()?)? + update)?,
+            (None, Some(weight)) => (x.matmul(&weight.to_tensor()?.to_dtype(x.dtype())?.t()?)? + update)?,
+            (None, None) => update,
+        };
+        match bias {
             Some(bias) => y.broadcast_add(bias)?.reshape(shape),
             None => y.reshape(shape),
         }
@@ -141,6 +190,7 @@ impl Kernel for LowRank {
 mod tests {
     use super::*;
     use crate::gradcheck::{sample_tensor, tests::check};
+    use crate::ops::stored::Storage;
 
     fn t(shape: &[usize], salt: u64) -> Tensor {
         sample_tensor(shape, salt).unwrap()
@@ -150,7 +200,17 @@ mod tests {
     fn gradients_with_and_without_a_bias() {
         let arguments = [t(&[2, 3, 4], 1), t(&[2, 4], 2), t(&[5, 2], 3)];
         for constants in [vec![t(&[5, 4], 4)], vec![t(&[5, 4], 4), t(&[5], 5)]] {
-            check(LowRank { constants, scale: 1.7 }, &arguments);
+            check(LowRank { stored: None, constants, scale: 1.7 }, &arguments);
+        }
+    }
+
+    #[test]
+    fn gradients_over_a_stored_weight() {
+        let arguments = [t(&[2, 3, 4], 1), t(&[2, 4], 2), t(&[5, 2], 3)];
+        let weight = t(&[5, 4], 4).to_dtype(candle_core::DType::F32).unwrap();
+        let stored = Some(StoredMatrix::new(&weight, Storage::Int8).unwrap());
+        for constants in [vec![], vec![t(&[5], 5)]] {
+            check(LowRank { stored: stored.clone(), constants, scale: 1.7 }, &arguments);
         }
     }
 
@@ -159,7 +219,7 @@ mod tests {
         let (x, weight, a, bias) = (t(&[7, 4], 1), t(&[5, 4], 2), t(&[2, 4], 3), t(&[5], 4));
         let b = t(&[5, 2], 0).zeros_like().unwrap();
         for bias in [None, Some(&bias)] {
-            let adapted = low_rank_linear(&x, &weight, bias, (&a, &b, 2.0)).unwrap();
+            let adapted = low_rank_linear(&x, Base::Whole(&weight), bias, (&a, &b, 2.0)).unwrap();
             let plain = linear::linear(&x, &weight, bias).unwrap();
             assert_eq!(adapted.to_vec2::<f64>().unwrap(), plain.to_vec2::<f64>().unwrap());
         }
@@ -167,8 +227,12 @@ mod tests {
 
     #[test]
     fn misfits_are_refused() {
-        let error =
-            low_rank_linear(&t(&[3, 4], 1), &t(&[5, 4], 2), None, (&t(&[2, 3], 3), &t(&[5, 2], 4), 1.0));
+        let error = low_rank_linear(
+            &t(&[3, 4], 1),
+            Base::Whole(&t(&[5, 4], 2)),
+            None,
+            (&t(&[2, 3], 3), &t(&[5, 2], 4), 1.0),
+        );
         assert!(error.unwrap_err().to_string().contains("A [2, 3]"));
     }
 }

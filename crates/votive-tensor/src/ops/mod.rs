@@ -13,6 +13,7 @@ mod norm;
 mod resample;
 mod rope;
 mod softcap;
+mod stored;
 mod token_divergence;
 
 pub use activation::{Activation, activate, gated};
@@ -21,8 +22,9 @@ pub use conv::conv2d;
 pub use linear::linear;
 pub use log_prob::{TokenScores, token_scores};
 pub use log_sigmoid::log_sigmoid;
-pub use low_rank::low_rank_linear;
+pub use low_rank::{Base, low_rank_linear};
 pub use norm::{group_norm, layer_norm, rms_norm};
 pub use resample::upsample_nearest_2x;
 pub use rope::rope;
+pub use stored::{Storage, StoredMatrix, stored_linear};
 pub use token_divergence::token_divergences;

@@ -13,9 +13,11 @@ use votive_data::{
     TextTokenizer, TokenizedPair, TokenizedUnpaired, collate_mismatched, collate_pairs, collate_unpaired,
 };
 use votive_model::{
-    CausalLm, CausalLmConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, save_causal_lm,
+    CausalLm, CausalLmConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, load_causal_lm_stored,
+    save_causal_lm,
 };
 use votive_objective::CompletionFacts;
+use votive_tensor::Storage;
 use votive_tensor::segment::Recorder;
 
 /// The rows of a text data set.
@@ -56,7 +58,18 @@ impl TextFrontEnd {
     /// # Errors
     /// If a file is missing or the architecture is not supported.
     pub fn open(folder: &Path, device: &Device) -> Result<(Self, Params)> {
-        let (config, params) = load_causal_lm(folder, device)?;
+        Self::of(folder, load_causal_lm(folder, device)?)
+    }
+
+    /// The same with frozen linear maps that are kept in fewer bytes.
+    ///
+    /// # Errors
+    /// As [`TextFrontEnd::open`].
+    pub fn open_stored(folder: &Path, device: &Device, storage: Storage) -> Result<(Self, Params)> {
+        Self::of(folder, load_causal_lm_stored(folder, device, storage)?)
+    }
+
+    fn of(folder: &Path, (config, params): (CausalLmConfig, Params)) -> Result<(Self, Params)> {
         let tokenizer = TextTokenizer::load(folder)?;
         tokenizer.check_model_vocabulary(config.vocab_size())?;
         let rows = Rows::Pairs(Vec::new());

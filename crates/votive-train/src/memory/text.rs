@@ -6,6 +6,7 @@
 use super::{Activations, FLOAT, Footprint, Part, runs_reference};
 use crate::front_end::{FrontEnd, TextFrontEnd};
 use crate::plan::Plan;
+use votive_data::DataOrder;
 use votive_model::{Params, language::Sizes};
 use votive_objective::Needs;
 
@@ -68,23 +69,40 @@ impl Widths {
     }
 }
 
-/// Tokens of the largest batch of some rows: all that are computed, and those of the completions.
+/// Tokens of the largest batch that the run will see: all that are computed, and those of the completions.
 struct Shape {
     tokens: u64,
     completions: u64,
 }
 
+/// Rows that are drawn to find the largest batch at most: a longer run is judged by its beginning.
+const MOST_DRAWN: usize = 1 << 20;
+
 impl Shape {
-    fn of(front: &TextFrontEnd, rows: usize) -> Self {
-        let largest = |mut values: Vec<usize>| {
-            values.sort_unstable_by(|a, b| b.cmp(a));
-            values.iter().take(rows).sum::<usize>() as u64
-        };
-        let lengths = front.lengths_in_all();
+    /// With `rows` rows in a batch, in the order in which the run takes them.
+    fn of(front: &TextFrontEnd, plan: &Plan, rows: usize) -> Self {
+        let train = &plan.train;
         // A prompt is computed once, whatever follows it.
-        let all = lengths.iter().map(|(prompt, completions)| prompt + completions.iter().sum::<usize>());
-        let completions = lengths.iter().map(|(_, completions)| completions.iter().sum());
-        Self { tokens: largest(all.collect()), completions: largest(completions.collect()) }
+        let sizes: Vec<[usize; 2]> = front
+            .lengths_in_all()
+            .into_iter()
+            .map(|(prompt, completions)| {
+                let completions = completions.iter().sum::<usize>();
+                [prompt + completions, completions]
+            })
+            .collect();
+        let order = DataOrder::new(train.seed, front.rows(), train.batch_size, plan.data.traversal);
+        let steps = train.steps.min(MOST_DRAWN.div_ceil(train.batch_size) as u64);
+        let mut largest = [0; 2];
+        for step in 0..steps {
+            for batch in order.indices(step).chunks(rows) {
+                for (i, largest) in largest.iter_mut().enumerate() {
+                    *largest = batch.iter().map(|row| sizes[*row][i]).sum::<usize>().max(*largest);
+                }
+            }
+        }
+        let [tokens, completions] = largest.map(|tokens| tokens as u64);
+        Self { tokens, completions }
     }
 }
 
@@ -97,7 +115,7 @@ impl Footprint for TextFrontEnd {
     fn activations(&self, plan: &Plan, params: &Params, rows: usize) -> Activations {
         let sizes = self.config().sizes();
         let (widths, layers) = (Widths::of(sizes, params), sizes.num_hidden_layers as u64);
-        let Shape { tokens, completions } = Shape::of(self, rows);
+        let Shape { tokens, completions } = Shape::of(self, plan, rows);
         // A recomputed layer keeps its result, and the copy that is handed on.
         let (kept, inside) = if plan.train.recompute {
             (2 * widths.hidden * layers, widths.kept() + RECOMPUTE_BUFFERS * widths.hidden)
@@ -109,7 +127,7 @@ impl Footprint for TextFrontEnd {
         let head_backward = logits + widths.hidden * (completions + 2 * tokens);
         let reference = if runs_reference(plan) { widths.forward() * tokens } else { 0 };
         let passing = head_backward.max((inside + widths.backward()) * tokens).max(reference);
-        let all_rows = Shape::of(self, plan.train.batch_size).tokens;
+        let all_rows = Shape::of(self, plan, plan.train.batch_size).tokens;
         let has_divergence = plan.objective.needs().contains(Needs::KL);
         Activations {
             kept: vec![

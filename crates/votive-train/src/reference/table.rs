@@ -102,6 +102,11 @@ fn keys<F: FrontEnd>(front: &F, policy: &Params) -> Result<Vec<Vec<Key>>> {
         let values = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         model.update(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
     }
+    for (name, matrix) in below.stored() {
+        model.update(name);
+        let values = matrix.to_tensor()?.flatten_all()?.to_vec1::<f32>()?;
+        model.update(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+    }
     let model = model.finalize();
     (0..front.rows() + front.held_out())
         .map(|row| {

@@ -90,7 +90,7 @@ fn a_sum_is_a_mean_times_the_rows() {
 #[test]
 fn a_cached_reference_is_a_live_one() {
     let workshop = Workshop::text();
-    for adapter in [&[][..], &[LORA]] {
+    for adapter in [&[][..], &[LORA], &[LORA, "adapter.lora.base=nf4"]] {
         let run = |kind| Trajectory::of(&workshop.plan(&[adapter, &[kind]].concat()));
         run("reference.kind=frozen").assert_same(&run("reference.kind=cached"));
     }
@@ -102,6 +102,8 @@ fn the_network_below_the_adapter_is_a_frozen_copy() {
         let run = |kind| Trajectory::of(&workshop.plan(&[LORA, kind]));
         run("reference.kind=frozen").assert_same(&run("reference.kind=adapter_off"));
     }
+    let stored = |kind| Trajectory::of(&Workshop::text().plan(&[LORA, "adapter.lora.base=int8", kind]));
+    stored("reference.kind=frozen").assert_same(&stored("reference.kind=adapter_off"));
 }
 
 #[test]

@@ -113,6 +113,17 @@ fn a_text_adapter_resumes_at_every_step() {
 }
 
 #[test]
+fn an_adapter_on_a_base_in_fewer_bytes_resumes_at_every_step() {
+    let base = [LORA, "adapter.lora.base=int8", "reference.kind=adapter_off"];
+    check_every_step(&Workshop::text(), &base);
+}
+
+#[test]
+fn a_mixture_of_objectives_resumes_at_every_step() {
+    check_every_step(&Workshop::text(), &["objective.tdpo.weight=0.5", "objective.sft.weight=0.5"]);
+}
+
+#[test]
 fn unpaired_text_resumes_at_every_step() {
     check_every_step(&Workshop::unpaired_text(), &["objective.kto.beta=0.2", LORA]);
 }
