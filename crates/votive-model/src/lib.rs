@@ -21,6 +21,7 @@ mod params;
 mod prefix_tree;
 mod sampling;
 pub mod stable_diffusion;
+mod weights;
 
 pub use causal_lm::{CausalLm, Head, TokenBatch};
 pub use denoiser::Denoiser;

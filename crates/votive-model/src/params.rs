@@ -5,6 +5,7 @@
 
 use crate::error::{ModelError, Result};
 use crate::lora::{Lora, LoraConfig, LoraLayer};
+use crate::weights::Weights;
 use candle_core::{DType, Device, Tensor, Var};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,9 +16,7 @@ use votive_tensor::random::{Draws, Stream};
 #[derive(Clone, Debug)]
 pub struct Params {
     origin: String,
-    tensors: BTreeMap<String, Tensor>,
-    /// Frozen weights of linear maps that are kept in fewer bytes; none of them is in `tensors`.
-    stored: BTreeMap<String, StoredMatrix>,
+    weights: Weights,
     lora: Option<Lora>,
     device: Device,
 }
@@ -26,14 +25,14 @@ impl Params {
     /// Parameters from named tensors; `origin` says in error messages where they come from.
     #[must_use]
     pub fn new(origin: &str, tensors: BTreeMap<String, Tensor>, device: &Device) -> Self {
-        let stored = BTreeMap::new();
-        Self { origin: origin.to_owned(), tensors, stored, lora: None, device: device.clone() }
+        let weights = Weights { whole: tensors, ..Weights::default() };
+        Self { origin: origin.to_owned(), weights, lora: None, device: device.clone() }
     }
 
     /// The same with frozen weights of linear maps that are kept in fewer bytes.
     #[must_use]
     pub fn with_stored(self, stored: BTreeMap<String, StoredMatrix>) -> Self {
-        Self { stored, ..self }
+        Self { weights: Weights { stored, ..self.weights }, ..self }
     }
 
     /// Builds a network on these parameters. Every tensor must be asked for, in its shape, and nothing may be
@@ -64,39 +63,24 @@ impl Params {
 
     /// Name and value of every frozen weight that is kept in fewer bytes, ordered by name.
     pub fn stored(&self) -> impl Iterator<Item = (&str, &StoredMatrix)> {
-        self.stored.iter().map(|(name, matrix)| (name.as_str(), matrix))
-    }
-
-    /// Name and shape of everything in the network, however it is kept, ordered by name.
-    pub(crate) fn shapes(&self) -> BTreeMap<&str, Vec<usize>> {
-        let own = self.iter().map(|(name, tensor)| (name, tensor.dims().to_vec()));
-        own.chain(self.stored().map(|(name, matrix)| (name, matrix.dims().to_vec()))).collect()
-    }
-
-    /// One tensor of the network in full, however it is kept.
-    ///
-    /// # Errors
-    /// Those of candle.
-    pub(crate) fn full(&self, name: &str) -> Result<Option<Tensor>> {
-        let stored = || self.stored.get(name).map(StoredMatrix::to_tensor).transpose();
-        Ok(self.tensors.get(name).cloned().map_or_else(stored, |tensor| Ok(Some(tensor)))?)
+        self.weights.stored.iter().map(|(name, matrix)| (name.as_str(), matrix))
     }
 
     /// Name and value of every tensor of the network itself that is kept in full, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+        self.weights.whole.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// One tensor of the network.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.tensors.get(name)
+        self.weights.whole.get(name)
     }
 
     /// What a network reads: a module that the adapter has whole, or else the network's own tensor.
     fn effective(&self, name: &str) -> Option<&Tensor> {
         let saved = self.lora.as_ref().and_then(|lora| lora.saved(name));
-        saved.or_else(|| self.tensors.get(name))
+        saved.or_else(|| self.weights.whole.get(name))
     }
 
     /// The adapter, if there is one.
@@ -114,14 +98,13 @@ impl Params {
     /// Number of values in the network, adapter not counted.
     #[must_use]
     pub fn count(&self) -> usize {
-        let stored = self.stored.values().map(|matrix| matrix.dims().iter().product::<usize>());
-        self.tensors.values().map(Tensor::elem_count).chain(stored).sum()
+        self.weights.count()
     }
 
     /// Everything that is trained, as (name, tensor), ordered by name.
     #[must_use]
     pub fn trainable(&self) -> Vec<(String, Tensor)> {
-        let own = self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
+        let own = self.weights.whole.iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
         let adapter = self.lora.iter().flat_map(Lora::named_tensors);
         own.chain(adapter).filter(|(_, tensor)| tensor.is_variable()).collect()
     }
@@ -131,7 +114,7 @@ impl Params {
     /// # Errors
     /// If a weight is kept in fewer bytes; those of candle.
     pub fn into_trainable(self) -> Result<Self> {
-        if let Some(name) = self.stored.keys().next() {
+        if let Some(name) = self.weights.stored.keys().next() {
             let reason = format!("`{name}` is kept in fewer bytes, so it cannot be trained whole");
             return Err(ModelError::Adapter(reason));
         }
@@ -170,7 +153,7 @@ impl Params {
     }
 
     fn map(mut self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        for tensor in self.tensors.values_mut() {
+        for tensor in self.weights.whole.values_mut() {
             *tensor = change(tensor)?;
         }
         self.lora = self.lora.map(|lora| lora.map(&change)).transpose()?;
@@ -188,7 +171,7 @@ impl Params {
     /// # Errors
     /// If no linear map fits the targets.
     pub fn with_new_lora(&self, config: LoraConfig, seed: u64) -> Result<Self> {
-        let lora = Lora::fresh(config, self, seed)?;
+        let lora = Lora::fresh(config, &self.weights, seed, &self.device)?;
         Ok(Self { lora: Some(lora), ..self.untracked()? })
     }
 
@@ -197,7 +180,7 @@ impl Params {
     /// # Errors
     /// If a layer of the adapter has no counterpart or another shape.
     pub fn with_lora(&self, lora: Lora) -> Result<Self> {
-        lora.check(self)?;
+        lora.check(&self.weights)?;
         Ok(Self { lora: Some(lora), ..self.clone() })
     }
 
@@ -206,14 +189,12 @@ impl Params {
     /// # Errors
     /// Those of candle.
     pub fn merged(&self) -> Result<Self> {
-        let mut merged = self.without_adapter().untracked()?;
-        for (name, matrix) in std::mem::take(&mut merged.stored) {
-            merged.tensors.insert(name, matrix.to_tensor()?);
-        }
+        let merged = self.without_adapter().untracked()?;
+        let mut tensors = merged.weights.into_full()?;
         if let Some(lora) = &self.lora {
-            lora.merge_into(&mut merged.tensors)?;
+            lora.merge_into(&mut tensors)?;
         }
-        Ok(merged)
+        Ok(Self::new(&self.origin, tensors, &self.device))
     }
 }
 
@@ -312,7 +293,7 @@ impl<'a> Reader<'a> {
     /// The weight of a linear map.
     fn linear(&self, name: String, shape: &[usize], init: Init) -> Result<Weight> {
         if let Source::Given(params) = &self.source
-            && let Some(matrix) = params.stored.get(&name)
+            && let Some(matrix) = params.weights.stored.get(&name)
             && params.lora.as_ref().is_none_or(|lora| lora.saved(&name).is_none())
         {
             if matrix.dims() == shape {
@@ -340,13 +321,13 @@ impl<'a> Reader<'a> {
             (self.used.into_inner(), self.used_lora.into_inner(), self.ignored.into_inner());
         let mut problems = self.problems.into_inner();
         let used_stored = self.used_stored.into_inner();
-        for (name, matrix) in params.stored.iter().filter(|(name, _)| !used_stored.contains(*name)) {
+        for (name, matrix) in params.weights.stored.iter().filter(|(name, _)| !used_stored.contains(*name)) {
             // A module that the adapter has whole stands in its place.
             if !used.contains_key(name) {
                 problems.push(format!("  unexpected: {name} {:?}", matrix.dims()));
             }
         }
-        for (name, tensor) in &params.tensors {
+        for (name, tensor) in &params.weights.whole {
             if !used.contains_key(name) && !ignored.contains(name) {
                 problems.push(format!("  unexpected: {name} {:?}", tensor.dims()));
             }
@@ -417,7 +398,7 @@ impl Scope<'_> {
     /// Whether the checkpoint has a tensor `name` here (false for fresh parameters).
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        matches!(&self.reader.source, Source::Given(params) if params.tensors.contains_key(&self.sub(name).path))
+        matches!(&self.reader.source, Source::Given(params) if params.weights.has(&self.sub(name).path))
     }
 
     /// Says that a tensor `name` here may be present and carries nothing (a buffer that older versions saved).

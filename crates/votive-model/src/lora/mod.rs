@@ -11,7 +11,7 @@ pub use config::{LoraConfig, Targets};
 pub use files::LoraFormat;
 
 use crate::error::{ModelError, Result};
-use crate::params::Params;
+use crate::weights::Weights;
 use candle_core::{DType, Device, Tensor, Var};
 use config::Chooser;
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,7 +81,7 @@ pub struct Lora {
 
 impl Lora {
     /// Trainable matrices for every linear map that the configuration names, and trainable copies of modules to save.
-    pub(crate) fn fresh(config: LoraConfig, network: &Params, seed: u64) -> Result<Self> {
+    pub(crate) fn fresh(config: LoraConfig, network: &Weights, seed: u64, device: &Device) -> Result<Self> {
         let chooser = Chooser::new(&config)?;
         let (mut layers, mut maps) = (BTreeMap::new(), Vec::new());
         let shapes = network.shapes();
@@ -96,7 +96,7 @@ impl Lora {
             let (rank, scale) = chooser.shape(path)?;
             // PEFT's default: kaiming uniform with a = √5, which is ±1/√in.
             let mut draws = Draws::new(seed, Stream::Init, 1, index as u64);
-            let mut layer = fresh_layer([outs, ins], (rank, scale), &mut draws, network.device())?;
+            let mut layer = fresh_layer([outs, ins], (rank, scale), &mut draws, device)?;
             if config.use_dora {
                 // B is zero, so that the rows of the adapted weight are those of the weight.
                 let weight = network.full(name)?;
@@ -174,7 +174,7 @@ impl Lora {
     }
 
     /// Checks that the adapter is one for a network with these tensors; the error names the first module that is not.
-    pub(crate) fn check(&self, network: &Params) -> Result<()> {
+    pub(crate) fn check(&self, network: &Weights) -> Result<()> {
         let shapes = network.shapes();
         for (path, layer) in &self.layers {
             let weight = shapes.get(format!("{path}.weight").as_str());
@@ -244,7 +244,7 @@ fn fresh_layer(
 }
 
 /// Trainable copies of everything in the modules to save.
-fn copies(config: &LoraConfig, network: &Params) -> Result<BTreeMap<String, Tensor>> {
+fn copies(config: &LoraConfig, network: &Weights) -> Result<BTreeMap<String, Tensor>> {
     let mut copies = BTreeMap::new();
     for name in network.shapes().into_keys() {
         let module = name.rsplit_once('.').map_or("", |(module, _)| module);

@@ -113,6 +113,58 @@ pub(super) fn tile_logits<R: Real>(
     }
 }
 
+/// Gradients of a head's hidden states and weight, gathered tile by tile.
+pub(super) struct HeadGradients<'a, R> {
+    hidden: View<'a, R>,
+    weight: View<'a, R>,
+    d_hidden: Option<Vec<R>>,
+    d_weight: Option<Vec<R>>,
+}
+
+impl<'a, R: Real> HeadGradients<'a, R> {
+    /// Zeros for those of hidden states and weight that are wanted.
+    pub(super) fn new(inputs: &[View<'a, R>], wanted: &[bool]) -> Self {
+        let zeros = |place: usize| wanted[place].then(|| vec![R::zero(); inputs[place].data.len()]);
+        Self { hidden: inputs[0], weight: inputs[1], d_hidden: zeros(0), d_weight: zeros(1) }
+    }
+
+    /// Adds what the gradient of the logits of some positions for a tile of the vocabulary makes of them.
+    pub(super) fn add(&mut self, positions: Range<usize>, tile: &Range<usize>, d_logits: &[R]) {
+        let width = self.weight.dims[1];
+        let (rows, weights) =
+            (positions.start * width..positions.end * width, tile.start * width..tile.end * width);
+        let logits = Matrix::dense(positions.len(), tile.len());
+        let (hidden, weight) = (Matrix::dense(positions.len(), width), Matrix::dense(tile.len(), width));
+        if let Some(d_hidden) = &mut self.d_hidden {
+            let by = (&self.weight.data[weights.clone()], weight);
+            matmul(
+                (&mut d_hidden[rows.clone()], hidden),
+                (d_logits, logits),
+                by,
+                R::one(),
+                true,
+                Threads::All,
+            );
+        }
+        if let Some(d_weight) = &mut self.d_weight {
+            let by = (&self.hidden.data[rows], hidden);
+            matmul(
+                (&mut d_weight[weights], weight),
+                (d_logits, logits.t()),
+                by,
+                R::one(),
+                true,
+                Threads::All,
+            );
+        }
+    }
+
+    /// The gradients, in the order of the arguments.
+    pub(super) fn finish(self) -> Vec<Option<Vec<R>>> {
+        vec![self.d_hidden, self.d_weight]
+    }
+}
+
 #[derive(Clone)]
 struct LogProb {
     targets: Arc<[u32]>,
@@ -253,8 +305,7 @@ impl Kernel for LogProb {
         wanted: &[bool],
     ) -> Vec<Option<Vec<R>>> {
         let (vocabulary, width) = (inputs[1].dims[0], inputs[1].dims[1]);
-        let mut d_hidden = vec![R::zero(); if wanted[0] { inputs[0].data.len() } else { 0 }];
-        let mut d_weight = vec![R::zero(); if wanted[1] { inputs[1].data.len() } else { 0 }];
+        let mut gradients = HeadGradients::new(inputs, wanted);
         let mut logits = vec![R::zero(); CHUNK.min(self.targets.len()) * TILE.min(vocabulary)];
         for (chunk, rows) in inputs[0].data.chunks(CHUNK * width).enumerate() {
             let (at, n) = (chunk * CHUNK, rows.len() / width);
@@ -274,22 +325,10 @@ impl Kernel for LogProb {
                     let slopes: Vec<R> = slopes.unwrap_or_default();
                     row.iter_mut().zip(slopes).for_each(|(x, slope)| *x *= slope);
                 });
-                let d_logits = Matrix::dense(n, tile.len());
-                let weights = tile.start * width..tile.end * width;
-                let tile = Matrix::dense(tile.len(), width);
-                if wanted[0] {
-                    let out = (&mut d_hidden[at * width..(at + n) * width], Matrix::dense(n, width));
-                    let weight = (&inputs[1].data[weights.clone()], tile);
-                    matmul(out, (logits, d_logits), weight, R::one(), true, Threads::All);
-                }
-                if wanted[1] {
-                    let out = (&mut d_weight[weights], tile);
-                    let hidden = (rows, Matrix::dense(n, width));
-                    matmul(out, (logits, d_logits.t()), hidden, R::one(), true, Threads::All);
-                }
+                gradients.add(at..at + n, &tile, logits);
             }
         }
-        vec![wanted[0].then_some(d_hidden), wanted[1].then_some(d_weight)]
+        gradients.finish()
     }
 
     fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {

@@ -1,8 +1,8 @@
 //! The divergence of two language-model heads at every position, without ever holding (tokens × vocabulary).
 
-use super::log_prob::{CHUNK, TILE, column, tile_logits, tiles};
+use super::log_prob::{CHUNK, HeadGradients, TILE, column, tile_logits, tiles};
 use super::softcap::Softcap;
-use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
+use crate::kernel::{Kernel, Real, View, apply};
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
@@ -159,9 +159,7 @@ impl Kernel for Divergence {
         grad: &[R],
         wanted: &[bool],
     ) -> Vec<Option<Vec<R>>> {
-        let width = inputs[1].dims[1];
-        let mut d_hidden = vec![R::zero(); if wanted[0] { inputs[0].data.len() } else { 0 }];
-        let mut d_weight = vec![R::zero(); if wanted[1] { inputs[1].data.len() } else { 0 }];
+        let mut gradients = HeadGradients::new(inputs, wanted);
         let results = output.chunks(CHUNK * COLUMNS).zip(grad.chunks(CHUNK * COLUMNS));
         for (chunk, (output, grad)) in results.enumerate() {
             let (at, n) = (chunk * CHUNK, output.len() / COLUMNS);
@@ -176,23 +174,10 @@ impl Kernel for Divergence {
                         *x = slope * excess * bend;
                     }
                 });
-                let d_logits = Matrix::dense(n, tile.len());
-                let weights = tile.start * width..tile.end * width;
-                let tile = Matrix::dense(tile.len(), width);
-                let rows = at * width..(at + n) * width;
-                if wanted[0] {
-                    let out = (&mut d_hidden[rows.clone()], Matrix::dense(n, width));
-                    let weight = (&inputs[1].data[weights.clone()], tile);
-                    matmul(out, (policy, d_logits), weight, R::one(), true, Threads::All);
-                }
-                if wanted[1] {
-                    let out = (&mut d_weight[weights], tile);
-                    let hidden = (&inputs[0].data[rows], Matrix::dense(n, width));
-                    matmul(out, (policy, d_logits.t()), hidden, R::one(), true, Threads::All);
-                }
+                gradients.add(at..at + n, &tile, policy);
             });
         }
-        vec![wanted[0].then_some(d_hidden), wanted[1].then_some(d_weight)]
+        gradients.finish()
     }
 
     fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {
