@@ -50,6 +50,11 @@ impl DataOrder {
         indices
     }
 
+    /// The rows of all steps one after another, without end; each epoch is drawn once.
+    pub fn rows(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..).flat_map(|epoch| self.epoch(epoch))
+    }
+
     /// All indices in the order of an epoch.
     fn epoch(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.n_rows).collect();
@@ -86,6 +91,7 @@ mod tests {
         let narrow = DataOrder::new(3, 7, 2, Traversal::Shuffled);
         let wide = DataOrder::new(3, 7, 10, Traversal::Shuffled);
         assert_eq!(epoch_of(&narrow, 0..15), epoch_of(&wide, 0..3));
+        assert_eq!(narrow.rows().take(30).collect::<Vec<_>>(), epoch_of(&narrow, 0..15));
     }
 
     #[test]

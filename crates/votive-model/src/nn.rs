@@ -2,10 +2,10 @@
 
 use crate::error::Result;
 use crate::lora::LoraLayer;
-use crate::params::{Init, Scope, Weight};
+use crate::params::{Init, Scope};
 use candle_core::Tensor;
 use votive_tensor as ops;
-use votive_tensor::Base;
+use votive_tensor::Weight;
 
 /// A linear map, with a low-rank adapter if the parameters have one for it.
 #[derive(Clone, Debug)]
@@ -46,16 +46,12 @@ impl Linear {
                 Weight::Stored(weight) => ops::stored_linear(x, weight, bias)?,
             });
         };
-        let base = match &self.weight {
-            Weight::Whole(weight) => Base::Whole(weight),
-            Weight::Stored(weight) => Base::Stored(weight),
-        };
         let update = (&lora.a, &lora.b, lora.scale);
-        let Some(stretch) = lora.stretch(base)? else {
-            return Ok(ops::low_rank_linear(x, base, bias, update)?);
+        let Some(stretch) = lora.stretch(&self.weight)? else {
+            return Ok(ops::low_rank_linear(x, &self.weight, bias, update)?);
         };
         // DoRA stretches what the weight gives, and not the bias.
-        let y = ops::low_rank_linear(x, base, None, update)?.broadcast_mul(&stretch)?;
+        let y = ops::low_rank_linear(x, &self.weight, None, update)?.broadcast_mul(&stretch)?;
         match bias {
             None => Ok(y),
             Some(bias) => Ok(y.broadcast_add(bias)?),

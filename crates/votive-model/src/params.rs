@@ -9,8 +9,8 @@ use crate::weights::Weights;
 use candle_core::{DType, Device, Tensor, Var};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use votive_tensor::StoredMatrix;
 use votive_tensor::random::{Draws, Stream};
+use votive_tensor::{StoredMatrix, Weight};
 
 /// The parameters of one network, named as in its checkpoint and ordered by name.
 #[derive(Clone, Debug)]
@@ -196,15 +196,6 @@ impl Params {
         }
         Ok(Self::new(&self.origin, tensors, &self.device))
     }
-}
-
-/// The weight of a linear map.
-#[derive(Clone, Debug)]
-pub(crate) enum Weight {
-    /// In full.
-    Whole(Tensor),
-    /// Frozen, in fewer bytes.
-    Stored(StoredMatrix),
 }
 
 /// How a parameter starts when there is no checkpoint.

@@ -146,11 +146,9 @@ impl Completion {
     /// # Errors
     /// If tokens or their reference were not given.
     pub fn token_logratios(&self) -> Result<Tensor> {
-        let tokens = self.tokens.as_ref();
-        let policy = tokens.and_then(|tokens| tokens.policy_logps.as_ref());
-        let policy = policy.ok_or(ObjectiveError::Missing(self.names.policy_tokens))?;
-        let reference = tokens.and_then(|tokens| tokens.reference_logps.as_ref());
-        let reference = reference.ok_or(ObjectiveError::Missing(self.names.reference_tokens))?;
+        let policy = self.of_tokens(self.names.policy_tokens, |tokens| tokens.policy_logps.as_ref())?;
+        let reference =
+            self.of_tokens(self.names.reference_tokens, |tokens| tokens.reference_logps.as_ref())?;
         Ok((policy - reference)?)
     }
 
@@ -159,9 +157,7 @@ impl Completion {
     /// # Errors
     /// If it was not given.
     pub fn sequence_kl(&self) -> Result<Tensor> {
-        let tokens = self.tokens.as_ref().ok_or(ObjectiveError::Missing(self.names.mask))?;
-        let kl = tokens.kl.as_ref().ok_or(ObjectiveError::Missing(self.names.token_kl))?;
-        self.masked_sum(kl)
+        self.masked_sum(self.of_tokens(self.names.token_kl, |tokens| tokens.kl.as_ref())?)
     }
 
     /// Number of tokens of each completion, `(B,)`.
@@ -169,8 +165,7 @@ impl Completion {
     /// # Errors
     /// If the mask was not given.
     pub fn token_counts(&self) -> Result<Tensor> {
-        let mask = self.tokens.as_ref().map(|tokens| &tokens.mask);
-        Ok(mask.ok_or(ObjectiveError::Missing(self.names.mask))?.sum(1)?)
+        Ok(self.mask()?.sum(1)?)
     }
 
     /// `values (B, L)` summed over the tokens of each completion, `(B,)`.
@@ -178,8 +173,16 @@ impl Completion {
     /// # Errors
     /// If the mask was not given.
     pub fn masked_sum(&self, values: &Tensor) -> Result<Tensor> {
-        let mask = self.tokens.as_ref().map(|tokens| &tokens.mask);
-        Ok((values * mask.ok_or(ObjectiveError::Missing(self.names.mask))?)?.sum(1)?)
+        Ok((values * self.mask()?)?.sum(1)?)
+    }
+
+    fn mask(&self) -> Result<&Tensor> {
+        self.of_tokens(self.names.mask, |tokens| Some(&tokens.mask))
+    }
+
+    /// One part of what was given of single tokens.
+    fn of_tokens(&self, name: &'static str, part: fn(&Tokens) -> Option<&Tensor>) -> Result<&Tensor> {
+        self.tokens.as_ref().and_then(part).ok_or(ObjectiveError::Missing(name))
     }
 
     fn check(&self, expected: &[usize]) -> Result<()> {
@@ -188,7 +191,7 @@ impl Completion {
             (self.names.reference, self.reference_logps.as_ref()),
             (self.names.lengths, self.lengths.as_ref()),
         ];
-        require_shape(expected, &given)?;
+        require_shape(expected, 1, &given)?;
         let Some(tokens) = &self.tokens else { return Ok(()) };
         let expected = [expected[0], tokens.mask.dims().last().copied().unwrap_or(0)];
         let given = [
@@ -197,15 +200,15 @@ impl Completion {
             (self.names.reference_tokens, tokens.reference_logps.as_ref()),
             (self.names.token_kl, tokens.kl.as_ref()),
         ];
-        require_shape(&expected, &given)
+        require_shape(&expected, 2, &given)
     }
 }
 
-/// Refuses tensors of another shape, and batches that are no list: a broadcast would go unnoticed in a loss.
-fn require_shape(expected: &[usize], given: &[(&'static str, Option<&Tensor>)]) -> Result<()> {
+/// Refuses tensors of another shape or number of dimensions: a broadcast would go unnoticed in a loss.
+fn require_shape(expected: &[usize], rank: usize, given: &[(&'static str, Option<&Tensor>)]) -> Result<()> {
     for (name, tensor) in given {
         let found = tensor.map_or(expected, Tensor::dims);
-        if found != expected || expected.is_empty() {
+        if found != expected || expected.len() != rank {
             let (expected, found) = (expected.to_vec(), found.to_vec());
             return Err(ObjectiveError::Shape { name, expected, found });
         }

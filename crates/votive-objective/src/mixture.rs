@@ -33,10 +33,8 @@ impl Term {
     ///
     /// Each row is the completions that belong together: two of a pair, one of an example.
     pub fn denominator(&self, rows: &[Vec<CompletionFacts>]) -> f64 {
-        let has_loss = |completion: &&CompletionFacts| match &self.objective {
-            Objective::Pair(_) => true,
-            Objective::Unpaired(objective) => completion.is_desirable || objective.reads_undesirable(),
-        };
+        let reads_all = self.objective.reads_undesirable();
+        let has_loss = |completion: &&CompletionFacts| completion.is_desirable || reads_all;
         let completions = || rows.iter().flatten().filter(has_loss);
         match (self.reduction, &self.objective) {
             (Reduction::Sum, _) => 1.0,
@@ -73,10 +71,7 @@ impl Mixture {
     /// Whether completions that are not desirable have a loss under any term.
     #[must_use]
     pub fn reads_undesirable(&self) -> bool {
-        self.0.iter().any(|term| match &term.objective {
-            Objective::Pair(_) => true,
-            Objective::Unpaired(objective) => objective.reads_undesirable(),
-        })
+        self.0.iter().any(|term| term.objective.reads_undesirable())
     }
 }
 

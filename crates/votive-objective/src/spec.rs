@@ -62,7 +62,7 @@ pub enum Reduction {
 impl Reduction {
     /// All with their names in recipes.
     pub const NAMES: [(Self, &'static str); 3] =
-        [(Self::Mean, "mean"), (Self::Sum, "sum"), (Self::Tokens, "tokens")];
+        [(Self::Mean, Self::Mean.name()), (Self::Sum, Self::Sum.name()), (Self::Tokens, Self::Tokens.name())];
 
     /// The name in recipes.
     #[must_use]
@@ -94,6 +94,15 @@ pub enum Objective {
 }
 
 impl Objective {
+    /// Whether completions that are not desirable have a loss.
+    #[must_use]
+    pub fn reads_undesirable(&self) -> bool {
+        match self {
+            Self::Pair(_) => true,
+            Self::Unpaired(objective) => objective.reads_undesirable(),
+        }
+    }
+
     /// What it reads.
     #[must_use]
     pub fn needs(&self) -> Needs {

@@ -207,10 +207,7 @@ fn the_gradient_raises_the_chosen_and_lowers_the_rejected_at_the_start() {
         let (_, slopes) = start.run(&objective(spec)).unwrap();
         let (chosen, rejected) = slopes.split_at(CHOSEN.len());
         assert!(chosen.iter().all(|slope| *slope < 0.0), "{}: {chosen:?}", spec.id);
-        let reads_undesirable = match objective(spec) {
-            Objective::Pair(_) => true,
-            Objective::Unpaired(objective) => objective.reads_undesirable(),
-        };
+        let reads_undesirable = objective(spec).reads_undesirable();
         let is_right = |slope: &f64| if reads_undesirable { *slope > 0.0 } else { *slope == 0.0 };
         assert!(rejected.iter().all(is_right), "{}: {rejected:?}", spec.id);
     }
@@ -263,5 +260,9 @@ fn shapes_that_would_broadcast_are_refused() {
     let Objective::Pair(dpo) = objective(METHODS[0]) else { panic!("dpo is a pair objective") };
     let inputs =
         PairInputs::new(tensor(&CHOSEN), tensor(&[0.0])).with_reference(tensor(&CHOSEN), tensor(&CHOSEN));
+    assert!(matches!(dpo.evaluate(&inputs), Err(ObjectiveError::Shape { .. })));
+    // Sequences in rows: everything has the same shape, and no batch has it.
+    let rows = |values: &[f64]| tensor(values).reshape((2, 2)).unwrap();
+    let inputs = PairInputs::new(rows(&CHOSEN), rows(&REJECTED)).with_reference(rows(&CHOSEN), rows(&CHOSEN));
     assert!(matches!(dpo.evaluate(&inputs), Err(ObjectiveError::Shape { .. })));
 }

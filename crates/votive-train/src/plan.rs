@@ -315,13 +315,12 @@ const BASES: [(Option<Storage>, &str); 4] = [
 ];
 
 fn base(r: &mut Resolver) -> Option<Storage> {
-    let named = r.choice(
+    r.named(
         "adapter.lora.base",
-        &BASES.map(|(_, name)| name),
-        "float32",
+        &BASES,
+        None,
         "How the frozen linear maps below the adapter are kept in memory (QLoRA); what is trained is f32 in any case.",
-    );
-    BASES.into_iter().find(|(_, name)| *name == named).and_then(|(storage, _)| storage)
+    )
 }
 
 /// What only adapters of language models can have: diffusers' files have no place for it.
@@ -448,9 +447,7 @@ fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
     let log_every =
         r.whole("train.log_every", 1, Some(1), "Steps between lines of metrics.jsonl.").unwrap_or(1);
     let save_every = r.whole("train.save_every", 1, Some(50), "Steps between checkpoints.").unwrap_or(50);
-    let save_dtype =
-        r.choice("train.save_dtype", &SaveDtype::NAMES.map(|(_, name)| name), "checkpoint", SAVE_DTYPE);
-    let save_dtype = SaveDtype::NAMES.into_iter().find(|(_, name)| *name == save_dtype);
+    let save_dtype = r.named("train.save_dtype", &SaveDtype::NAMES, SaveDtype::Checkpoint, SAVE_DTYPE);
     let recompute = modality == Modality::Text
         && r.flag("train.recompute", false, "Compute layers again in the backward instead of keeping them.");
     TrainPlan {
@@ -460,7 +457,7 @@ fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
         seed,
         log_every,
         save_every,
-        save_dtype: save_dtype.map_or(SaveDtype::Checkpoint, |(dtype, _)| dtype),
+        save_dtype,
         recompute,
     }
 }

@@ -237,6 +237,19 @@ impl Resolver {
         self.ask(key, &kind, Some(default.to_owned()), doc, read, show).unwrap_or_else(|| default.to_owned())
     }
 
+    /// One of a few values by its name; the first one with the name of `default` if the recipe says nothing.
+    pub fn named<T: Copy + PartialEq, const N: usize>(
+        &mut self,
+        key: &str,
+        names: &[(T, &'static str); N],
+        default: T,
+        doc: &'static str,
+    ) -> T {
+        let own = names.iter().find(|(value, _)| *value == default).map_or("", |(_, name)| name);
+        let chosen = self.choice(key, &names.map(|(_, name)| name), own, doc);
+        names.iter().find(|(_, name)| *name == chosen).map_or(default, |(value, _)| *value)
+    }
+
     /// A list of strings.
     pub fn strings(
         &mut self,

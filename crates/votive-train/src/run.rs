@@ -18,7 +18,6 @@ use crate::optimizer::AdamW;
 use crate::plan::Plan;
 use crate::reference::Reference;
 use candle_core::{DType, Device, Tensor};
-use losses::Micro;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -242,12 +241,8 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let mut sums = Sums::default();
         sums.add_divergence(kl, 1.0);
         for samples in samples.chunks(self.plan.train.micro_batch_size) {
-            let batch = self.front.batch(step, samples)?;
             let segments = self.plan.train.recompute.then_some(&recorder);
-            let policy = self.front.likelihood(&self.policy, &batch, segments)?;
-            let reference = self.reference.likelihood(self.front, samples, &batch, self.device())?;
-            let micro = Micro { step, samples, batch, policy, reference, kl };
-            self.require_finite(step, "log-probability", &micro.policy.logps, samples)?;
+            let micro = self.micro(&self.policy, (step, step), samples, kl, segments)?;
             let tolerance = self.reference.start_tolerance().filter(|_| self.at_start);
             if let (Some(tolerance), Some(reference)) = (tolerance, &micro.reference) {
                 self.require_zero_margin(&micro.policy.logps, &reference.logps, tolerance, samples)?;

@@ -36,10 +36,7 @@ pub fn prepare(plan: &Plan, device: &Device, progress: impl Fn(usize, usize)) ->
 }
 
 fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
-    let (front, params) = match plan.base {
-        Some(storage) => TextFrontEnd::open_stored(&plan.model, device, storage)?,
-        None => TextFrontEnd::open(&plan.model, device)?,
-    };
+    let (front, params) = TextFrontEnd::open_stored(&plan.model, device, plan.base)?;
     let mut policy = plan.data.rows;
     let positions = front.max_positions();
     let most = policy.max_length.unwrap_or(positions);

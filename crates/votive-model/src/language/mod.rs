@@ -180,23 +180,20 @@ impl PartialEq for CausalLmConfig {
 /// # Errors
 /// If a file is missing or malformed, or the architecture is not supported.
 pub fn load_causal_lm(folder: &Path, device: &Device) -> Result<(CausalLmConfig, Params)> {
-    load(folder, device, None)
+    load_causal_lm_stored(folder, device, None)
 }
 
-/// The same with the weights of linear maps frozen and kept as `storage` says; embedding, norms and head are f32. No more
-/// than one weight is in memory twice.
+/// The same with the weights of linear maps frozen and kept as `storage` says, if it says anything; embedding, norms and
+/// head are f32. No more than one weight is in memory twice.
 ///
 /// # Errors
 /// As [`load_causal_lm`].
 pub fn load_causal_lm_stored(
     folder: &Path,
     device: &Device,
-    storage: Storage,
+    storage: impl Into<Option<Storage>>,
 ) -> Result<(CausalLmConfig, Params)> {
-    load(folder, device, Some(storage))
-}
-
-fn load(folder: &Path, device: &Device, storage: Option<Storage>) -> Result<(CausalLmConfig, Params)> {
+    let storage = storage.into();
     let config = CausalLmConfig::read_folder(folder)?;
     let (mut tensors, mut stored) = (BTreeMap::new(), BTreeMap::new());
     files::read_folder_each(folder, "model", device, &mut |name, tensor| {

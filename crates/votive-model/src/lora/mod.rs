@@ -15,7 +15,7 @@ use crate::weights::Weights;
 use candle_core::{DType, Device, Tensor, Var};
 use config::Chooser;
 use std::collections::{BTreeMap, BTreeSet};
-use votive_tensor::Base;
+use votive_tensor::Weight;
 use votive_tensor::random::{Draws, Stream};
 
 /// The adapter of one linear map.
@@ -40,19 +40,15 @@ impl LoraLayer {
 
     /// What DoRA multiplies the outputs of `W + s·B·A` by, `(outs,)`: the magnitude over the length of each row. Gradient
     /// flows to the magnitude alone. None without DoRA.
-    pub(crate) fn stretch(&self, weight: Base) -> Result<Option<Tensor>> {
+    pub(crate) fn stretch(&self, weight: &Weight) -> Result<Option<Tensor>> {
         let Some(magnitude) = &self.magnitude else { return Ok(None) };
-        let full = match weight {
-            Base::Whole(weight) => weight.clone(),
-            Base::Stored(weight) => weight.to_tensor()?,
-        };
-        Ok(Some((magnitude / row_lengths(&self.direction(&full)?)?)?))
+        Ok(Some((magnitude / row_lengths(&self.direction(&weight.full()?)?)?)?))
     }
 
     /// The weight that has the adapter in it, without gradient.
     fn merged(&self, weight: &Tensor) -> Result<Tensor> {
         let direction = self.direction(weight)?;
-        match self.stretch(Base::Whole(weight))? {
+        match self.stretch(&Weight::Whole(weight.clone()))? {
             None => Ok(direction),
             Some(stretch) => Ok(direction.broadcast_mul(&stretch.detach().unsqueeze(1)?)?),
         }
@@ -194,12 +190,11 @@ impl Lora {
                 return Err(self.misfit(name, &found));
             }
         }
-        self.check_tied_head(shapes.contains_key("lm_head.weight"))
+        self.check_tied_head(!shapes.contains_key("lm_head.weight"))
     }
 
     /// PEFT leaves a head that is tied to a saved embedding as it was; here it would follow.
-    fn check_tied_head(&self, has_head: bool) -> Result<()> {
-        let is_tied = !has_head;
+    fn check_tied_head(&self, is_tied: bool) -> Result<()> {
         match self.saved.keys().find(|name| is_tied && name.ends_with("embed_tokens.weight")) {
             Some(name) => Err(ModelError::Adapter(format!(
                 "`{name}` is also the head of this model (tie_word_embeddings), and PEFT would train one without the \
@@ -248,7 +243,10 @@ fn copies(config: &LoraConfig, network: &Weights) -> Result<BTreeMap<String, Ten
     let mut copies = BTreeMap::new();
     for name in network.shapes().into_keys() {
         let module = name.rsplit_once('.').map_or("", |(module, _)| module);
-        if let Some(tensor) = network.full(name)?.filter(|_| config.is_saved(module)) {
+        // Only what is copied is worth turning back from fewer bytes.
+        if config.is_saved(module)
+            && let Some(tensor) = network.full(name)?
+        {
             copies.insert(name.to_owned(), variable(&tensor)?);
         }
     }

@@ -102,9 +102,7 @@ impl Kernel for Linear {
 pub(super) fn product<R: Real>(x: &[R], weight: View<R>, bias: Option<&View<R>>, output: &mut [R]) {
     let [outs, ins] = sizes(weight.dims);
     let rows = output.len() / outs;
-    if let Some(bias) = bias {
-        output.par_chunks_mut(outs).for_each(|row| row.copy_from_slice(bias.data));
-    }
+    start_with(bias, output);
     if rows <= few_rows::MOST {
         return few_rows::add_product(x, weight.data, ins, output);
     }
@@ -116,6 +114,13 @@ pub(super) fn product<R: Real>(x: &[R], weight: View<R>, bias: Option<&View<R>>,
         bias.is_some(),
         Threads::All,
     );
+}
+
+/// Rows that begin with the bias, if there is one.
+pub(super) fn start_with<R: Real>(bias: Option<&View<R>>, output: &mut [R]) {
+    if let Some(bias) = bias {
+        output.par_chunks_mut(bias.data.len()).for_each(|row| row.copy_from_slice(bias.data));
+    }
 }
 
 fn sizes(dims: &[usize]) -> [usize; 2] {

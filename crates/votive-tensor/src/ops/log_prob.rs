@@ -317,12 +317,13 @@ impl Kernel for LogProb {
                     let (target, slope) =
                         (self.targets[at + i] as usize, grad[(at + i) * COLUMNS + LOG_PROB]);
                     let log_sum = output[(at + i) * COLUMNS + LOG_SUM];
-                    let slopes = self.softcap.map(|softcap| row.iter().map(|x| softcap.slope(*x)).collect());
+                    // Of the capped logits, before they are overwritten; none without a cap.
+                    let slopes = self.softcap.iter().flat_map(|cap| row.iter().map(|x| cap.slope(*x)));
+                    let slopes: Vec<R> = slopes.collect();
                     vector::run(MinusSoftmax { logits: &mut *row, log_sum, slope });
                     if tile.contains(&target) {
                         row[target - tile.start] += slope;
                     }
-                    let slopes: Vec<R> = slopes.unwrap_or_default();
                     row.iter_mut().zip(slopes).for_each(|(x, slope)| *x *= slope);
                 });
                 gradients.add(at..at + n, &tile, logits);

@@ -1,18 +1,9 @@
 //! A frozen linear map with a trainable low-rank update, in one operation that keeps nothing but its input.
 
 use super::linear;
-use super::stored::StoredMatrix;
+use super::stored::{StoredMatrix, Weight};
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
 use candle_core::{Result, Tensor};
-
-/// The frozen weight of a linear map, `(outs, ins)`.
-#[derive(Clone, Copy, Debug)]
-pub enum Base<'a> {
-    /// As a tensor.
-    Whole(&'a Tensor),
-    /// In fewer bytes.
-    Stored(&'a StoredMatrix),
-}
 
 /// `x · Wᵀ (+ bias) + scale · (x · Aᵀ) · Bᵀ`.
 ///
@@ -26,13 +17,13 @@ pub enum Base<'a> {
 /// Hu et al., arXiv:2106.09685, Eq. 3.
 pub fn low_rank_linear(
     x: &Tensor,
-    weight: Base,
+    weight: &Weight,
     bias: Option<&Tensor>,
     (a, b, scale): (&Tensor, &Tensor, f64),
 ) -> Result<Tensor> {
     let (whole, stored) = match weight {
-        Base::Whole(weight) => (Some(weight), None),
-        Base::Stored(weight) => (None, Some(weight.clone())),
+        Weight::Whole(weight) => (Some(weight), None),
+        Weight::Stored(weight) => (None, Some(weight.clone())),
     };
     let constants = whole.into_iter().chain(bias).map(Tensor::detach).collect();
     apply(LowRank { stored, constants, scale }, &[x, a, b])
@@ -55,26 +46,9 @@ struct Sizes {
 }
 
 impl LowRank {
-    /// W, if it is a constant, and the bias.
-    fn split<'a, T>(&self, constants: &'a [T]) -> (Option<&'a T>, Option<&'a T>) {
-        match self.stored {
-            None => (constants.first(), constants.get(1)),
-            Some(_) => (None, constants.first()),
-        }
-    }
-
-    /// `x · Wᵀ (+ bias)`.
-    fn base<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
-        match (self.split(&inputs[3..]), &self.stored) {
-            ((Some(weight), bias), _) => linear::product(inputs[0].data, *weight, bias, output),
-            ((None, bias), Some(weight)) => {
-                if let Some(bias) = bias {
-                    output.chunks_mut(bias.data.len()).for_each(|row| row.copy_from_slice(bias.data));
-                }
-                weight.add_product(inputs[0].data, output);
-            }
-            ((None, _), None) => {}
-        }
+    /// Where the bias stands among the constants.
+    fn bias(&self) -> usize {
+        usize::from(self.stored.is_none())
     }
 
     fn sizes<R>(inputs: &[View<R>]) -> Sizes {
@@ -97,12 +71,13 @@ impl Kernel for LowRank {
 
     fn shape(&self, dims: &[&[usize]]) -> Result<Vec<usize>> {
         let (x, a, b) = (dims[0], dims[1], dims[2]);
-        let (whole, bias) = self.split(&self.constants);
-        let stored = self.stored.as_ref().map(StoredMatrix::dims);
-        let weight = whole.map_or(stored.as_ref().map_or(&[][..], |dims| dims), |weight| weight.dims());
+        let weight = match &self.stored {
+            Some(weight) => weight.dims().to_vec(),
+            None => self.constants[0].dims().to_vec(),
+        };
         let fits = matches!((a, b), ([r, ins], [outs, rank])
             if r == rank && x.last() == Some(ins) && weight == [*outs, *ins]
-                && bias.is_none_or(|bias| bias.dims() == [*outs]));
+                && self.constants.get(self.bias()).is_none_or(|bias| bias.dims() == [*outs]));
         if !fits {
             candle_core::bail!("low-rank linear: input {x:?}, weight {weight:?}, A {a:?}, B {b:?}");
         }
@@ -112,7 +87,11 @@ impl Kernel for LowRank {
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
         let Sizes { rows, ins, outs, rank } = Self::sizes(inputs);
         let x = (inputs[0].data, Matrix::dense(rows, ins));
-        self.base(inputs, output);
+        let bias = inputs.get(3 + self.bias());
+        match &self.stored {
+            Some(weight) => weight.product(inputs[0].data, bias, output),
+            None => linear::product(inputs[0].data, inputs[3], bias, output),
+        }
         let mut down = vec![R::zero(); rows * rank];
         let a = (inputs[1].data, Matrix::dense(rank, ins).t());
         product((&mut down, Matrix::dense(rows, rank)), x, a, R::one(), false);
@@ -172,13 +151,12 @@ impl Kernel for LowRank {
         let x = inputs[0].contiguous()?;
         let x = x.reshape((x.elem_count() / ins, ins))?;
         let update = (x.matmul(&inputs[1].t()?)?.matmul(&inputs[2].t()?)? * self.scale)?;
-        let (whole, bias) = self.split(&self.constants);
-        let y = match (whole, &self.stored) {
-            (Some(weight), _) => (x.matmul(&weight.t()?)? + update)?,
-            (None, Some(weight)) => (x.matmul(&weight.to_tensor()?.to_dtype(x.dtype())?.t()?)? + update)?,
-            (None, None) => update,
+        let weight = match &self.stored {
+            Some(weight) => weight.to_tensor()?.to_dtype(x.dtype())?,
+            None => self.constants[0].clone(),
         };
-        match bias {
+        let y = (x.matmul(&weight.t()?)? + update)?;
+        match self.constants.get(self.bias()) {
             Some(bias) => y.broadcast_add(bias)?.reshape(shape),
             None => y.reshape(shape),
         }
@@ -219,7 +197,7 @@ mod tests {
         let (x, weight, a, bias) = (t(&[7, 4], 1), t(&[5, 4], 2), t(&[2, 4], 3), t(&[5], 4));
         let b = t(&[5, 2], 0).zeros_like().unwrap();
         for bias in [None, Some(&bias)] {
-            let adapted = low_rank_linear(&x, Base::Whole(&weight), bias, (&a, &b, 2.0)).unwrap();
+            let adapted = low_rank_linear(&x, &Weight::Whole(weight.clone()), bias, (&a, &b, 2.0)).unwrap();
             let plain = linear::linear(&x, &weight, bias).unwrap();
             assert_eq!(adapted.to_vec2::<f64>().unwrap(), plain.to_vec2::<f64>().unwrap());
         }
@@ -229,7 +207,7 @@ mod tests {
     fn misfits_are_refused() {
         let error = low_rank_linear(
             &t(&[3, 4], 1),
-            Base::Whole(&t(&[5, 4], 2)),
+            &Weight::Whole(t(&[5, 4], 2)),
             None,
             (&t(&[2, 3], 3), &t(&[5, 2], 4), 1.0),
         );

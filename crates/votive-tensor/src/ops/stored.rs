@@ -5,6 +5,7 @@
 //! Departures: scales are f32 and not quantized again.
 
 use super::few_rows;
+use super::linear::start_with;
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
 use candle_core::{Device, Result, Tensor};
 use half::bf16;
@@ -29,6 +30,28 @@ pub struct StoredMatrix {
     dims: [usize; 2],
     codes: Arc<Codes>,
     device: Device,
+}
+
+/// The weight of a linear map, `(outs, ins)`.
+#[derive(Clone, Debug)]
+pub enum Weight {
+    /// As a tensor.
+    Whole(Tensor),
+    /// Frozen, in fewer bytes.
+    Stored(StoredMatrix),
+}
+
+impl Weight {
+    /// The weight as a tensor.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn full(&self) -> Result<Tensor> {
+        match self {
+            Self::Whole(weight) => Ok(weight.clone()),
+            Self::Stored(weight) => weight.to_tensor(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -178,8 +201,9 @@ impl StoredMatrix {
         }
     }
 
-    /// Adds `x (rows, ins) · Wᵀ` to `out (rows, outs)`.
-    pub(super) fn add_product<R: Real>(&self, x: &[R], out: &mut [R]) {
+    /// `x (rows, ins) · Wᵀ (+ bias)`, into `out (rows, outs)` of zeros.
+    pub(super) fn product<R: Real>(&self, x: &[R], bias: Option<&View<R>>, out: &mut [R]) {
+        start_with(bias, out);
         let [outs, ins] = self.dims;
         let rows = x.len() / ins;
         self.each_tile(|start, tile| {
@@ -252,10 +276,7 @@ impl Kernel for StoredLinear {
     }
 
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
-        if let Some(bias) = inputs.get(1) {
-            output.chunks_mut(bias.data.len()).for_each(|row| row.copy_from_slice(bias.data));
-        }
-        self.weight.add_product(inputs[0].data, output);
+        self.weight.product(inputs[0].data, inputs.get(1), output);
     }
 
     fn backward<R: Real>(

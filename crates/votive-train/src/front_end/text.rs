@@ -58,18 +58,15 @@ impl TextFrontEnd {
     /// # Errors
     /// If a file is missing or the architecture is not supported.
     pub fn open(folder: &Path, device: &Device) -> Result<(Self, Params)> {
-        Self::of(folder, load_causal_lm(folder, device)?)
+        Self::open_stored(folder, device, None)
     }
 
-    /// The same with frozen linear maps that are kept in fewer bytes.
+    /// The same with the linear maps frozen and kept as `storage` says, if it says anything.
     ///
     /// # Errors
     /// As [`TextFrontEnd::open`].
-    pub fn open_stored(folder: &Path, device: &Device, storage: Storage) -> Result<(Self, Params)> {
-        Self::of(folder, load_causal_lm_stored(folder, device, storage)?)
-    }
-
-    fn of(folder: &Path, (config, params): (CausalLmConfig, Params)) -> Result<(Self, Params)> {
+    pub fn open_stored(folder: &Path, device: &Device, storage: Option<Storage>) -> Result<(Self, Params)> {
+        let (config, params) = load_causal_lm_stored(folder, device, storage)?;
         let tokenizer = TextTokenizer::load(folder)?;
         tokenizer.check_model_vocabulary(config.vocab_size())?;
         let rows = Rows::Pairs(Vec::new());

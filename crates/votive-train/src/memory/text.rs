@@ -93,16 +93,13 @@ impl Shape {
             .collect();
         let order = DataOrder::new(train.seed, front.rows(), train.batch_size, plan.data.traversal);
         let steps = train.steps.min(MOST_DRAWN.div_ceil(train.batch_size) as u64);
-        let mut largest = [0; 2];
-        for step in 0..steps {
-            for batch in order.indices(step).chunks(rows) {
-                for (i, largest) in largest.iter_mut().enumerate() {
-                    *largest = batch.iter().map(|row| sizes[*row][i]).sum::<usize>().max(*largest);
-                }
-            }
-        }
-        let [tokens, completions] = largest.map(|tokens| tokens as u64);
-        Self { tokens, completions }
+        let drawn: Vec<usize> = order.rows().take(steps as usize * train.batch_size).collect();
+        // `rows` divides the rows of a step, so that no batch reaches into the next one.
+        let largest = |i: usize| {
+            let tokens = |batch: &[usize]| batch.iter().map(|row| sizes[*row][i]).sum::<usize>();
+            drawn.chunks(rows).map(tokens).max().unwrap_or(0) as u64
+        };
+        Self { tokens: largest(0), completions: largest(1) }
     }
 }
 
@@ -127,15 +124,18 @@ impl Footprint for TextFrontEnd {
         let head_backward = logits + widths.hidden * (completions + 2 * tokens);
         let reference = if runs_reference(plan) { widths.forward() * tokens } else { 0 };
         let passing = head_backward.max((inside + widths.backward()) * tokens).max(reference);
-        let all_rows = Shape::of(self, plan, plan.train.batch_size).tokens;
-        let has_divergence = plan.objective.needs().contains(Needs::KL);
+        let divergence = if plan.objective.needs().contains(Needs::KL) {
+            FLOAT * widths.forward() * Shape::of(self, plan, plan.train.batch_size).tokens
+        } else {
+            0
+        };
         Activations {
             kept: vec![
                 Part { name: "activations of the layers", bytes: FLOAT * kept * tokens },
                 Part { name: "activations of embedding and head", bytes: FLOAT * head },
             ],
             passing: FLOAT * passing,
-            divergence: if has_divergence { FLOAT * widths.forward() * all_rows } else { 0 },
+            divergence,
         }
     }
 

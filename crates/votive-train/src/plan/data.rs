@@ -76,8 +76,10 @@ fn text_source(r: &mut Resolver, source: &mut TextSource) {
         "Layout of the columns (docs/formats.md); recognized by them if \"auto\".",
     );
     source.format = Format::find(&format);
-    let names = PairChoice::NAMES.map(|(_, name)| name);
-    let pairs = r.choice("data.pairs", &names, "best_worst", "The pairs to make of a list with scores.");
-    let choice = PairChoice::NAMES.into_iter().find(|(_, name)| *name == pairs);
-    source.pairs = choice.map(|(choice, _)| choice).unwrap_or_default();
+    source.pairs = r.named(
+        "data.pairs",
+        &PairChoice::NAMES,
+        PairChoice::default(),
+        "The pairs to make of a list with scores.",
+    );
 }

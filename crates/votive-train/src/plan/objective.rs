@@ -63,14 +63,13 @@ fn share(r: &mut Resolver, table: &str, reduction: Reduction) -> (f64, Reduction
         Some(1.0),
         "What the objective counts in the loss: several objectives are added, each times its weight.",
     );
-    let named = r.choice(
+    let reduction = r.named(
         &format!("{table}.reduction"),
-        &Reduction::NAMES.map(|(_, name)| name),
-        reduction.name(),
+        &Reduction::NAMES,
+        reduction,
         "What the sum of its losses over a step is divided by: their number, nothing, or their completions' tokens.",
     );
-    let chosen = Reduction::NAMES.into_iter().find(|(_, name)| *name == named);
-    (weight.unwrap_or(1.0), chosen.map_or(reduction, |(reduction, _)| reduction))
+    (weight.unwrap_or(1.0), reduction)
 }
 
 /// The keys that every objective has, for the reference documentation.

@@ -95,18 +95,16 @@ fn keys<F: FrontEnd>(front: &F, policy: &Params) -> Result<Vec<Vec<Key>>> {
     model.update(if policy.device().is_cpu() { "cpu" } else { "accelerator" });
     let below = policy.without_adapter();
     let adapter = policy.trainable();
-    let tensors = below.iter().chain(adapter.iter().map(|(name, tensor)| (name.as_str(), tensor)));
-    for (name, tensor) in tensors {
+    let mut hash = |name: &str, tensor: &Tensor| -> Result<()> {
         model.update(name);
         model.update(format!("{:?}", tensor.dims()));
         let values = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         model.update(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
-    }
-    for (name, matrix) in below.stored() {
-        model.update(name);
-        let values = matrix.to_tensor()?.flatten_all()?.to_vec1::<f32>()?;
-        model.update(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
-    }
+        Ok(())
+    };
+    below.iter().try_for_each(|(name, tensor)| hash(name, tensor))?;
+    adapter.iter().try_for_each(|(name, tensor)| hash(name, tensor))?;
+    below.stored().try_for_each(|(name, matrix)| hash(name, &matrix.to_tensor()?))?;
     let model = model.finalize();
     (0..front.rows() + front.held_out())
         .map(|row| {

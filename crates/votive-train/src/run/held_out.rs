@@ -1,6 +1,5 @@
 //! The loss and the metrics of the rows that are held out, without a gradient.
 
-use super::losses::Micro;
 use super::sums::Sums;
 use super::{Means, Run};
 use crate::error::Result;
@@ -52,11 +51,7 @@ impl<F: FrontEnd> Run<'_, F> {
             let kl = self.divergence(DRAWN_AT, group)?;
             sums.add_divergence(kl, group.len() as f64 / samples.len() as f64);
             for samples in group.chunks(self.plan.train.micro_batch_size) {
-                let batch = self.front.batch(DRAWN_AT, samples)?;
-                let policy = self.front.likelihood(&network, &batch, None)?;
-                let reference = self.reference.likelihood(self.front, samples, &batch, self.device())?;
-                let micro = Micro { step: self.steps_done(), samples, batch, policy, reference, kl };
-                self.require_finite(micro.step, "log-probability", &micro.policy.logps, samples)?;
+                let micro = self.micro(&network, (self.steps_done(), DRAWN_AT), samples, kl, None)?;
                 self.loss(&micro, &denominators, &mut sums)?;
             }
         }

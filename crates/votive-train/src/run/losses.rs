@@ -4,9 +4,10 @@ use super::Run;
 use super::sums::Sums;
 use crate::error::{Result, TrainError};
 use crate::front_end::{FrontEnd, Likelihood, Sample, TokenLikelihood};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
 use votive_objective::{CompletionFacts, Needs, Objective, PairInputs, Term, Tokens, UnpairedInputs};
+use votive_tensor::segment::Recorder;
 
 /// Some rows of a step with what policy and reference make of them.
 pub(super) struct Micro<'a, B> {
@@ -38,6 +39,22 @@ impl<F: FrontEnd> Run<'_, F> {
     pub(super) fn denominators(&self, samples: &[Sample]) -> Vec<f64> {
         let rows = self.completions(samples);
         self.plan.objective.terms().iter().map(|term| term.denominator(&rows)).collect()
+    }
+
+    /// What policy and reference make of some rows as they are at step `drawn_at`.
+    pub(super) fn micro<'a>(
+        &self,
+        policy: &F::Network,
+        (step, drawn_at): (u64, u64),
+        samples: &'a [Sample],
+        kl: Option<f64>,
+        segments: Option<&Recorder>,
+    ) -> Result<Micro<'a, F::Batch>> {
+        let batch = self.front.batch(drawn_at, samples)?;
+        let policy = self.front.likelihood(policy, &batch, segments)?;
+        let reference = self.reference.likelihood(self.front, samples, &batch, self.device())?;
+        self.require_finite(step, "log-probability", &policy.logps, samples)?;
+        Ok(Micro { step, samples, batch, policy, reference, kl })
     }
 
     fn completions(&self, samples: &[Sample]) -> Vec<Vec<CompletionFacts>> {
@@ -96,7 +113,7 @@ pub(super) struct Inputs<'a> {
     reference: Option<&'a Likelihood>,
     lengths: Tensor,
     /// Whether each sequence is chosen, or labelled desirable.
-    labels: Vec<bool>,
+    pub(super) labels: Vec<bool>,
     /// Whether sequence i and sequence i + B belong to one prompt.
     is_paired: bool,
     kl: Option<f64>,
@@ -123,11 +140,6 @@ impl<'a> Inputs<'a> {
         let lengths = Tensor::new(lengths, run.device())?;
         let (policy, kl) = (&micro.policy, micro.kl);
         Ok(Self { policy, reference, lengths, labels, is_paired: sides == 2, kl, token_kl })
-    }
-
-    /// Whether each sequence is chosen, or labelled desirable.
-    pub(super) fn labels(&self) -> &[bool] {
-        &self.labels
     }
 
     fn evaluate(&self, term: &Term) -> Result<Evaluated> {
@@ -201,7 +213,7 @@ impl<'a> Inputs<'a> {
         let rows = |values: &Tensor| padding.rows(values);
         let logps = |tokens: &TokenLikelihood| rows(&tokens.scores.log_probs()?);
         Ok(Tokens {
-            mask: padding.mask(&self.lengths)?,
+            mask: padding.mask(self.lengths.device())?,
             policy_logps: Some(logps(policy)?),
             reference_logps: reference
                 .map(|tokens| Ok::<_, TrainError>(logps(tokens)?.detach()))
@@ -245,9 +257,9 @@ impl<'a> Padding<'a> {
         cells
     }
 
-    fn mask(&self, like: &Tensor) -> Result<Tensor> {
-        let mask = self.cells(|_| 1f32, 0.0);
-        Ok(Tensor::from_vec(mask, (self.counts.len(), self.width), like.device())?.to_dtype(DType::F32)?)
+    /// 1 in the cells of tokens, `(B, L)`.
+    fn mask(&self, device: &Device) -> Result<Tensor> {
+        Ok(Tensor::from_vec(self.cells(|_| 1f32, 0.0), (self.counts.len(), self.width), device)?)
     }
 
     /// `values (N,)` of all tokens as `(B, L)`, 0 behind the end.
@@ -260,7 +272,7 @@ impl<'a> Padding<'a> {
 }
 
 /// The chosen half of a batch of pairs, and the rejected one.
-pub(super) fn halves(values: &Tensor) -> Result<(Tensor, Tensor)> {
+fn halves(values: &Tensor) -> Result<(Tensor, Tensor)> {
     let half = values.dim(0)? / 2;
     Ok((values.narrow(0, 0, half)?, values.narrow(0, half, half)?))
 }
@@ -269,7 +281,7 @@ pub(super) fn halves(values: &Tensor) -> Result<(Tensor, Tensor)> {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::Var;
 
     #[test]
     fn tokens_lie_in_rows_and_each_gets_its_own_gradient() {
@@ -278,7 +290,10 @@ mod tests {
         let padding = Padding::new(2, &[1, 3]);
         let rows = padding.rows(&values).unwrap();
         assert_eq!(rows.to_vec2::<f32>().unwrap(), [[3.0, 0.0, 0.0], [4.0, 5.0, 6.0]]);
-        assert_eq!(padding.mask(&values).unwrap().to_vec2::<f32>().unwrap(), [[1.0, 0.0, 0.0], [1.0; 3]]);
+        assert_eq!(
+            padding.mask(&Device::Cpu).unwrap().to_vec2::<f32>().unwrap(),
+            [[1.0, 0.0, 0.0], [1.0; 3]]
+        );
         let grads = rows.sqr().unwrap().sum_all().unwrap().backward().unwrap();
         assert_eq!(grads.get(&values).unwrap().to_vec1::<f32>().unwrap(), [0.0, 0.0, 6.0, 8.0, 10.0, 12.0]);
     }

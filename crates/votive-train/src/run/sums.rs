@@ -40,7 +40,7 @@ impl Sums {
         units: usize,
     ) -> Result<()> {
         self.units += units;
-        let labels = inputs.labels();
+        let labels = &inputs.labels;
         for (logp, label) in numbers(&micro.policy.logps)?.zip(labels) {
             self.add(if *label { "logps/chosen" } else { "logps/rejected" }, std::iter::once(logp));
         }
