@@ -1,7 +1,7 @@
 //! Loops compiled a second time for wide vectors with fused multiply-add, where the machine has them.
 //!
 //! Programs are built for the oldest x86-64, which has neither; products that are not left to the matrix library go
-//! through here.
+//! through here, and so does what is done number by number.
 
 use crate::kernel::Real;
 
@@ -26,6 +26,72 @@ pub(crate) fn run(job: impl Loop) {
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2(job: impl Loop) {
     job.run::<true>();
+}
+
+/// `out[i] = function(x[i])`.
+pub(crate) fn map<R: Real>(out: &mut [R], x: &[R], function: impl Fn(R) -> R) {
+    struct Map<'a, R, F>(&'a mut [R], &'a [R], F);
+    impl<R: Real, F: Fn(R) -> R> Loop for Map<'_, R, F> {
+        #[inline(always)]
+        fn run<const FUSED: bool>(self) {
+            let Self(out, x, function) = self;
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = function(*x));
+        }
+    }
+    run(Map(out, x, function));
+}
+
+/// `out[i] = function(x[i], y[i])`.
+pub(crate) fn zip_map<R: Real>(out: &mut [R], [x, y]: [&[R]; 2], function: impl Fn(R, R) -> R) {
+    struct ZipMap<'a, R, F>(&'a mut [R], [&'a [R]; 2], F);
+    impl<R: Real, F: Fn(R, R) -> R> Loop for ZipMap<'_, R, F> {
+        #[inline(always)]
+        fn run<const FUSED: bool>(self) {
+            let Self(out, [x, y], function) = self;
+            out.iter_mut().zip(x).zip(y).for_each(|((out, x), y)| *out = function(*x, *y));
+        }
+    }
+    run(ZipMap(out, [x, y], function));
+}
+
+/// `out[i] = function(out[i], x[i])`.
+pub(crate) fn update<R: Real>(out: &mut [R], x: &[R], function: impl Fn(R, R) -> R) {
+    struct Update<'a, R, F>(&'a mut [R], &'a [R], F);
+    impl<R: Real, F: Fn(R, R) -> R> Loop for Update<'_, R, F> {
+        #[inline(always)]
+        fn run<const FUSED: bool>(self) {
+            let Self(out, x, function) = self;
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = function(*out, *x));
+        }
+    }
+    run(Update(out, x, function));
+}
+
+/// `Σ function(x[i], y[i])`, in an order that the length alone decides.
+pub(crate) fn sum<R: Real, const N: usize>([x, y]: [&[R]; 2], function: impl Fn(R, R) -> [R; N]) -> [R; N] {
+    struct Sum<'a, R, F, const N: usize>([&'a [R]; 2], F, &'a mut [R; N]);
+    impl<R: Real, F: Fn(R, R) -> [R; N], const N: usize> Loop for Sum<'_, R, F, N> {
+        #[inline(always)]
+        fn run<const FUSED: bool>(self) {
+            let Self([x, y], function, result) = self;
+            let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+            let mut sums = [[R::zero(); LANES]; N];
+            for (x, y) in xs.iter().zip(ys) {
+                for lane in 0..LANES {
+                    let values = function(x[lane], y[lane]);
+                    (0..N).for_each(|n| sums[n][lane] += values[n]);
+                }
+            }
+            for (lane, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
+                let values = function(*x, *y);
+                (0..N).for_each(|n| sums[n][lane] += values[n]);
+            }
+            *result = sums.map(|lanes| lanes.into_iter().sum());
+        }
+    }
+    let mut result = [R::zero(); N];
+    run(Sum([x, y], function, &mut result));
+    result
 }
 
 /// `a · b + c`. Unfused where the machine has no instruction for it: a call to the C library for each number is slow.

@@ -1,6 +1,7 @@
 //! Elementwise activations, alone and as the gate of a product (SwiGLU, GEGLU).
 
 use crate::kernel::{Kernel, Real, View, apply};
+use crate::vector;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -102,7 +103,7 @@ impl Kernel for Activate {
         impl<R: Real> Loop<R, ()> for Values<'_, R> {
             fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) {
                 self.1.par_chunks_mut(CHUNK).zip(self.0.par_chunks(CHUNK)).for_each(|(out, x)| {
-                    out.iter_mut().zip(x).for_each(|(o, x)| *o = function(*x).0);
+                    vector::map(out, x, |x| function(x).0);
                 });
             }
         }
@@ -117,9 +118,7 @@ impl Kernel for Activate {
                 dx.par_chunks_mut(CHUNK)
                     .zip(self.0.par_chunks(CHUNK))
                     .zip(self.1.par_chunks(CHUNK))
-                    .for_each(|((dx, x), g)| {
-                        dx.iter_mut().zip(x).zip(g).for_each(|((d, x), g)| *d = *g * function(*x).1)
-                    });
+                    .for_each(|((dx, x), g)| vector::zip_map(dx, [x, g], |x, g| g * function(x).1));
                 dx
             }
         }
@@ -128,6 +127,27 @@ impl Kernel for Activate {
 
     fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         self.0.composed(inputs[0])
+    }
+}
+
+/// Finishes the gradients of a gate, whose factor is there already, and of what it gates.
+struct GateSlopes<'a, R, F> {
+    gate: &'a [R],
+    grad: &'a [R],
+    d_gate: &'a mut [R],
+    d_value: &'a mut [R],
+    function: &'a F,
+}
+
+impl<R: Real, F: Fn(R) -> (R, R)> vector::Loop for GateSlopes<'_, R, F> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let outputs = self.d_gate.iter_mut().zip(self.d_value);
+        for ((d_gate, d_value), (gate, g)) in outputs.zip(self.gate.iter().zip(self.grad)) {
+            let (y, slope) = (self.function)(*gate);
+            *d_gate *= slope;
+            *d_value = *g * y;
+        }
     }
 }
 
@@ -160,7 +180,7 @@ impl Kernel for Gated {
             fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) {
                 let arguments = self.0.par_chunks(CHUNK).zip(self.1.par_chunks(CHUNK));
                 self.2.par_chunks_mut(CHUNK).zip(arguments).for_each(|(out, (gate, value))| {
-                    out.iter_mut().zip(gate).zip(value).for_each(|((o, a), b)| *o = function(*a).0 * *b);
+                    vector::zip_map(out, [gate, value], |gate, value| function(gate).0 * value);
                 });
             }
         }
@@ -178,13 +198,8 @@ impl Kernel for Gated {
                 outputs.zip(arguments).zip(self.2.par_chunks(CHUNK)).for_each(
                     |((outputs, (gate, value)), grad)| {
                         let (d_gate, d_value) = outputs;
-                        let outputs = d_gate.iter_mut().zip(d_value);
-                        for (((d_gate, d_value), g), (a, b)) in outputs.zip(grad).zip(gate.iter().zip(value))
-                        {
-                            let (y, slope) = function(*a);
-                            *d_gate = *g * *b * slope;
-                            *d_value = *g * y;
-                        }
+                        vector::zip_map(d_gate, [value, grad], |value, g| g * value);
+                        vector::run(GateSlopes { gate, grad, d_gate, d_value, function: &function });
                     },
                 );
                 (d_gate, d_value)

@@ -1,6 +1,7 @@
 //! RMS, layer and group normalisation with scale (and shift).
 
 use crate::kernel::{Kernel, Real, View, apply};
+use crate::vector;
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
@@ -51,7 +52,7 @@ struct RmsNorm {
 
 impl RmsNorm {
     fn inverse_rms<R: Real>(&self, row: &[R]) -> R {
-        let square: R = row.iter().map(|x| *x * *x).sum();
+        let [square] = vector::sum([row, row], |x, _| [x * x]);
         (square / R::of(row.len() as f64) + R::of(self.eps)).sqrt().recip()
     }
 }
@@ -71,7 +72,7 @@ impl Kernel for RmsNorm {
         output.par_chunks_mut(width * ROWS).zip(x.par_chunks(width * ROWS)).for_each(|(out, x)| {
             for (out, x) in out.chunks_mut(width).zip(x.chunks(width)) {
                 let scale = self.inverse_rms(x);
-                out.iter_mut().zip(x).zip(weight).for_each(|((o, x), w)| *o = *x * scale * *w);
+                vector::zip_map(out, [x, weight], |x, w| x * scale * w);
             }
         });
     }
@@ -86,12 +87,12 @@ impl Kernel for RmsNorm {
                 let mut d_weight = vec![R::zero(); width];
                 for ((dx, x), g) in dx.chunks_mut(width).zip(x.chunks(width)).zip(grad.chunks(width)) {
                     let scale = self.inverse_rms(x);
-                    let dot: R = x.iter().zip(g).zip(weight).map(|((x, g), w)| *x * *g * *w).sum();
+                    // The row's gradient for normalised numbers lies where its result will be.
+                    vector::zip_map(dx, [g, weight], |g, w| g * w);
+                    let [dot] = vector::sum([x, dx], |x, g| [x * g]);
                     let pull = dot * scale * scale / R::of(width as f64);
-                    for i in 0..width {
-                        dx[i] = scale * (g[i] * weight[i] - x[i] * pull);
-                        d_weight[i] += g[i] * x[i] * scale;
-                    }
+                    vector::update(dx, x, |g, x| scale * (g - x * pull));
+                    vector::run(AddScaledProducts { sums: &mut d_weight, x, grad: g, scale });
                 }
                 d_weight
             })
@@ -103,6 +104,22 @@ impl Kernel for RmsNorm {
         let x = inputs[0];
         let rms = (x.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
         x.broadcast_div(&rms)?.broadcast_mul(inputs[1])
+    }
+}
+
+/// `sums[i] += grad[i] · x[i] · scale`.
+struct AddScaledProducts<'a, R> {
+    sums: &'a mut [R],
+    x: &'a [R],
+    grad: &'a [R],
+    scale: R,
+}
+
+impl<R: Real> vector::Loop for AddScaledProducts<'_, R> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let Self { sums, x, grad, scale } = self;
+        sums.iter_mut().zip(x).zip(grad).for_each(|((sum, x), g)| *sum += *g * *x * scale);
     }
 }
 
@@ -142,8 +159,10 @@ impl GroupNorm {
     /// Mean and `1/√(var + ε)` of a span.
     fn moments<R: Real>(&self, span: &[R]) -> (R, R) {
         let n = R::of(span.len() as f64);
-        let mean = span.iter().copied().sum::<R>() / n;
-        let variance = span.iter().map(|x| (*x - mean) * (*x - mean)).sum::<R>() / n;
+        let [sum] = vector::sum([span, span], |x, _| [x]);
+        let mean = sum / n;
+        let [squares] = vector::sum([span, span], |x, _| [(x - mean) * (x - mean)]);
+        let variance = squares / n;
         (mean, (variance + R::of(self.eps)).sqrt().recip())
     }
 }
@@ -177,11 +196,16 @@ impl Kernel for GroupNorm {
             |(task, (out, x))| {
                 for (i, (out, x)) in out.chunks_mut(size).zip(x.chunks(size)).enumerate() {
                     let first = (task * batch + i) % groups * channels;
-                    let (mean, scale) = self.moments(x);
-                    for (c, (out, x)) in out.chunks_mut(positions).zip(x.chunks(positions)).enumerate() {
-                        let (w, b) = (weight[first + c] * scale, bias[first + c]);
-                        out.iter_mut().zip(x).for_each(|(o, x)| *o = (*x - mean) * w + b);
-                    }
+                    let moments = self.moments(x);
+                    let window = first..first + channels;
+                    vector::run(Normalise {
+                        out,
+                        x,
+                        moments,
+                        positions,
+                        weight: &weight[window.clone()],
+                        bias: &bias[window],
+                    });
                 }
             },
         );
@@ -239,6 +263,34 @@ impl Kernel for GroupNorm {
     }
 }
 
+/// Normalises a span, and scales and shifts it channel by channel.
+struct Normalise<'a, R> {
+    out: &'a mut [R],
+    x: &'a [R],
+    /// Mean and `1/√(var + ε)`.
+    moments: (R, R),
+    positions: usize,
+    weight: &'a [R],
+    bias: &'a [R],
+}
+
+impl<R: Real> vector::Loop for Normalise<'_, R> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let Self { out, x, moments: (mean, scale), positions, weight, bias } = self;
+        if positions == 1 {
+            let affine = weight.iter().zip(bias);
+            out.iter_mut().zip(x).zip(affine).for_each(|((o, x), (w, b))| *o = (*x - mean) * scale * *w + *b);
+            return;
+        }
+        let channels = out.chunks_exact_mut(positions).zip(x.chunks_exact(positions));
+        for ((out, x), (w, b)) in channels.zip(weight.iter().zip(bias)) {
+            let w = *w * scale;
+            out.iter_mut().zip(x).for_each(|(o, x)| *o = (*x - mean) * w + *b);
+        }
+    }
+}
+
 impl GroupNorm {
     fn span_backward<R: Real>(
         &self,
@@ -248,20 +300,25 @@ impl GroupNorm {
         (d_weight, d_bias): (&mut [R], &mut [R]),
     ) {
         let (mean, scale) = self.moments(x);
-        let (mut sum, mut dot) = (R::zero(), R::zero());
-        for (c, (x, g)) in x.chunks(positions).zip(grad.chunks(positions)).enumerate() {
-            let channel_sum: R = g.iter().copied().sum();
-            let channel_dot: R = x.iter().zip(g).map(|(x, g)| (*x - mean) * scale * *g).sum();
-            d_bias[c] += channel_sum;
-            d_weight[c] += channel_dot;
-            sum += channel_sum * weight[c];
-            dot += channel_dot * weight[c];
+        if positions == 1 {
+            vector::update(d_bias, grad, |sum, g| sum + g);
+            vector::zip_map(dx, [x, grad], |x, g| (x - mean) * scale * g);
+            vector::update(d_weight, dx, |sum, product| sum + product);
+            // The gradient for normalised numbers lies where the result will be.
+            vector::zip_map(dx, [grad, weight], |g, w| g * w);
+        } else {
+            let channels = dx.chunks_exact_mut(positions).zip(x.chunks_exact(positions));
+            for (c, ((dx, x), g)) in channels.zip(grad.chunks_exact(positions)).enumerate() {
+                let [sum, dot] = vector::sum([x, g], |x, g| [g, (x - mean) * scale * g]);
+                d_bias[c] += sum;
+                d_weight[c] += dot;
+                vector::map(dx, g, |g| g * weight[c]);
+            }
         }
+        let [sum, dot] = vector::sum([x, dx], |x, g| [g, (x - mean) * scale * g]);
         let n = R::of(x.len() as f64);
         let (mean_grad, mean_dot) = (sum / n, dot / n);
-        for (i, ((dx, x), g)) in dx.iter_mut().zip(x).zip(grad).enumerate() {
-            *dx = scale * (*g * weight[i / positions] - mean_grad - (*x - mean) * scale * mean_dot);
-        }
+        vector::update(dx, x, |g, x| scale * (g - mean_grad - (x - mean) * scale * mean_dot));
     }
 }
 

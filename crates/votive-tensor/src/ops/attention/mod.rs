@@ -8,6 +8,7 @@ pub use mask::{AttentionMask, Segment};
 use super::few_queries;
 use super::softcap::Softcap;
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
+use crate::vector;
 use candle_core::{D, Result, Tensor};
 use mask::{Block, Stream};
 use rayon::prelude::*;
@@ -140,7 +141,7 @@ impl Attention {
         for block in stream.blocks() {
             let (n, m) = (block.queries.len(), block.keys.len());
             self.scores(sizes, &block, q, &k, &mut weights);
-            softmax_visible(stream, &block, &mut weights);
+            vector::run(SoftmaxVisible { stream, block: &block, weights: &mut weights });
             matmul(
                 (&mut out[block.queries.start * sizes.head..], Matrix::dense(n, sizes.head)),
                 (&weights, Matrix::dense(n, m)),
@@ -174,20 +175,42 @@ impl Attention {
 }
 
 /// Softmax weights of a block in the place of its scores.
-fn softmax_visible<R: Real>(stream: &Stream, block: &Block, weights: &mut [R]) {
-    for (query, scores) in block.queries.clone().zip(weights.chunks_mut(block.keys.len())) {
-        let seen = stream.visible(query);
-        let seen = seen.start - block.keys.start..seen.end - block.keys.start;
-        scores[..seen.start].fill(R::zero());
-        scores[seen.end..].fill(R::zero());
-        softmax(&mut scores[seen]);
+struct SoftmaxVisible<'a, R> {
+    stream: &'a Stream,
+    block: &'a Block,
+    weights: &'a mut [R],
+}
+
+impl<R: Real> vector::Loop for SoftmaxVisible<'_, R> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let Self { stream, block, weights } = self;
+        for (query, scores) in block.queries.clone().zip(weights.chunks_mut(block.keys.len())) {
+            let seen = stream.visible(query);
+            let seen = seen.start - block.keys.start..seen.end - block.keys.start;
+            scores[..seen.start].fill(R::zero());
+            scores[seen.end..].fill(R::zero());
+            softmax(&mut scores[seen]);
+        }
     }
 }
 
+#[inline(always)]
 fn softmax<R: Real>(scores: &mut [R]) {
     let most = R::largest(scores);
-    scores.iter_mut().for_each(|score| *score = (*score - most).fast_exp());
-    let inverse = R::total(scores).recip();
+    let mut sums = [R::zero(); 8];
+    let (eights, rest) = scores.as_chunks_mut::<8>();
+    for eight in eights {
+        for (sum, score) in sums.iter_mut().zip(eight) {
+            *score = (*score - most).fast_exp();
+            *sum += *score;
+        }
+    }
+    for (sum, score) in sums.iter_mut().zip(rest) {
+        *score = (*score - most).fast_exp();
+        *sum += *score;
+    }
+    let inverse = sums.into_iter().sum::<R>().recip();
     scores.iter_mut().for_each(|score| *score *= inverse);
 }
 
@@ -380,7 +403,7 @@ impl Attention {
                 self.scores(sizes, &block, q, &k, &mut weights);
                 capped.clear();
                 capped.extend_from_slice(if self.scores.softcap.is_some() { &weights } else { &[] });
-                softmax_visible(stream, &block, &mut weights);
+                vector::run(SoftmaxVisible { stream, block: &block, weights: &mut weights });
                 // dV += Pᵀ dO and dP = dO Vᵀ.
                 let dv = (&mut dv[block.keys.start * sizes.head..], dense_k);
                 let d_output = (&g[from..], queries);
@@ -393,7 +416,7 @@ impl Attention {
                 for (r, (p, dp)) in weights.chunks(m).zip(d_weights.chunks_mut(m)).enumerate() {
                     let at = from + r * sizes.width;
                     let dot: R = o[at..at + sizes.head].iter().zip(&g[at..]).map(|(o, g)| *o * *g).sum();
-                    dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = *p * (*dp - dot));
+                    vector::update(dp, p, |dp, p| p * (dp - dot));
                 }
                 if let Some(softcap) = self.softcap() {
                     d_weights.iter_mut().zip(&capped).for_each(|(ds, s)| *ds *= softcap.slope(*s));
