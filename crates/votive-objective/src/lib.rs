@@ -6,19 +6,20 @@
 //!
 //! Invariant: no model, no file, no random number, no choice of device.
 
+mod completion;
 mod contract;
 mod error;
 mod mixture;
+mod needs;
 pub mod pair;
 mod registry;
 mod spec;
 pub mod unpaired;
 
-pub use contract::{
-    Completion, Needs, PairInputs, PairLoss, PairObjective, Tokens, UnpairedInputs, UnpairedLoss,
-    UnpairedObjective,
-};
+pub use completion::{Completion, Denoised, Tokens};
+pub use contract::{PairInputs, PairLoss, PairObjective, UnpairedInputs, UnpairedLoss, UnpairedObjective};
 pub use error::{ObjectiveError, Result};
 pub use mixture::{CompletionFacts, Mixture, Term};
+pub use needs::Needs;
 pub use registry::{METHODS, find};
 pub use spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction};

@@ -3,7 +3,7 @@
 //! Source: trl's `loss_type` lists; Pang et al. 2024, arXiv:2404.19733, Eq. 1 is DPO + SFT, Wang et al. 2024,
 //! arXiv:2411.10442, Eq. 4 (MPO) is DPO + BCO + SFT.
 
-use crate::contract::Needs;
+use crate::needs::Needs;
 use crate::spec::{MethodSpec, Objective, Reduction};
 
 /// One objective of a mixture.

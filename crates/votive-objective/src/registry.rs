@@ -6,12 +6,17 @@ use crate::{pair, unpaired};
 
 /// Every method, sorted by id.
 pub static METHODS: &[&MethodSpec] = &[
+    &pair::d3po::SPEC,
     &pair::dpo::SPEC,
+    &pair::dspo::SPEC,
     &pair::ipo::SPEC,
     &unpaired::kto::SPEC,
     &pair::ld_dpo::SPEC,
+    &pair::mapo::SPEC,
+    &pair::rwr::SPEC,
     &unpaired::sft::SPEC,
     &pair::simpo::SPEC,
+    &pair::smpo::SPEC,
     &pair::tdpo::SPEC,
 ];
 

@@ -1,7 +1,8 @@
 //! What a row of the registry says about a method, and how options are read.
 
-use crate::contract::{Needs, PairObjective, UnpairedObjective};
+use crate::contract::{PairObjective, UnpairedObjective};
 use crate::error::{ObjectiveError, Result};
+use crate::needs::Needs;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

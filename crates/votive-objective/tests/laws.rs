@@ -3,7 +3,8 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use votive_objective::{
-    METHODS, MethodSpec, Needs, Objective, ObjectiveError, PairInputs, Reduction, Tokens, UnpairedInputs,
+    Denoised, METHODS, MethodSpec, Needs, Objective, ObjectiveError, PairInputs, Reduction, Tokens,
+    UnpairedInputs, find,
 };
 
 fn objective(spec: &MethodSpec) -> Objective {
@@ -21,10 +22,11 @@ const REFERENCE_CHOSEN: [f64; 4] = [-12.5, -8.5, -28.0, -9.0];
 const REFERENCE_REJECTED: [f64; 4] = [-10.0, -8.0, -25.0, -9.5];
 const LENGTHS: [f64; 4] = [4.0, 5.0, 12.0, 7.0];
 const OTHER_LENGTHS: [f64; 4] = [6.0, 3.0, 9.0, 7.0];
+const MARGINS: [f64; 4] = [0.05, 0.3, 0.02, 0.11];
 
 #[derive(Clone)]
 struct Case {
-    columns: [Vec<f64>; 6],
+    columns: [Vec<f64>; 7],
     withheld: Option<Needs>,
     /// What stands behind the ends of completions.
     padding: f64,
@@ -34,7 +36,8 @@ struct Case {
 impl Case {
     fn new() -> Self {
         let columns =
-            [CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, LENGTHS, OTHER_LENGTHS].map(Vec::from);
+            [CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, LENGTHS, OTHER_LENGTHS, MARGINS]
+                .map(Vec::from);
         Self { columns, withheld: None, padding: 0.0, dtype: DType::F64 }
     }
 
@@ -65,6 +68,18 @@ impl Case {
         }
     }
 
+    /// What a denoiser's predictions give: errors are minus twice the log-probabilities.
+    fn denoised(&self, policy: &Tensor, reference: &Tensor) -> Denoised {
+        let has = |need| self.withheld != Some(need);
+        let error = |logps: &Tensor| (logps * -2.0).unwrap();
+        let distance = ((policy - reference).unwrap() * 0.3).unwrap().sqr().unwrap();
+        Denoised {
+            policy_errors: error(policy),
+            reference_errors: has(Needs::REFERENCE).then(|| error(reference)),
+            distances: has(Needs::DISTANCES).then_some(distance),
+        }
+    }
+
     /// Per-row losses and their gradients with respect to the policy's log-probabilities (chosen, then rejected).
     fn run(&self, objective: &Objective) -> Result<(Vec<f64>, Vec<f64>), ObjectiveError> {
         let has = |need| self.withheld != Some(need);
@@ -84,6 +99,15 @@ impl Case {
                 }
                 if has(Needs::LENGTHS) {
                     inputs = inputs.with_lengths(self.column(4), self.column(5));
+                }
+                if has(Needs::ERRORS) {
+                    inputs = inputs.with_denoised(
+                        self.denoised(&policy_c, &self.column(2)),
+                        self.denoised(&policy_r, &self.column(3)),
+                    );
+                }
+                if has(Needs::MARGINS) {
+                    inputs = inputs.with_margins(self.column(6));
                 }
                 objective.evaluate(&inputs)?.per_pair
             }
@@ -159,7 +183,16 @@ fn what_is_declared_is_what_is_read() {
     for spec in METHODS {
         let objective = objective(spec);
         let full = Case::new().run(&objective).unwrap();
-        for need in [Needs::REFERENCE, Needs::LENGTHS, Needs::KL, Needs::TOKEN_LOGPS, Needs::TOKEN_KL] {
+        for need in [
+            Needs::REFERENCE,
+            Needs::LENGTHS,
+            Needs::KL,
+            Needs::TOKEN_LOGPS,
+            Needs::TOKEN_KL,
+            Needs::ERRORS,
+            Needs::DISTANCES,
+            Needs::MARGINS,
+        ] {
             let found = Case { withheld: Some(need), ..Case::new() }.run(&objective);
             match (spec.needs.contains(need), found) {
                 (true, Err(ObjectiveError::Missing(_))) => {}
@@ -187,7 +220,10 @@ fn reordering_the_batch_reorders_the_losses() {
 
 #[test]
 fn shifting_policy_and_reference_together_changes_nothing_where_there_is_a_reference() {
-    for spec in METHODS.iter().filter(|spec| spec.needs.contains(Needs::REFERENCE)) {
+    // An error that is read as it is has a place of its own.
+    let is_relative =
+        |spec: &&&MethodSpec| spec.needs.contains(Needs::REFERENCE) && !spec.needs.contains(Needs::ERRORS);
+    for spec in METHODS.iter().filter(is_relative) {
         let objective = objective(spec);
         let mut shifted = Case::new();
         for index in [0, 1, 2, 3] {
@@ -195,6 +231,18 @@ fn shifting_policy_and_reference_together_changes_nothing_where_there_is_a_refer
         }
         let (a, b) = (Case::new().run(&objective).unwrap(), shifted.run(&objective).unwrap());
         assert!(close(&a.0, &b.0, 1e-12) && close(&a.1, &b.1, 1e-12), "{}", spec.id);
+    }
+}
+
+/// The sign of the slope by the rejected completion at the start.
+fn rejected_slope(spec: &MethodSpec) -> f64 {
+    match spec.id {
+        // It is imitated too, less than the chosen one.
+        "rwr" => -1.0,
+        // It decides a weight, whose factor is 0 while policy and reference agree.
+        "dspo" => 0.0,
+        _ if !objective(spec).reads_undesirable() => 0.0,
+        _ => 1.0,
     }
 }
 
@@ -207,9 +255,9 @@ fn the_gradient_raises_the_chosen_and_lowers_the_rejected_at_the_start() {
         let (_, slopes) = start.run(&objective(spec)).unwrap();
         let (chosen, rejected) = slopes.split_at(CHOSEN.len());
         assert!(chosen.iter().all(|slope| *slope < 0.0), "{}: {chosen:?}", spec.id);
-        let reads_undesirable = objective(spec).reads_undesirable();
-        let is_right = |slope: &f64| if reads_undesirable { *slope > 0.0 } else { *slope == 0.0 };
-        assert!(rejected.iter().all(is_right), "{}: {rejected:?}", spec.id);
+        let expected = rejected_slope(spec);
+        let sign = |slope: f64| if slope == 0.0 { 0.0 } else { slope.signum() };
+        assert!(rejected.iter().all(|slope| sign(*slope) == expected), "{}: {rejected:?}", spec.id);
     }
 }
 
@@ -257,7 +305,7 @@ fn losses_and_gradients_stay_finite_far_out_and_agree_in_f32() {
 
 #[test]
 fn shapes_that_would_broadcast_are_refused() {
-    let Objective::Pair(dpo) = objective(METHODS[0]) else { panic!("dpo is a pair objective") };
+    let Objective::Pair(dpo) = objective(find("dpo").unwrap()) else { panic!("dpo is a pair objective") };
     let inputs =
         PairInputs::new(tensor(&CHOSEN), tensor(&[0.0])).with_reference(tensor(&CHOSEN), tensor(&CHOSEN));
     assert!(matches!(dpo.evaluate(&inputs), Err(ObjectiveError::Shape { .. })));

@@ -8,8 +8,9 @@
 //! β the β of Diffusion-DPO; whoever computes the log-ratio applies that half, so nothing here knows of it.
 //! Checked against: trl 1.16 `loss_type="sigmoid"`.
 
-use crate::contract::{Needs, PairInputs, PairLoss, PairObjective};
+use crate::contract::{PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
+use crate::needs::Needs;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
 use serde::{Deserialize, Serialize};
 use serde_json::json;

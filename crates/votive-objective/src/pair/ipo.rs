@@ -7,8 +7,9 @@
 //! Departures: log-ratios are averaged over the completion's tokens, as trl does; the paper is silent on length.
 //! Checked against: trl 1.16 `loss_type="ipo"`, whose `beta` is τ here.
 
-use crate::contract::{Needs, PairInputs, PairLoss, PairObjective};
+use crate::contract::{PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
+use crate::needs::Needs;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
 use serde::{Deserialize, Serialize};
 use serde_json::json;

@@ -7,8 +7,10 @@
 //! Departures: none. The weights act on policy and reference alike, as in trl; LLaMA-Factory weighs the policy alone.
 //! Checked against: trl 1.16 with `ld_alpha`.
 
-use crate::contract::{Completion, Needs, PairInputs, PairLoss, PairObjective};
+use crate::completion::Completion;
+use crate::contract::{PairInputs, PairLoss, PairObjective};
 use crate::error::{ObjectiveError, Result};
+use crate::needs::Needs;
 use crate::spec::{
     Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };
@@ -95,7 +97,7 @@ impl PairObjective for LdDpo {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::contract::Tokens;
+    use crate::completion::Tokens;
     use candle_core::Device;
 
     #[test]

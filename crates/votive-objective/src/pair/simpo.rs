@@ -7,8 +7,9 @@
 //! Departures: none.
 //! Checked against: trl 1.16's CPO trainer with `loss_type="simpo"`, `cpo_alpha=0`.
 
-use crate::contract::{Needs, PairInputs, PairLoss, PairObjective};
+use crate::contract::{PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
+use crate::needs::Needs;
 use crate::spec::{
     Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };

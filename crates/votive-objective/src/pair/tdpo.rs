@@ -8,8 +8,9 @@
 //! Departures: none. `stop_gradient = false` with `alpha = 1` is TDPO₁, the defaults are TDPO₂; α = 0 is DPO.
 //! Checked against: the equations, written independently in tools/parity/objectives.py.
 
-use crate::contract::{Needs, PairInputs, PairLoss, PairObjective};
+use crate::contract::{PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
+use crate::needs::Needs;
 use crate::spec::{
     Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };
@@ -88,7 +89,7 @@ impl PairObjective for Tdpo {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::contract::Tokens;
+    use crate::completion::Tokens;
     use candle_core::{Device, Tensor, Var};
 
     /// Loss, and its slopes by the divergences of the chosen and of the rejected completion.

@@ -7,8 +7,9 @@
 //! Departures: the paper's constant λ_y is dropped as trl does, so the loss is at least 0.
 //! Checked against: trl 1.16's KTO trainer with `loss_type="kto"`.
 
-use crate::contract::{Needs, UnpairedInputs, UnpairedLoss, UnpairedObjective};
+use crate::contract::{UnpairedInputs, UnpairedLoss, UnpairedObjective};
 use crate::error::Result;
+use crate::needs::Needs;
 use crate::spec::{
     Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };

@@ -6,8 +6,9 @@
 //! Departures: none. By default the sum over a batch is divided by its number of tokens, as in trl.
 //! Checked against: trl 1.16 `loss_type="sft"`.
 
-use crate::contract::{Needs, UnpairedInputs, UnpairedLoss, UnpairedObjective};
+use crate::contract::{UnpairedInputs, UnpairedLoss, UnpairedObjective};
 use crate::error::Result;
+use crate::needs::Needs;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options};
 use serde::{Deserialize, Serialize};
 use serde_json::json;

@@ -1,0 +1,58 @@
+//! What an objective may ask for.
+
+/// What an objective reads besides the policy's log-probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs(u16);
+
+impl Needs {
+    /// Only the policy's log-probabilities.
+    pub const NONE: Self = Self(0);
+    /// Log-probabilities of the reference.
+    pub const REFERENCE: Self = Self(1);
+    /// Completion lengths in tokens.
+    pub const LENGTHS: Self = Self(2);
+    /// An estimate of the divergence of policy and reference on completions that belong to other prompts.
+    pub const KL: Self = Self(4);
+    /// Which tokens there are: part of every need of single tokens, which only a text can meet.
+    pub const TOKENS: Self = Self(8);
+    /// Log-probabilities token by token; the reference's too, where there is one.
+    pub const TOKEN_LOGPS: Self = Self(8 | 16);
+    /// The divergence of policy and reference over the vocabulary, token by token.
+    pub const TOKEN_KL: Self = Self(8 | 32);
+
+    /// Denoising errors as they are, before the factor that makes log-probabilities of them: part of every need of what only
+    /// a denoiser has.
+    pub const ERRORS: Self = Self(64);
+    /// How far the policy's predictions are from the reference's.
+    pub const DISTANCES: Self = Self(64 | 128);
+    /// By how much a completion was preferred, in the units of whoever scored.
+    pub const MARGINS: Self = Self(256);
+
+    const NAMES: [(Self, &'static str); 8] = [
+        (Self::REFERENCE, "REFERENCE"),
+        (Self::LENGTHS, "LENGTHS"),
+        (Self::KL, "KL"),
+        (Self::TOKEN_LOGPS, "TOKEN_LOGPS"),
+        (Self::TOKEN_KL, "TOKEN_KL"),
+        (Self::ERRORS, "ERRORS"),
+        (Self::DISTANCES, "DISTANCES"),
+        (Self::MARGINS, "MARGINS"),
+    ];
+
+    /// Both needs.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is needed.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The needs by name, in a fixed order.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().filter(move |(need, _)| self.contains(*need)).map(|(_, name)| name)
+    }
+}
