@@ -41,6 +41,12 @@ TOKEN_INPUTS = [
     *(f"{side}_token_kl" for side in SIDES),
 ]
 LENGTH_INPUTS = ["policy_logps", "reference_logps", "labels", "lengths"]
+DENOISED_INPUTS = [
+    *(f"{who}_{side}_logps" for who in ("policy", "reference") for side in SIDES),
+    *(f"{who}_{side}_errors" for who in ("policy", "reference") for side in SIDES),
+    *(f"{side}_distances" for side in SIDES),
+    "margins",
+]
 
 
 # --- inputs -------------------------------------------------------------------------------------
@@ -123,6 +129,30 @@ def length_inputs() -> dict:
     count = len(inputs["policy_logps"])
     lengths = torch.randint(1, 40, (count,), generator=generator).double()
     return {name: inputs.get(name, lengths) for name in LENGTH_INPUTS}
+
+
+def denoised_inputs() -> dict:
+    """24 pairs of latents: errors, distances within the triangle that they span, log-ratios near and beyond a bound."""
+    generator = torch.Generator().manual_seed(11)
+
+    def draw(low, high):
+        return low + (high - low) * torch.rand(24, generator=generator, dtype=torch.float64)
+
+    inputs = {}
+    for side in SIDES:
+        error, reference = draw(0.001, 0.8), draw(0.001, 0.8)
+        # |a - b|^2 lies between (|a| - |b|)^2 and (|a| + |b|)^2.
+        share = draw(0, 1)
+        low, high = (error.sqrt() - reference.sqrt()) ** 2, (error.sqrt() + reference.sqrt()) ** 2
+        inputs |= {
+            f"policy_{side}_errors": error,
+            f"reference_{side}_errors": reference,
+            f"{side}_distances": low + share * (high - low),
+            f"policy_{side}_logps": draw(-1.2, -0.8),
+            f"reference_{side}_logps": torch.full((24,), -1.0, dtype=torch.float64),
+        }
+    inputs["margins"] = draw(-0.05, 0.25)
+    return {name: inputs[name] for name in DENOISED_INPUTS}
 
 
 # --- TRL's code, called in isolation --------------------------------------------------------------
@@ -324,6 +354,58 @@ def conservative_dpo(inputs: dict, trl: dict):
     return losses, (trl["beta"] * chosen).detach(), (trl["beta"] * rejected).detach()
 
 
+def mapo(inputs: dict, trl: dict):
+    """The authors' form: ratios a/(exp(a) - 1) of halved errors."""
+    ratio = {}
+    for side in SIDES:
+        half = 0.5 * inputs[f"policy_{side}_errors"]
+        ratio[side] = trl["scale"] * half / (half.exp() - 1)
+    losses = inputs["policy_chosen_errors"] - trl["beta"] * F.logsigmoid(ratio["chosen"] - ratio["rejected"])
+    return losses, ratio["chosen"].detach(), ratio["rejected"].detach()
+
+
+def dspo(inputs: dict, trl: dict):
+    """(a - c·d)² with a = ε_θ − ε and d = ε_θ − ε_ref, whose product's mean is (L + D − R)/2."""
+    beta = trl["beta"]
+    change = {side: inputs[f"policy_{side}_errors"] - inputs[f"reference_{side}_errors"] for side in SIDES}
+    weight = beta * (1 - torch.sigmoid(-0.5 * beta * (change["chosen"] - change["rejected"])))
+    if trl["stop_gradient"]:
+        weight = weight.detach()
+    distance = inputs["chosen_distances"]
+    product = 0.5 * (change["chosen"] + distance)
+    losses = inputs["policy_chosen_errors"] - 2 * weight * product + weight**2 * distance
+    return losses, *((-0.5 * beta * change[side]).detach() for side in SIDES)
+
+
+def log_ratios(inputs: dict):
+    return (inputs[f"policy_{side}_logps"] - inputs[f"reference_{side}_logps"] for side in SIDES)
+
+
+def smpo(inputs: dict, trl: dict):
+    """Scores of a pair brought to 0 … 1, their softmax p, and 2p − 1 as a factor."""
+    chosen, rejected = log_ratios(inputs)
+    scores = torch.stack([inputs["margins"].detach(), torch.zeros(24, dtype=torch.float64)])
+    p = torch.softmax(scores / trl["range"], 0)[0]
+    losses = -F.logsigmoid(trl["beta"] * trl["gain"] * (2 * p - 1) * (chosen - rejected))
+    return losses, (trl["beta"] * chosen).detach(), (trl["beta"] * rejected).detach()
+
+
+def d3po(inputs: dict, trl: dict):
+    """The authors' form: ratios clamped around 1, and their logarithms."""
+    clip = trl["clip"]
+    chosen, rejected = (ratio.exp().clamp(1 - clip, 1 + clip).log() for ratio in log_ratios(inputs))
+    losses = -F.logsigmoid(trl["beta"] * (chosen - rejected))
+    return losses, (trl["beta"] * chosen).detach(), (trl["beta"] * rejected).detach()
+
+
+def rwr(inputs: dict, trl: dict):
+    """Weights exp(r/τ) that sum to 1 in a pair."""
+    scores = torch.stack([inputs["margins"].detach(), torch.zeros(24, dtype=torch.float64)])
+    chosen, rejected = torch.softmax(scores / trl["temperature"], 0)
+    policy = [inputs[f"policy_{side}_logps"] for side in SIDES]
+    return -(chosen * policy[0] + rejected * policy[1]), policy[0].detach(), policy[1].detach()
+
+
 # --- the table ------------------------------------------------------------------------------------
 
 
@@ -343,7 +425,8 @@ class Case:
     def draw(self) -> dict:
         if self.kl is not None:
             return unpaired_inputs(self.kl)
-        return {id(TOKEN_INPUTS): token_inputs, id(LENGTH_INPUTS): length_inputs}.get(id(self.inputs), pair_inputs)()
+        drawn = {id(TOKEN_INPUTS): token_inputs, id(LENGTH_INPUTS): length_inputs, id(DENOISED_INPUTS): denoised_inputs}
+        return drawn.get(id(self.inputs), pair_inputs)()
 
 
 def dpo(name, beta):
@@ -386,7 +469,22 @@ def sft(name, per_token):
     return Case("sft", name, {"per_token": per_token}, run, {"loss_type": "sft"}, source, inputs=LENGTH_INPUTS)
 
 
+def denoised(objective, name, run, **options):
+    return Case(objective, name, options, run, options, "formula", inputs=DENOISED_INPUTS)
+
+
 CASES = [
+    denoised("d3po", "small_bound", d3po, beta=0.1, clip=0.05),
+    denoised("d3po", "spo", d3po, beta=10.0, clip=0.1),
+    denoised("dspo", "constant_weight", dspo, beta=0.5, stop_gradient=True),
+    denoised("dspo", "sd15", dspo, beta=0.001, stop_gradient=False),
+    denoised("dspo", "strong", dspo, beta=3.0, stop_gradient=False),
+    denoised("mapo", "published", mapo, beta=0.1, scale=1000.0),
+    denoised("mapo", "soft", mapo, beta=2.0, scale=3.0),
+    denoised("rwr", "cold", rwr, temperature=0.02),
+    denoised("rwr", "warm", rwr, temperature=1.0),
+    denoised("smpo", "pickscore", smpo, beta=5.0, gain=10.0, range=0.1665804),
+    denoised("smpo", "plain", smpo, beta=0.5, gain=1.0, range=1.0),
     dpo("beta01", 0.1),
     dpo("beta05", 0.5),
     cdpo("smoothed", 0.1, 0.1),
@@ -415,7 +513,7 @@ def evaluate(case: Case) -> dict:
     zeros = {name: torch.zeros_like(tensor) for name, tensor in inputs.items()}
     gradients = {f"grad.{name}": zeros[name] if t.grad is None else t.grad for name, t in inputs.items()}
     # Lengths, labels and the KL estimate are data, not variables: no gradient is claimed for them.
-    for name in ("chosen_lengths", "rejected_lengths", "lengths", "labels", "kl", *(f"{side}_token_mask" for side in SIDES)):
+    for name in ("chosen_lengths", "rejected_lengths", "lengths", "labels", "kl", "margins", *(f"{side}_token_mask" for side in SIDES)):
         gradients.pop(f"grad.{name}", None)
     if second_rewards is not None:
         rewards = {"chosen_rewards": first_rewards, "rejected_rewards": second_rewards}

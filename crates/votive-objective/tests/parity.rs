@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use votive_objective::{Objective, PairInputs, Tokens, UnpairedInputs, find};
+use votive_objective::{Denoised, Objective, PairInputs, Tokens, UnpairedInputs, find};
 
 /// Both sides compute in f64 by different formulas for the same function, so only rounding remains: errors are
 /// absolute below 1 and relative above.
@@ -60,11 +60,22 @@ fn evaluate(objective: &Objective, inputs: &BTreeMap<String, Var>) -> BTreeMap<S
         reference_logps: Some(get(&format!("reference_{side}_token_logps"))),
         kl: Some(get(&format!("{side}_token_kl"))),
     };
+    let denoised = |side: &str| Denoised {
+        policy_errors: get(&format!("policy_{side}_errors")),
+        reference_errors: Some(get(&format!("reference_{side}_errors"))),
+        distances: Some(get(&format!("{side}_distances"))),
+    };
     let (loss, mut outputs) = match objective {
         Objective::Pair(objective) => {
             let mut pairs = PairInputs::new(get("policy_chosen_logps"), get("policy_rejected_logps"))
-                .with_reference(get("reference_chosen_logps"), get("reference_rejected_logps"))
-                .with_lengths(get("chosen_lengths"), get("rejected_lengths"));
+                .with_reference(get("reference_chosen_logps"), get("reference_rejected_logps"));
+            if inputs.contains_key("chosen_lengths") {
+                pairs = pairs.with_lengths(get("chosen_lengths"), get("rejected_lengths"));
+            }
+            if inputs.contains_key("margins") {
+                pairs = pairs.with_denoised(denoised("chosen"), denoised("rejected"));
+                pairs = pairs.with_margins(get("margins"));
+            }
             if inputs.contains_key("chosen_token_mask") {
                 pairs = pairs.with_tokens(side("chosen"), side("rejected"));
             }
@@ -127,7 +138,7 @@ fn losses_rewards_and_gradients_are_trls() {
         }
         checked += 1;
     }
-    assert!(checked >= 15, "only {checked} cases were checked");
+    assert!(checked >= 26, "only {checked} cases were checked");
 }
 
 #[test]
