@@ -6,7 +6,7 @@ use image::{ImageFormat, RgbImage};
 use std::io::Cursor;
 use std::path::Path;
 use votive_data::ClipTokenizer;
-use votive_diffusion::{BoxError, SchedulerConfig};
+use votive_diffusion::{BoxError, Conditioning, SchedulerConfig};
 use votive_model::stable_diffusion::{
     AutoencoderKl, ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
@@ -87,13 +87,11 @@ impl<U> ImageModel<U> {
         Ok(Self { unet, unet_config, scheduler, tokenizer, text_encoder, vae, device: device.clone() })
     }
 
-    /// The text encoder's view of prompts; warns of words that don't fit.
+    /// The text encoder's view of prompts, one a row; warns of words that don't fit.
     ///
-    /// # Shapes
-    /// → `(B, S, D)`
     /// # Errors
     /// If the tokenizer or the encoder fails.
-    pub(crate) fn embed(&self, prompts: &[String], output: &Output) -> Outcome<Tensor> {
+    pub(crate) fn embed(&self, prompts: &[String], output: &Output) -> Outcome<Conditioning> {
         let mut ids = Vec::new();
         for prompt in prompts {
             let encoded = self.tokenizer.encode(prompt)?;
@@ -106,7 +104,7 @@ impl<U> ImageModel<U> {
             ids.extend(encoded.ids);
         }
         let ids = Tensor::from_vec(ids, (prompts.len(), self.tokenizer.positions()), &self.device)?;
-        Ok(self.text_encoder.forward(&ids)?.detach())
+        Ok(Conditioning::new(self.text_encoder.forward(&ids)?.detach())?)
     }
 
     /// Width and height in pixels of what the model was trained on.
@@ -203,6 +201,6 @@ fn to_image(values: &[f32], width: u32, height: u32) -> Outcome<RgbImage> {
 /// A U-Net as samplers call it.
 pub(crate) fn as_network(
     unet: &dyn Denoiser,
-) -> impl Fn(&Tensor, &[f64], &Tensor) -> Result<Tensor, BoxError> + '_ {
-    |latents, timesteps, prompt_embeds| Ok(unet.predict(latents, timesteps, prompt_embeds)?)
+) -> impl Fn(&Tensor, &[f64], &Conditioning) -> Result<Tensor, BoxError> + '_ {
+    |latents, timesteps, conditioning| Ok(unet.predict(latents, timesteps, conditioning)?)
 }

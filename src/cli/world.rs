@@ -118,7 +118,7 @@ pub(crate) fn draw(
     in_batches(("drawing", "images"), captions, ctx, |start, batch| {
         let first = sampling.seed + start as u64;
         let seeds: Vec<u64> = (first..first + batch.len() as u64).collect();
-        let latents: Tensor = initial_latents(&seeds, shape, empty.device())?;
+        let latents: Tensor = initial_latents(&seeds, shape, &ctx.device()?)?;
         let prompts = model.embed(batch, &ctx.output)?;
         let mut sampler = SamplerKind::Ddim.build(&model.scheduler, sampling.steps)?;
         let guidance = Guidance::new(&network, &prompts, &empty, sampling.cfg)?;

@@ -7,24 +7,25 @@
 
 use candle_core::Tensor;
 
+use crate::conditioning::Conditioning;
 use crate::error::{BoxError, DiffusionError, Result};
 use crate::linear::same_dims;
 
-/// A network as this crate sees it: (latents `(B,C,H,W)`, timesteps of length B, prompt embeddings `(B,S,D)`) to a
-/// prediction `(B,C,H,W)`.
-pub type DenoiseFn<'a> = dyn Fn(&Tensor, &[f64], &Tensor) -> Result<Tensor, BoxError> + 'a;
+/// A network as this crate sees it: (latents `(B,C,H,W)`, timesteps of length B, conditioning of B rows) to a prediction
+/// `(B,C,H,W)`.
+pub type DenoiseFn<'a> = dyn Fn(&Tensor, &[f64], &Conditioning) -> Result<Tensor, BoxError> + 'a;
 
-/// What stands against the prompt: an embedding, and perhaps a network of its own.
+/// What stands against the prompt: another prompt, and perhaps a network of its own.
 struct Negative<'a> {
     scale: f64,
-    prompt_embeds: Tensor,
+    prompts: Conditioning,
     network: Option<&'a DenoiseFn<'a>>,
 }
 
 /// A network with the prompts of a batch, guided or not.
 pub struct Guidance<'a> {
     network: &'a DenoiseFn<'a>,
-    prompt_embeds: Tensor,
+    prompts: Conditioning,
     negative: Option<Negative<'a>>,
 }
 
@@ -32,10 +33,10 @@ impl<'a> Guidance<'a> {
     /// The network's prediction as it is.
     ///
     /// # Shapes
-    /// `prompt_embeds (B,S,D)`
+    /// `prompts` of B rows
     #[must_use]
-    pub fn unguided(network: &'a DenoiseFn<'a>, prompt_embeds: &Tensor) -> Self {
-        Self { network, prompt_embeds: prompt_embeds.clone(), negative: None }
+    pub fn unguided(network: &'a DenoiseFn<'a>, prompts: &Conditioning) -> Self {
+        Self { network, prompts: prompts.clone(), negative: None }
     }
 
     /// Guidance by `scale`, away from the negative prompts (usually the empty one).
@@ -43,13 +44,13 @@ impl<'a> Guidance<'a> {
     /// With a `scale` of 1 or less nothing is guided, as in diffusers, and the negative half is not computed.
     ///
     /// # Shapes
-    /// `prompt_embeds (B,S,D)`, `negative_prompt_embeds` `(B,S,D)` or `(1,S,D)` for all
+    /// `prompts` of B rows, `negative_prompts` of B, or of one for all
     /// # Errors
     /// [`DiffusionError::Shape`]; [`DiffusionError::Setting`] for a `scale` that is not finite.
     pub fn new(
         network: &'a DenoiseFn<'a>,
-        prompt_embeds: &Tensor,
-        negative_prompt_embeds: &Tensor,
+        prompts: &Conditioning,
+        negative_prompts: &Conditioning,
         scale: f64,
     ) -> Result<Self> {
         if !scale.is_finite() {
@@ -58,10 +59,9 @@ impl<'a> Guidance<'a> {
                 reason: format!("{scale} is not a finite number"),
             });
         }
-        let negative_prompt_embeds = like_rows(negative_prompt_embeds, prompt_embeds)?;
-        let negative =
-            (scale > 1.0).then_some(Negative { scale, prompt_embeds: negative_prompt_embeds, network: None });
-        Ok(Self { network, prompt_embeds: prompt_embeds.clone(), negative })
+        let negative_prompts = negative_prompts.like_rows("negative prompt embeddings", prompts)?;
+        let negative = (scale > 1.0).then_some(Negative { scale, prompts: negative_prompts, network: None });
+        Ok(Self { network, prompts: prompts.clone(), negative })
     }
 
     /// Lets `network` predict the negative half.
@@ -87,17 +87,17 @@ impl<'a> Guidance<'a> {
     /// [`DiffusionError::Network`]; [`DiffusionError::Shape`] if a prediction is not shaped like the latents.
     pub fn predict(&self, latents: &Tensor, timestep: f64) -> Result<Tensor> {
         let Some(negative) = &self.negative else {
-            return call(self.network, latents, timestep, &self.prompt_embeds);
+            return call(self.network, latents, timestep, &self.prompts);
         };
         let (against, towards) = match negative.network {
             Some(network) => (
-                call(network, latents, timestep, &negative.prompt_embeds)?,
-                call(self.network, latents, timestep, &self.prompt_embeds)?,
+                call(network, latents, timestep, &negative.prompts)?,
+                call(self.network, latents, timestep, &self.prompts)?,
             ),
             None => {
                 let both = Tensor::cat(&[latents, latents], 0)?;
-                let prompt_embeds = Tensor::cat(&[&negative.prompt_embeds, &self.prompt_embeds], 0)?;
-                let pred = call(self.network, &both, timestep, &prompt_embeds)?;
+                let prompts = Conditioning::cat(&[&negative.prompts, &self.prompts])?;
+                let pred = call(self.network, &both, timestep, &prompts)?;
                 let rows = latents.dim(0)?;
                 (pred.narrow(0, 0, rows)?, pred.narrow(0, rows, rows)?)
             }
@@ -106,28 +106,16 @@ impl<'a> Guidance<'a> {
     }
 }
 
-fn call(network: &DenoiseFn, latents: &Tensor, timestep: f64, prompt_embeds: &Tensor) -> Result<Tensor> {
+fn call(network: &DenoiseFn, latents: &Tensor, timestep: f64, prompts: &Conditioning) -> Result<Tensor> {
     let rows = latents.dim(0)?;
-    if prompt_embeds.dims().first() != Some(&rows) {
-        return Err(DiffusionError::shape("prompt embeddings, one per image", rows, prompt_embeds.dims()));
+    if prompts.rows() != rows {
+        return Err(DiffusionError::shape("prompt embeddings, one per image", rows, prompts.rows()));
     }
-    let pred = network(latents, &vec![timestep; rows], prompt_embeds)
+    let pred = network(latents, &vec![timestep; rows], prompts)
         .map_err(|source| DiffusionError::Network { timestep, source })?;
     same_dims("the network's prediction, shaped like the latents", latents, &pred)?;
     // A trainable network's prediction holds its whole graph, and the next step would hold on to this one's.
     Ok(pred.detach())
-}
-
-/// `embeds` with as many rows as `other`, if it has one or as many.
-fn like_rows(embeds: &Tensor, other: &Tensor) -> Result<Tensor> {
-    let mismatch = || DiffusionError::shape("negative prompt embeddings", other.dims(), embeds.dims());
-    let (rows, s, d) = other.dims3().map_err(|_| mismatch())?;
-    match embeds.dims() {
-        [found, found_s, found_d] if (*found == 1 || *found == rows) && (*found_s, *found_d) == (s, d) => {
-            Ok(embeds.broadcast_as((rows, s, d))?.contiguous()?)
-        }
-        _ => Err(mismatch()),
-    }
 }
 
 #[cfg(test)]
@@ -139,8 +127,8 @@ mod tests {
 
     use super::*;
 
-    fn embeds(rows: usize, value: f64) -> Tensor {
-        Tensor::full(value as f32, (rows, 1, 1), &Device::Cpu).unwrap()
+    fn embeds(rows: usize, value: f64) -> Conditioning {
+        Conditioning::new(Tensor::full(value as f32, (rows, 1, 1), &Device::Cpu).unwrap()).unwrap()
     }
 
     fn latents() -> Tensor {
@@ -148,8 +136,8 @@ mod tests {
     }
 
     /// Predicts latents times the prompt's only number.
-    fn echo(latents: &Tensor, _: &[f64], prompt_embeds: &Tensor) -> Result<Tensor, BoxError> {
-        Ok(latents.broadcast_mul(&prompt_embeds.unsqueeze(3)?)?)
+    fn echo(latents: &Tensor, _: &[f64], prompts: &Conditioning) -> Result<Tensor, BoxError> {
+        Ok(latents.broadcast_mul(&prompts.prompt_embeds().unsqueeze(3)?)?)
     }
 
     #[track_caller]
@@ -162,7 +150,7 @@ mod tests {
     fn guidance_extrapolates_from_the_negative_prompt() {
         check(&Guidance::unguided(&echo, &embeds(2, 3.0)), 3.0);
         check(&Guidance::new(&echo, &embeds(2, 3.0), &embeds(1, 1.0), 7.5).unwrap(), 16.0);
-        let opposite = |x: &Tensor, t: &[f64], c: &Tensor| Ok((echo(x, t, c)? * -1.0)?);
+        let opposite = |x: &Tensor, t: &[f64], c: &Conditioning| Ok((echo(x, t, c)? * -1.0)?);
         let guidance = Guidance::new(&echo, &embeds(2, 3.0), &embeds(2, 1.0), 2.0).unwrap();
         check(&guidance.with_negative_network(&opposite).unwrap(), 7.0);
     }
@@ -170,8 +158,8 @@ mod tests {
     #[test]
     fn one_call_for_both_halves_and_none_for_a_half_that_is_not_used() {
         let rows = RefCell::new(Vec::new());
-        let network = |x: &Tensor, t: &[f64], c: &Tensor| {
-            rows.borrow_mut().push((x.dim(0)?, t.len(), c.dim(0)?));
+        let network = |x: &Tensor, t: &[f64], c: &Conditioning| {
+            rows.borrow_mut().push((x.dim(0)?, t.len(), c.rows()));
             echo(x, t, c)
         };
         check(&Guidance::new(&network, &embeds(2, 3.0), &embeds(1, 1.0), 2.0).unwrap(), 5.0);
@@ -182,7 +170,7 @@ mod tests {
     #[test]
     fn a_prediction_does_not_keep_the_graph_of_a_trainable_network() {
         let weight = candle_core::Var::from_tensor(&latents()).unwrap();
-        let network = |x: &Tensor, _: &[f64], _: &Tensor| Ok((x * weight.as_tensor())?);
+        let network = |x: &Tensor, _: &[f64], _: &Conditioning| Ok((x * weight.as_tensor())?);
         let pred = Guidance::unguided(&network, &embeds(2, 3.0)).predict(&latents(), 500.0).unwrap();
         assert!(pred.backward().unwrap().get(&weight).is_none());
     }
@@ -193,8 +181,8 @@ mod tests {
         let error = unguided.with_negative_network(&echo).err().unwrap();
         assert!(error.to_string().contains("no effect without guidance"), "{error}");
         let error = Guidance::new(&echo, &embeds(2, 3.0), &embeds(3, 1.0), 2.0).err().unwrap();
-        assert_eq!(error.to_string(), "negative prompt embeddings: expected [2, 1, 1], found [3, 1, 1]");
+        assert_eq!(error.to_string(), "negative prompt embeddings: expected [[2, 1, 1]], found [[3, 1, 1]]");
         let error = Guidance::unguided(&echo, &embeds(3, 3.0)).predict(&latents(), 1.0).unwrap_err();
-        assert_eq!(error.to_string(), "prompt embeddings, one per image: expected 2, found [3, 1, 1]");
+        assert_eq!(error.to_string(), "prompt embeddings, one per image: expected 2, found 3");
     }
 }

@@ -5,8 +5,8 @@
 use candle_core::{DType, Device, Tensor};
 use votive_diffusion::sampler::{Ddim, DpmSolverPp};
 use votive_diffusion::{
-    BoxError, DiffusionError, Guidance, NoiseSchedule, Sampler, SamplerKind, SchedulerConfig, StepNoise,
-    initial_latents, sample,
+    BoxError, Conditioning, DiffusionError, Guidance, NoiseSchedule, Sampler, SamplerKind, SchedulerConfig,
+    StepNoise, initial_latents, sample,
 };
 
 /// Stable Diffusion's betas with further fields, as JSON.
@@ -61,9 +61,9 @@ impl Gaussian {
     }
 
     fn sample(&self, sampler: &mut dyn Sampler, latents: &Tensor, noise: &StepNoise) -> Tensor {
-        let network = |latents: &Tensor, timesteps: &[f64], _: &Tensor| self.noise(latents, timesteps[0]);
-        let prompt_embeds = Tensor::zeros((latents.dim(0).unwrap(), 1, 1), DType::F64, &Device::Cpu).unwrap();
-        let guidance = Guidance::unguided(&network, &prompt_embeds);
+        let network =
+            |latents: &Tensor, timesteps: &[f64], _: &Conditioning| self.noise(latents, timesteps[0]);
+        let guidance = Guidance::unguided(&network, &prompts(vec![0.0; latents.dim(0).unwrap()]));
         sample(sampler, &guidance, latents, noise, |_, _| {}).unwrap()
     }
 }
@@ -109,11 +109,17 @@ fn ancestral_sampling_reaches_the_distribution() {
     assert!((spread - gaussian.spread).abs() < 0.02, "{spread}");
 }
 
+/// Prompts of one number each.
+fn prompts(numbers: Vec<f32>) -> Conditioning {
+    let rows = numbers.len();
+    Conditioning::new(Tensor::from_vec(numbers, (rows, 1, 1), &Device::Cpu).unwrap()).unwrap()
+}
+
 /// A network that mixes everything within an image, and nothing between images.
-fn network(latents: &Tensor, timesteps: &[f64], prompt_embeds: &Tensor) -> Result<Tensor, BoxError> {
+fn network(latents: &Tensor, timesteps: &[f64], prompts: &Conditioning) -> Result<Tensor, BoxError> {
     let times =
         Tensor::new(timesteps, latents.device())?.to_dtype(latents.dtype())?.reshape(((), 1, 1, 1))?;
-    let prompts = prompt_embeds.mean((1, 2))?.reshape(((), 1, 1, 1))?;
+    let prompts = prompts.prompt_embeds().mean((1, 2))?.reshape(((), 1, 1, 1))?;
     let shifted = latents.sin()?.broadcast_add(&latents.mean_keepdim((1, 2, 3))?)?;
     Ok(shifted.broadcast_add(&(times * 1e-3)?)?.broadcast_mul(&prompts)?)
 }
@@ -121,12 +127,11 @@ fn network(latents: &Tensor, timesteps: &[f64], prompt_embeds: &Tensor) -> Resul
 #[test]
 fn an_image_is_the_same_alone_and_in_a_batch() {
     let config = SchedulerConfig::stable_diffusion();
-    let prompt_embeds = Tensor::new(&[[[0.5f32]], [[0.8]], [[-0.3]]], &Device::Cpu).unwrap();
-    let nothing = Tensor::new(&[[[0.1f32]]], &Device::Cpu).unwrap();
+    let (all, nothing) = (prompts(vec![0.5, 0.8, -0.3]), prompts(vec![0.1]));
     let sample_rows = |kind: SamplerKind, rows: std::ops::Range<usize>| {
         let seeds: Vec<u64> = rows.clone().map(|row| 100 + row as u64).collect();
-        let prompt_embeds = prompt_embeds.narrow(0, rows.start, rows.len()).unwrap();
-        let guidance = Guidance::new(&network, &prompt_embeds, &nothing, 3.0).unwrap();
+        let some = all.narrow(rows.start, rows.len()).unwrap();
+        let guidance = Guidance::new(&network, &some, &nothing, 3.0).unwrap();
         let latents = initial_latents(&seeds, (2, 3, 3), &Device::Cpu).unwrap();
         let mut sampler = kind.build(&config, 7).unwrap();
         sample(sampler.as_mut(), &guidance, &latents, &StepNoise::Seeded(seeds), |_, _| {}).unwrap()
@@ -189,10 +194,9 @@ fn a_sampler_can_be_used_again() {
 #[test]
 fn progress_counts_the_network_calls() {
     let mut seen = Vec::new();
-    let prompt_embeds = Tensor::ones((1, 1, 1), DType::F32, &Device::Cpu).unwrap();
     let latents = initial_latents(&[1], (1, 2, 2), &Device::Cpu).unwrap();
     let mut sampler = SamplerKind::Euler.build(&SchedulerConfig::stable_diffusion(), 3).unwrap();
-    let guidance = Guidance::unguided(&network, &prompt_embeds);
+    let guidance = Guidance::unguided(&network, &prompts(vec![1.0]));
     sample(sampler.as_mut(), &guidance, &latents, &StepNoise::Seeded(vec![1]), |done, of| {
         seen.push((done, of))
     })
@@ -258,9 +262,8 @@ fn misfits_between_latents_predictions_and_seeds_are_named() {
     assert!(message(&latents, 0, StepNoise::Given(vec![other.clone()])).starts_with("the given noise"));
     assert!(message(&latents, 5, StepNoise::Seeded(vec![1, 2])).contains("step 5 of a sampler with 5 steps"));
 
-    let broken = |_: &Tensor, _: &[f64], _: &Tensor| Err(BoxError::from("out of paint"));
-    let prompt_embeds = Tensor::zeros((2, 1, 1), DType::F32, &Device::Cpu).unwrap();
-    let guidance = Guidance::unguided(&broken, &prompt_embeds);
+    let broken = |_: &Tensor, _: &[f64], _: &Conditioning| Err(BoxError::from("out of paint"));
+    let guidance = Guidance::unguided(&broken, &prompts(vec![0.0; 2]));
     let error =
         sample(sampler.as_mut(), &guidance, &latents, &StepNoise::Seeded(vec![1, 2]), |_, _| {}).unwrap_err();
     assert!(matches!(error, DiffusionError::Network { timestep: 801.0, .. }), "{error}");

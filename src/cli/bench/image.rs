@@ -8,8 +8,8 @@ use crate::cli::{Context, Outcome};
 use candle_core::{Device, Tensor};
 use serde_json::json;
 use votive_diffusion::{
-    Guidance, NoisePolicy, NoiseSchedule, SamplerKind, SchedulerConfig, StepNoise, TimestepPolicy,
-    initial_latents,
+    Conditioning, Guidance, NoisePolicy, NoiseSchedule, SamplerKind, SchedulerConfig, StepNoise,
+    TimestepPolicy, initial_latents,
 };
 use votive_model::stable_diffusion::{Component, StableDiffusionFolder, UNet2DConditionModel};
 use votive_model::{Denoiser, LoraConfig};
@@ -41,9 +41,9 @@ pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured>
     let (mut laps, mut losses) = (Laps::default(), Vec::new());
     for step in 0..args.steps.get() as u64 {
         let latents = normals(step, 0, &[2 * pairs.len(), config.in_channels, side, side], &device)?;
-        let prompt_embeds =
-            normals(step, 1, &[pairs.len(), PROMPT_TOKENS, config.cross_attention_dim], &device)?;
-        let prompt_embeds = Tensor::cat(&[&prompt_embeds, &prompt_embeds], 0)?;
+        let prompts = [pairs.len(), PROMPT_TOKENS, config.cross_attention_dim];
+        let prompts = Conditioning::new(normals(step, 1, &prompts, &device)?)?;
+        let prompts = Conditioning::cat(&[&prompts, &prompts])?;
         losses.push(laps.lap(|| {
             let noise = NoisePolicy::Shared.for_pairs(latent, 0, step, &pairs, &device)?;
             let timesteps = TimestepPolicy::Uniform.for_pairs(&schedule, 0, step, &pairs)?;
@@ -52,7 +52,7 @@ pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured>
             let times: Vec<f64> = timesteps.iter().map(|timestep| *timestep as f64).collect();
             // Minus half the error is the log-probability that makes β the paper's.
             let logps = |unet: &dyn Denoiser| -> Outcome<Tensor> {
-                let model_pred = unet.predict(&noisy_latents, &times, &prompt_embeds)?;
+                let model_pred = unet.predict(&noisy_latents, &times, &prompts)?;
                 Ok(((model_pred - &target)?.sqr()?.flatten_from(1)?.mean(1)? * -0.5)?)
             };
             let reference_logps = logps(&reference)?.detach();
@@ -91,10 +91,10 @@ pub(super) fn sample(args: &SampleArgs, ctx: &Context) -> Outcome<Measured> {
         laps.lap(|| -> Outcome {
             let seeds: Vec<u64> =
                 (0..args.batch.get() as u64).map(|i| step * args.batch.get() as u64 + i).collect();
-            let prompt_embeds = model.embed(&prompts, &ctx.output)?;
-            let negative_embeds = model.embed(&[String::new()], &ctx.output)?;
+            let embedded = model.embed(&prompts, &ctx.output)?;
+            let negative = model.embed(&[String::new()], &ctx.output)?;
             let network = as_network(&model.unet);
-            let guidance = Guidance::new(&network, &prompt_embeds, &negative_embeds, CFG)?;
+            let guidance = Guidance::new(&network, &embedded, &negative, CFG)?;
             let mut sampler = SamplerKind::Ddim.build(&model.scheduler, STEPS)?;
             let latents = initial_latents(&seeds, shape, &device)?;
             let noise = StepNoise::Seeded(seeds);

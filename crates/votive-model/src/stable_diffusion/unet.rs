@@ -11,6 +11,7 @@ use crate::error::{ModelError, Result};
 use crate::nn::{Conv2d, GroupNorm};
 use crate::params::Scope;
 use candle_core::Tensor;
+use votive_diffusion::Conditioning;
 use votive_tensor::{Activation, activate};
 
 /// Predicts the noise (or velocity) in latents, given the time and the prompt.
@@ -84,7 +85,13 @@ impl UNet2DConditionModel {
 }
 
 impl Denoiser for UNet2DConditionModel {
-    fn predict(&self, noisy_latents: &Tensor, timesteps: &[f64], prompt_embeds: &Tensor) -> Result<Tensor> {
+    fn predict(
+        &self,
+        noisy_latents: &Tensor,
+        timesteps: &[f64],
+        conditioning: &Conditioning,
+    ) -> Result<Tensor> {
+        let prompt_embeds = conditioning.prompt_embeds();
         self.check(noisy_latents, timesteps, prompt_embeds)?;
         let time = self.time_embedding.forward(timesteps, noisy_latents.dtype(), noisy_latents.device())?;
         let condition = Condition { time: &time, prompt: prompt_embeds };

@@ -3,6 +3,7 @@
 use crate::CPU;
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
+use votive_diffusion::Conditioning;
 use votive_model::stable_diffusion::{
     AutoencoderKl, ClipTextConfig, ClipTextModel, UNet2DConditionModel, UNetConfig, UNetLevel, VaeConfig,
 };
@@ -13,6 +14,11 @@ pub(crate) fn noise(shape: &[usize], salt: u64, dtype: DType) -> Tensor {
     let mut draws = Draws::new(salt, Stream::Init, 0, 0);
     let values: Vec<f64> = (0..shape.iter().product()).map(|_| draws.normal()).collect();
     Tensor::from_vec(values, shape, &CPU).unwrap().to_dtype(dtype).unwrap()
+}
+
+/// Prompts of a shape.
+pub(crate) fn prompts(shape: [usize; 3], dtype: DType) -> Conditioning {
+    Conditioning::new(noise(&shape, 2, dtype)).unwrap()
 }
 
 /// A fixed weighted sum, so that every output matters and none cancels.
@@ -46,7 +52,7 @@ pub(crate) fn unets() -> [UNetConfig; 3] {
 
 fn unet_loss(params: &Params, config: &UNetConfig, dtype: DType) -> Tensor {
     let unet = params.build(|scope| UNet2DConditionModel::new(scope, config)).unwrap();
-    let (latents, prompt) = (noise(&[2, 4, 4, 4], 1, dtype), noise(&[2, 3, 6], 2, dtype));
+    let (latents, prompt) = (noise(&[2, 4, 4, 4], 1, dtype), prompts([2, 3, 6], dtype));
     loss(&unet.predict(&latents, &[3.0, 700.0], &prompt).unwrap())
 }
 

@@ -1,7 +1,7 @@
 //! What the networks promise beside their numbers: rows are independent, sizes are checked, every size fits.
 
 use crate::CPU;
-use crate::gradients::{clip_config, noise, unets, vae_config};
+use crate::gradients::{clip_config, noise, prompts, unets, vae_config};
 use candle_core::{DType, Tensor};
 use votive_model::stable_diffusion::{AutoencoderKl, ClipTextModel, UNet2DConditionModel};
 use votive_model::{Denoiser, Params};
@@ -14,13 +14,13 @@ fn largest(difference: &Tensor) -> f32 {
 fn a_batch_is_its_samples_each_at_its_own_time() {
     for config in unets() {
         let (unet, _) = Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, &config)).unwrap();
-        let (latents, prompt) = (noise(&[3, 4, 6, 4], 1, DType::F32), noise(&[3, 5, 6], 2, DType::F32));
+        let (latents, prompt) = (noise(&[3, 4, 6, 4], 1, DType::F32), prompts([3, 5, 6], DType::F32));
         let timesteps = [0.0, 17.0, 999.0];
         let together = unet.predict(&latents, &timesteps, &prompt).unwrap();
         assert_eq!(together.dims(), [3, 4, 6, 4]);
         for (row, timestep) in timesteps.into_iter().enumerate() {
             let one = |t: &Tensor| t.narrow(0, row, 1).unwrap();
-            let alone = unet.predict(&one(&latents), &[timestep], &one(&prompt)).unwrap();
+            let alone = unet.predict(&one(&latents), &[timestep], &prompt.narrow(row, 1).unwrap()).unwrap();
             assert!(largest(&(alone - one(&together)).unwrap()) < 1e-5, "row {row}");
         }
         let elsewhere = unet.predict(&latents, &[0.0, 17.0, 998.0], &prompt).unwrap();
@@ -34,7 +34,7 @@ fn a_batch_is_its_samples_each_at_its_own_time() {
 fn heights_and_widths_need_not_be_even() {
     for config in unets() {
         let (unet, _) = Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, &config)).unwrap();
-        let prompt = noise(&[1, 2, 6], 2, DType::F32);
+        let prompt = prompts([1, 2, 6], DType::F32);
         let output = unet.predict(&noise(&[1, 4, 5, 7], 1, DType::F32), &[5.0], &prompt).unwrap();
         assert_eq!(output.dims(), [1, 4, 5, 7]);
     }
@@ -45,7 +45,7 @@ fn an_asymmetric_unet_refuses_sizes_that_it_cannot_return_to() {
     let mut config = unets()[0].clone();
     config.downsample_padding = 0;
     let (unet, _) = Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, &config)).unwrap();
-    let prompt = noise(&[1, 2, 6], 2, DType::F32);
+    let prompt = prompts([1, 2, 6], DType::F32);
     unet.predict(&noise(&[1, 4, 6, 4], 1, DType::F32), &[5.0], &prompt).unwrap();
     let message =
         unet.predict(&noise(&[1, 4, 5, 4], 1, DType::F32), &[5.0], &prompt).unwrap_err().to_string();
@@ -63,11 +63,11 @@ fn check_refusal<T: std::fmt::Debug>(result: votive_model::Result<T>, parts: &[&
 #[test]
 fn the_unet_refuses_what_does_not_fit() {
     let (unet, _) = Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, &unets()[0])).unwrap();
-    let (latents, prompt) = (noise(&[2, 4, 4, 4], 1, DType::F32), noise(&[2, 3, 6], 2, DType::F32));
+    let (latents, prompt) = (noise(&[2, 4, 4, 4], 1, DType::F32), prompts([2, 3, 6], DType::F32));
     let three = noise(&[2, 3, 4, 4], 1, DType::F32);
     check_refusal(unet.predict(&three, &[1.0, 2.0], &prompt), &["latents", "(B, 4, H, W)", "[2, 3, 4, 4]"]);
     check_refusal(unet.predict(&latents, &[1.0], &prompt), &["timesteps", "2, one per sample", "found 1"]);
-    let wide = noise(&[2, 3, 8], 2, DType::F32);
+    let wide = prompts([2, 3, 8], DType::F32);
     check_refusal(
         unet.predict(&latents, &[1.0, 2.0], &wide),
         &["prompt embeddings", "(2, S, 6)", "[2, 3, 8]"],

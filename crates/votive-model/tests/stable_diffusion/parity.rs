@@ -4,6 +4,7 @@ use crate::CPU;
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use votive_diffusion::Conditioning;
 use votive_model::config::ConfigFile;
 use votive_model::stable_diffusion::{
     AutoencoderKl, ClipTextConfig, ClipTextModel, UNet2DConditionModel, UNetConfig, VaeConfig,
@@ -64,7 +65,8 @@ fn unet_equals_diffusers() {
         for shape in ["square", "oblong"] {
             let get = |name: &str| &expected[&format!("{shape}.{name}")];
             let timesteps = get("timesteps").to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
-            let found = unet.predict(get("latents"), &timesteps, get("prompt_embeds")).unwrap();
+            let prompts = Conditioning::new(get("prompt_embeds").clone()).unwrap();
+            let found = unet.predict(get("latents"), &timesteps, &prompts).unwrap();
             check(&format!("{pipeline} {shape}"), &found, get("output"));
         }
     }

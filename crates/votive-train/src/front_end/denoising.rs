@@ -11,7 +11,7 @@ use candle_core::{Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
-use votive_diffusion::{NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy};
+use votive_diffusion::{Conditioning, NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy};
 use votive_model::stable_diffusion::{
     ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
@@ -63,14 +63,14 @@ pub struct DenoisingFrontEnd {
     device: Device,
     pairs: Vec<EncodedPair>,
     held_out: usize,
-    empty_prompt: Tensor,
+    empty_prompt: Conditioning,
 }
 
-/// A pair after the frozen parts: latents `(C, h, w)` in the U-Net's scale, and the prompt's embedding `(S, D)`.
+/// A pair after the frozen parts: latents `(C, h, w)` in the U-Net's scale, and the prompt, in one row.
 struct EncodedPair {
     chosen: Tensor,
     rejected: Tensor,
-    prompt: Tensor,
+    prompt: Conditioning,
     caption: String,
     row: usize,
 }
@@ -82,7 +82,7 @@ pub struct DenoisingBatch {
     noisy: Tensor,
     target: Tensor,
     timesteps: Vec<usize>,
-    prompt_embeds: Tensor,
+    conditioning: Conditioning,
     captions: Vec<String>,
 }
 
@@ -192,10 +192,10 @@ impl DenoisingFrontEnd {
         self.pairs.first().map_or((0, 0), |pair| (2 * pair.chosen.elem_count(), pair.prompt.elem_count()))
     }
 
-    /// The batch of given latents, noise, timesteps and prompt embeddings; rows `0..B` chosen, `B..2B` rejected.
+    /// The batch of given latents, noise, timesteps and conditioning; rows `0..B` chosen, `B..2B` rejected.
     ///
     /// # Shapes
-    /// `latents`, `noise` `(2B, C, H, W)`, `timesteps` of length 2B, `prompt_embeds (2B, S, D)`; `captions` of length B
+    /// `latents`, `noise` `(2B, C, H, W)`, `timesteps` of length 2B, `conditioning` of 2B rows; `captions` of length B
     /// are for showing only.
     /// # Errors
     /// If shapes differ or a timestep is outside the schedule.
@@ -203,7 +203,7 @@ impl DenoisingFrontEnd {
         &self,
         (latents, noise): (Tensor, Tensor),
         timesteps: Vec<usize>,
-        prompt_embeds: Tensor,
+        conditioning: Conditioning,
         captions: Vec<String>,
     ) -> Result<DenoisingBatch> {
         Ok(DenoisingBatch {
@@ -212,7 +212,7 @@ impl DenoisingFrontEnd {
             latents,
             noise,
             timesteps,
-            prompt_embeds,
+            conditioning,
             captions,
         })
     }
@@ -238,10 +238,11 @@ impl Prompts {
         Ok(Self { tokenizer, encoder, device: device.clone() })
     }
 
-    fn encode(&self, prompt: &str) -> Result<Tensor> {
+    /// The prompt in one row.
+    fn encode(&self, prompt: &str) -> Result<Conditioning> {
         let ids = self.tokenizer.encode(prompt)?.ids;
         let ids = Tensor::from_vec(ids, (1, self.tokenizer.positions()), &self.device)?;
-        Ok(self.encoder.forward(&ids)?.squeeze(0)?.detach())
+        Ok(Conditioning::new(self.encoder.forward(&ids)?.detach())?)
     }
 }
 
@@ -311,9 +312,9 @@ impl FrontEnd for DenoisingFrontEnd {
             .iter()
             .zip(&ids)
             .map(|(pair, id)| if dropped(*id) { &self.empty_prompt } else { &pair.prompt });
-        let prompts = Tensor::stack(&prompts.collect::<Vec<_>>(), 0)?;
+        let prompts = Conditioning::cat(&prompts.collect::<Vec<_>>())?;
         let captions = pairs.iter().map(|pair| pair.caption.clone()).collect();
-        self.noised((latents, noise), timesteps, Tensor::cat(&[&prompts, &prompts], 0)?, captions)
+        self.noised((latents, noise), timesteps, Conditioning::cat(&[&prompts, &prompts])?, captions)
     }
 
     fn divergence_batch(&self, step: u64, samples: &[Sample]) -> Result<DenoisingBatch> {
@@ -336,7 +337,7 @@ impl FrontEnd for DenoisingFrontEnd {
         _: Option<&Recorder>,
     ) -> Result<Likelihood> {
         let times: Vec<f64> = batch.timesteps.iter().map(|t| *t as f64).collect();
-        let prediction = network.predict(&batch.noisy, &times, &batch.prompt_embeds)?;
+        let prediction = network.predict(&batch.noisy, &times, &batch.conditioning)?;
         let error = (prediction - &batch.target)?.sqr()?.flatten_from(1)?.mean(1)?;
         Ok(Likelihood { logps: (error * -self.settings.beta_convention.factor())?, tokens: None })
     }
@@ -353,9 +354,14 @@ impl FrontEnd for DenoisingFrontEnd {
             ("latents", batch.latents.clone()),
             ("noise", batch.noise.clone()),
             ("timesteps", Tensor::new(times, &Device::Cpu)?),
-            ("prompt_embeds", batch.prompt_embeds.clone()),
+            ("prompt_embeds", batch.conditioning.prompt_embeds().clone()),
             ("policy_error", (policy.detach() * scale)?),
         ];
+        let added = [
+            ("pooled_prompt_embeds", batch.conditioning.pooled()),
+            ("time_ids", batch.conditioning.time_ids()),
+        ];
+        named.extend(added.into_iter().filter_map(|(name, tensor)| Some((name, tensor?.clone()))));
         if let Some(reference) = reference {
             named.push(("reference_error", (reference * scale)?));
         }

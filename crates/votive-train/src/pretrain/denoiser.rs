@@ -5,7 +5,7 @@ use crate::error::Result;
 use candle_core::{Device, Tensor};
 use std::ops::Range;
 use votive_data::ClipTokenizer;
-use votive_diffusion::NoiseSchedule;
+use votive_diffusion::{Conditioning, NoiseSchedule};
 use votive_model::Denoiser;
 use votive_model::stable_diffusion::{AutoencoderKl, ClipTextModel};
 use votive_tensor::random::{Draws, Stream};
@@ -70,16 +70,13 @@ impl DenoiserPretraining<'_> {
             .flat_map(|index| Draws::new(recipe.seed, Stream::Noise, index, 0).normals(size))
             .collect();
         let noise = Tensor::from_vec(noise, latents.shape(), &Device::Cpu)?;
-        let embeds = self.text_encoder.forward(&Tensor::from_vec(
-            ids,
-            (n, self.tokenizer.positions()),
-            &Device::Cpu,
-        )?)?;
+        let ids = Tensor::from_vec(ids, (n, self.tokenizer.positions()), &Device::Cpu)?;
+        let prompts = Conditioning::new(self.text_encoder.forward(&ids)?)?;
         let noisy = self.schedule.add_noise(&latents, &noise, &timesteps)?;
         let target = self.schedule.target(&latents, &noise, &timesteps)?;
         let times: Vec<f64> = timesteps.iter().map(|t| *t as f64).collect();
         let error =
-            (self.denoiser.predict(&noisy, &times, &embeds)? - target)?.sqr()?.flatten_from(1)?.mean(1)?;
+            (self.denoiser.predict(&noisy, &times, &prompts)? - target)?.sqr()?.flatten_from(1)?.mean(1)?;
         let weights =
             timesteps.iter().map(|t| Ok(self.schedule.bounded_snr_weight(*t, recipe.snr_bounds)? as f32));
         let weights = Tensor::from_vec(weights.collect::<Result<Vec<f32>>>()?, n, &Device::Cpu)?;

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use votive_diffusion::{NoisePolicy, TimestepPolicy};
+use votive_diffusion::{Conditioning, NoisePolicy, TimestepPolicy};
 use votive_model::{Denoiser, Params};
 use votive_objective::{CompletionFacts, Objective, PairInputs, Term};
 use votive_tensor::segment::Recorder;
@@ -77,7 +77,8 @@ impl FrontEnd for GivenBatches<'_> {
         };
         let timesteps = pick("timesteps").to_vec1::<i64>()?.into_iter().map(|t| t as usize).collect();
         let captions = vec![String::new(); samples.len()];
-        self.front.noised((pick("latents"), pick("noise")), timesteps, pick("prompt_embeds"), captions)
+        let prompts = Conditioning::new(pick("prompt_embeds"))?;
+        self.front.noised((pick("latents"), pick("noise")), timesteps, prompts, captions)
     }
 
     fn network(&self, params: &Params) -> Result<Self::Network> {
