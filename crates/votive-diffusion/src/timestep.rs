@@ -247,8 +247,7 @@ mod tests {
     fn bins_of_any_number_cover_the_schedule_and_nothing_else() {
         for bins in [1, 3, 7, 999, 1000] {
             let policy = TimestepPolicy::Bins { bins, gamma: 1.0 };
-            let drawn =
-                policy.for_samples(&schedule(), 2, 0, &(0..20_000).collect::<Vec<u64>>()).unwrap();
+            let drawn = policy.for_samples(&schedule(), 2, 0, &(0..20_000).collect::<Vec<u64>>()).unwrap();
             let (least, most) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
             assert!(*least < 3 && *most > 996 && *most < 1000, "{bins}: {least} to {most}");
         }

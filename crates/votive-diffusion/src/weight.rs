@@ -38,7 +38,9 @@ impl LossWeight {
         let count = schedule.num_train_timesteps();
         match self {
             Self::None => Ok(vec![1.0; count]),
-            Self::MinSnr { gamma } => (0..count).map(|t| schedule.bounded_snr_weight(t, (0.0, gamma))).collect(),
+            Self::MinSnr { gamma } => {
+                (0..count).map(|t| schedule.bounded_snr_weight(t, (0.0, gamma))).collect()
+            }
             Self::Debiased if schedule.prediction_type() == PredictionType::VPrediction => {
                 (0..count).map(|t| Ok(1.0 / (schedule.snr(t)? + 1.0))).collect()
             }
@@ -128,8 +130,12 @@ mod tests {
 
     #[test]
     fn every_weight_is_finite_without_terminal_signal() {
-        let weights =
-            [LossWeight::None, LossWeight::MinSnr { gamma: 5.0 }, LossWeight::Debiased, LossWeight::Rethinking];
+        let weights = [
+            LossWeight::None,
+            LossWeight::MinSnr { gamma: 5.0 },
+            LossWeight::Debiased,
+            LossWeight::Rethinking,
+        ];
         for weight in weights {
             for kind in ["epsilon", "v_prediction"] {
                 let factors = weight.factors(&schedule(kind, true)).unwrap();
