@@ -7,7 +7,7 @@ use crate::cli::{Context, Failure, Outcome, signal};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use votive_data::{ChatOptions, Message, TextTokenizer};
-use votive_diffusion::{Guidance, SamplerKind, StepNoise, initial_latents, sample};
+use votive_diffusion::{Guidance, SamplerKind, SchedulerConfig, StepNoise, initial_latents, sample};
 use votive_gallery::{SAMPLES_FILE, Sample, step_folder, write_run_gallery, write_samples};
 use votive_model::{CausalLm, Denoiser, GenerateOptions, generate};
 use votive_train::Run;
@@ -141,6 +141,8 @@ impl Sampler<TextFrontEnd> for TextSampler<'_> {
 /// training.
 pub(super) struct ImageSampler {
     model: PathBuf,
+    /// The schedule of the run, which may not be the folder's.
+    scheduler: SchedulerConfig,
     prompts: Vec<String>,
     kind: SamplerKind,
     steps: usize,
@@ -153,13 +155,14 @@ impl ImageSampler {
     ///
     /// # Errors
     /// If the prompts cannot be read, or the number of steps does not go with the sampler.
-    pub(super) fn new(plan: &SamplePlan, model: &Path) -> Outcome<Self> {
+    pub(super) fn new(plan: &SamplePlan, front: &DenoisingFrontEnd) -> Outcome<Self> {
         let Drawing::Image { sampler, steps, cfg } = plan.drawing else {
             return Err(Failure::usage("[sample] is for text, and the model draws images"));
         };
-        sampler.build(&votive_diffusion::SchedulerConfig::from_model_folder(model)?, steps)?;
-        let (model, prompts) = (model.to_owned(), prompts(plan)?);
-        Ok(Self { model, prompts, kind: sampler, steps, cfg, seed: plan.seed })
+        let (model, scheduler) = (front.folder().root().to_owned(), front.scheduler().clone());
+        sampler.build(&scheduler, steps)?;
+        let prompts = prompts(plan)?;
+        Ok(Self { model, scheduler, prompts, kind: sampler, steps, cfg, seed: plan.seed })
     }
 }
 
@@ -184,7 +187,7 @@ impl Sampler<DenoisingFrontEnd> for ImageSampler {
                 (0..prompts.len()).map(|i| self.seed.wrapping_add((samples.len() + i) as u64)).collect();
             let embeds = model.embed(prompts, &ctx.output)?;
             let guidance = Guidance::new(&network, &embeds, &empty, self.cfg)?;
-            let mut sampler = self.kind.build(&model.scheduler, self.steps)?;
+            let mut sampler = self.kind.build(&self.scheduler, self.steps)?;
             let (latents, noise) =
                 (initial_latents(&seeds, shape, &device)?, StepNoise::Seeded(seeds.clone()));
             let latents = sample(sampler.as_mut(), &guidance, &latents, &noise, |_, _| {})?;

@@ -131,7 +131,7 @@ pub(crate) fn execute(
         }
         Prepared::Image(front, start, report) => {
             ctx.output.note(&report);
-            let sampler = sample.map(|sample| ImageSampler::new(sample, &plan.model)).transpose()?;
+            let sampler = sample.map(|sample| ImageSampler::new(sample, front.as_ref())).transpose()?;
             let sampler = sampler.as_ref().map(|sampler| sampler as &dyn Sampler<_>);
             drive((plan, directory), front.as_ref(), start, sampler, on_alarm, ctx)
         }

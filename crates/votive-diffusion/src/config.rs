@@ -141,6 +141,14 @@ impl SchedulerConfig {
         Self { origin: "Stable Diffusion's schedule".to_owned(), fields }
     }
 
+    /// The same schedule, rescaled so that nothing of the latents is left at the last timestep (Lin et al. 2023,
+    /// arXiv:2305.08891, algorithm 1), whatever the file says.
+    #[must_use]
+    pub fn with_zero_terminal_snr(mut self) -> Self {
+        self.fields.insert("rescale_betas_zero_snr".to_owned(), json!(true));
+        self
+    }
+
     /// The text of the file, fields in the order in which they were read.
     #[must_use]
     pub fn to_json(&self) -> String {

@@ -34,14 +34,16 @@ pub mod sampler;
 mod schedule;
 mod spacing;
 mod timestep;
+mod weight;
 
 pub use conditioning::Conditioning;
 pub use config::SchedulerConfig;
 pub use error::{BoxError, DiffusionError, Result};
 pub use guidance::{DenoiseFn, Guidance};
-pub use noise::{NoisePolicy, noise_for_samples};
+pub use noise::{InversionBy, InversionPlan, NoisePolicy, noise_for_samples};
 pub use prediction::PredictionType;
 pub use sample::sample;
 pub use sampler::{Sampler, SamplerKind, StepNoise, initial_latents};
 pub use schedule::NoiseSchedule;
-pub use timestep::TimestepPolicy;
+pub use timestep::{TimestepPolicy, TimestepSharing};
+pub use weight::LossWeight;

@@ -3,19 +3,78 @@
 use candle_core::{Device, Tensor};
 use votive_tensor::random::{Draws, Stream};
 
-use crate::error::Result;
+use crate::error::{DiffusionError, Result};
+use crate::schedule::NoiseSchedule;
 
 /// Whether the two images of a pair get the same noise. The draw is a function of (seed, step, pair), so it does not
 /// depend on how a batch is cut into micro-batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NoisePolicy {
     /// The same noise for both, as in Diffusion-DPO: what differs is then the images.
     Shared,
     /// Noise of its own for each.
     Independent,
+    /// The noise that a network says leads to each image (InPO, SmPO). What is drawn is shared, and stands in until
+    /// the network is asked.
+    Inversion(InversionPlan),
+}
+
+/// How the noise of an image is found by running DDIM backwards.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InversionPlan {
+    /// Whose predictions lead back.
+    pub by: InversionBy,
+    /// Steps from the image to its timestep, 10 in InPO. With 0 the drawn noise stays, which is Diffusion-DPO.
+    pub steps: usize,
+    /// Noise that is added after each step, as a share of the step's standard deviation under η = 1; 0.1 in InPO, 0
+    /// in SmPO.
+    pub perturbation: f64,
+    /// Times that a step is taken again with the average of the noise at both its ends (ReNoise); 0 in InPO, 1 in
+    /// SmPO.
+    pub refinements: usize,
+}
+
+/// A network that inverts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InversionBy {
+    /// The policy, as in InPO's code: the noise follows the training.
+    Policy,
+    /// The reference: an image's noise stays the same while the reference does.
+    Reference,
+}
+
+impl InversionPlan {
+    /// Whether the settings are in range.
+    ///
+    /// # Errors
+    /// [`DiffusionError::Setting`].
+    pub fn check(self, schedule: &NoiseSchedule) -> Result<()> {
+        let refuse = |setting, reason| Err(DiffusionError::Setting { setting, reason });
+        let count = schedule.num_train_timesteps();
+        if self.steps > count {
+            let reason = format!("{}, expected 0 to {count}, the schedule's timesteps", self.steps);
+            return refuse("inversion_steps", reason);
+        }
+        if !(self.perturbation.is_finite() && self.perturbation >= 0.0) {
+            let reason = format!("{}, expected a number not below 0", self.perturbation);
+            return refuse("inversion_perturbation", reason);
+        }
+        Ok(())
+    }
 }
 
 impl NoisePolicy {
+    /// Whether the settings are in range.
+    ///
+    /// # Errors
+    /// As [`InversionPlan::check`].
+    pub fn check(self, schedule: &NoiseSchedule) -> Result<()> {
+        match self {
+            Self::Shared | Self::Independent => Ok(()),
+            Self::Inversion(plan) => plan.check(schedule),
+        }
+    }
+
     /// Standard normal noise for pairs of latents.
     ///
     /// # Shapes
@@ -37,7 +96,7 @@ impl NoisePolicy {
             let mut draws = Draws::new(seed, Stream::Noise, step, *pair);
             let noise = draws.normals(c * h * w);
             rejected.extend(match self {
-                Self::Shared => noise.clone(),
+                Self::Shared | Self::Inversion(_) => noise.clone(),
                 Self::Independent => draws.normals(c * h * w),
             });
             chosen.extend(noise);
@@ -106,6 +165,20 @@ mod tests {
             let alone = of_pairs(policy, &[8]);
             assert_eq!([&alone[0], &alone[1]], [&whole[1], &whole[3]]);
         }
+    }
+
+    #[test]
+    fn an_inversion_starts_from_shared_noise_and_is_checked() {
+        let plan = |steps, perturbation| {
+            let by = InversionBy::Policy;
+            NoisePolicy::Inversion(InversionPlan { by, steps, perturbation, refinements: 0 })
+        };
+        assert_eq!(of_pairs(plan(10, 0.1), &[7, 8]), of_pairs(NoisePolicy::Shared, &[7, 8]));
+        let schedule = NoiseSchedule::new(&crate::SchedulerConfig::stable_diffusion()).unwrap();
+        let message = |policy: NoisePolicy| policy.check(&schedule).unwrap_err().to_string();
+        assert!(plan(0, 0.0).check(&schedule).is_ok() && NoisePolicy::Shared.check(&schedule).is_ok());
+        assert!(message(plan(1001, 0.1)).starts_with("inversion_steps: 1001, expected 0 to 1000"));
+        assert!(message(plan(10, -0.1)).starts_with("inversion_perturbation: -0.1"));
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! The plan of a run: everything resolved, nothing left to decide.
 
 mod data;
+mod diffusion;
 mod objective;
 mod reference;
 mod watching;
 
+pub use diffusion::DiffusionPlan;
 pub use watching::{Drawing, EvalPlan, EvalRows, PromptSource, SamplePlan};
 
 pub(crate) use watching::is_due;
 
 use crate::error::{Result, TrainError};
-use crate::front_end::{BetaConvention, SaveDtype};
+use crate::front_end::SaveDtype;
 use crate::optimizer::{AdamWConfig, LrSchedule};
 use crate::recipe::{NamesOrRule, Resolver, Setting, to_toml};
 use crate::reference::ReferencePlan;
 use std::path::{Path, PathBuf};
 use votive_data::{RowPolicy, TextSource, Traversal};
-use votive_diffusion::{NoisePolicy, TimestepPolicy};
 use votive_model::{LoraConfig, Targets};
 use votive_objective::Mixture;
 use votive_tensor::Storage;
@@ -131,21 +132,6 @@ pub struct TrainPlan {
     pub recompute: bool,
 }
 
-/// Noise and times.
-#[derive(Clone, Debug)]
-pub struct DiffusionPlan {
-    /// What β multiplies.
-    pub beta_convention: BetaConvention,
-    /// Which times are drawn.
-    pub timesteps: TimestepPolicy,
-    /// Whether the sides of a pair share their noise.
-    pub noise: NoisePolicy,
-    /// Share of captions that are emptied.
-    pub caption_dropout: f64,
-    /// Pixels along a side; 0 for the model's own.
-    pub resolution: u32,
-}
-
 impl Plan {
     /// Reads a recipe and resolves it.
     ///
@@ -168,7 +154,7 @@ impl Plan {
         let data = data::data(&mut r, kind);
         let objective = objective::objective(&mut r);
         let reference = reference::reference(&mut r);
-        let diffusion = (kind == Modality::Image).then(|| diffusion(&mut r));
+        let diffusion = (kind == Modality::Image).then(|| diffusion::diffusion(&mut r));
         let optimizer = optimizer(&mut r, kind);
         let train = train(&mut r, kind);
         let eval = watching::eval(&mut r, data.eval_fraction, train.save_every);
@@ -222,14 +208,15 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     data::data(&mut r, modality);
     reference::reference(&mut r);
     let of_one_kind = r.settings().len();
-    if modality == Modality::Image {
-        diffusion(&mut r);
-    }
+    let before_optimizer = r.settings().len();
     optimizer(&mut r, modality);
     let save_every = train(&mut r, modality).save_every;
     watching::eval(&mut r, 0.0, save_every);
     watching::sample(&mut r, modality, save_every);
     let mut settings = r.settings().to_vec();
+    if modality == Modality::Image {
+        settings.splice(before_optimizer..before_optimizer, diffusion::keys()?);
+    }
     let of_every_kind = objective::keys()?.into_iter().chain(reference::keys()?);
     settings.splice(of_one_kind..of_one_kind, of_every_kind);
     Ok(settings)
@@ -344,44 +331,6 @@ fn as_targets(given: NamesOrRule) -> Targets {
     match given {
         NamesOrRule::Names(names) => Targets::Names(names),
         NamesOrRule::Rule(rule) => Targets::rule(&rule),
-    }
-}
-
-fn diffusion(r: &mut Resolver) -> DiffusionPlan {
-    let convention = r.choice(
-        "diffusion.beta_convention",
-        &["paper", "diffusers"],
-        "paper",
-        "What β multiplies: half the margin (the paper) or the margin (the script in diffusers).",
-    );
-    let timesteps =
-        r.whole_list("diffusion.timesteps", "Times to draw from; all of the schedule if left out.");
-    let noise = r.choice(
-        "diffusion.noise",
-        &["shared", "independent"],
-        "shared",
-        "Whether the sides of a pair share their noise.",
-    );
-    let dropout = r
-        .float("diffusion.caption_dropout", 0.0, Some(0.0), "Share of captions that are emptied.")
-        .unwrap_or(0.0);
-    if dropout > 1.0 {
-        r.mistake("diffusion.caption_dropout", "must be at most 1");
-    }
-    let resolution =
-        r.whole("diffusion.resolution", 0, Some(0), "Pixels along a side; 0 for the model's own.");
-    DiffusionPlan {
-        beta_convention: if convention == "paper" {
-            BetaConvention::Paper
-        } else {
-            BetaConvention::Diffusers
-        },
-        timesteps: timesteps.map_or(TimestepPolicy::Uniform, |list| {
-            TimestepPolicy::List(list.into_iter().map(|t| t as usize).collect())
-        }),
-        noise: if noise == "shared" { NoisePolicy::Shared } else { NoisePolicy::Independent },
-        caption_dropout: dropout,
-        resolution: u32::try_from(resolution.unwrap_or(0)).unwrap_or(u32::MAX),
     }
 }
 

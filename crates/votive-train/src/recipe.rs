@@ -129,6 +129,9 @@ impl Resolver {
     fn set(&mut self, key: &str, value: &str, place: &str) {
         // Whatever is not a TOML value is meant as a string, so that paths need no quotes.
         let value = value.parse::<Value>().unwrap_or_else(|_| Value::from(value));
+        // A value in the place of a table replaces all of it.
+        let below = format!("{key}.");
+        self.given.retain(|known, _| !known.starts_with(&below));
         self.given.insert(key.to_owned(), Given { value, place: place.to_owned(), used: false });
     }
 
@@ -304,6 +307,19 @@ impl Resolver {
         self.ask(key, kind, Some(BTreeMap::new()), doc, read, show).unwrap_or_default()
     }
 
+    /// A value of several shapes, one of which may be a table; `read` and `show` say which.
+    pub fn shaped<T: Clone>(
+        &mut self,
+        key: &str,
+        kind: &str,
+        default: T,
+        doc: &'static str,
+        (read, show): (impl Fn(&Value) -> Option<T>, impl Fn(&T) -> Value),
+    ) -> T {
+        self.join(key);
+        self.ask(key, kind, Some(default.clone()), doc, read, show).unwrap_or(default)
+    }
+
     /// A path or a list of paths, made absolute so that a run can be resumed from anywhere.
     pub fn paths(&mut self, key: &str, doc: &'static str) -> Option<Vec<PathBuf>> {
         let one = |value: &Value| {
@@ -332,12 +348,7 @@ impl Resolver {
 
     /// A list of whole numbers, or nothing.
     pub fn whole_list(&mut self, key: &str, doc: &'static str) -> Option<Vec<u64>> {
-        let read = |v: &Value| {
-            let list = v.as_array().filter(|list| !list.is_empty())?;
-            list.iter().map(|n| n.as_integer().and_then(|n| u64::try_from(n).ok())).collect()
-        };
-        let show = |v: &Vec<u64>| v.iter().map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect();
-        self.ask(key, "a list of whole numbers ≥ 0", None, doc, read, show)
+        self.ask(key, "a list of whole numbers ≥ 0", None, doc, whole_numbers, |v| from_whole_numbers(v))
     }
 
     /// `true` or `false`.
@@ -451,8 +462,19 @@ pub fn to_toml(settings: &[Setting]) -> String {
     tables.join("\n")
 }
 
-fn number(value: &Value) -> Option<f64> {
+/// A number, whole or not.
+pub(crate) fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|n| n as f64))
+}
+
+/// A list of whole numbers that is not empty.
+pub(crate) fn whole_numbers(value: &Value) -> Option<Vec<u64>> {
+    let list = value.as_array().filter(|list| !list.is_empty())?;
+    list.iter().map(|n| n.as_integer().and_then(|n| u64::try_from(n).ok())).collect()
+}
+
+pub(crate) fn from_whole_numbers(numbers: &[u64]) -> Value {
+    numbers.iter().map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect()
 }
 
 fn to_json(value: &Value) -> Option<serde_json::Value> {
@@ -557,6 +579,22 @@ mod tests {
         let (_, mistakes) = ask(resolver("[a]\nranks = { q_proj = 0 }\n", &[]));
         let message = mistakes.unwrap_err().to_string();
         assert!(message.contains("line 2") && message.contains("a.ranks: expected a table"), "{message}");
+    }
+
+    #[test]
+    fn a_value_of_several_shapes_may_be_a_table_and_an_override_replaces_it() {
+        let ask = |mut r: Resolver| {
+            let read = |v: &Value| match v.as_inline_table() {
+                Some(table) => Some(table.iter().map(|(_, v)| number(v)).collect::<Option<Vec<f64>>>()?),
+                None => number(v).map(|n| vec![n]),
+            };
+            let show = |v: &Vec<f64>| Value::from(v.len() as i64);
+            (r.shaped("a.b", "a number or a table", Vec::new(), "", (read, show)), r.finish().is_ok())
+        };
+        assert_eq!(ask(resolver("[a]\nb = 3\n", &[])), (vec![3.0], true));
+        assert_eq!(ask(resolver("[a.b]\nx = 1\ny = 2\n", &[])), (vec![1.0, 2.0], true));
+        assert_eq!(ask(resolver("[a.b]\nx = 1\ny = 2\n", &["a.b=5"])), (vec![5.0], true));
+        assert_eq!(ask(resolver("[a]\nb = \"many\"\n", &[])), (Vec::new(), false));
     }
 
     #[test]

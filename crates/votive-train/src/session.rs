@@ -107,7 +107,10 @@ fn prepare_image(
     let settings = DenoisingSettings {
         seed: plan.train.seed,
         timesteps: diffusion.timesteps.clone(),
+        timestep_sharing: diffusion.timestep_sharing,
         noise: diffusion.noise,
+        weight: diffusion.weight,
+        zero_terminal_snr: diffusion.zero_terminal_snr,
         caption_dropout: diffusion.caption_dropout,
         beta_convention: diffusion.beta_convention,
         resolution: resolution(plan, diffusion)?,

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use serde_json::json;
 use votive_diffusion::{
     Conditioning, Guidance, NoisePolicy, NoiseSchedule, SamplerKind, SchedulerConfig, StepNoise,
-    TimestepPolicy, initial_latents,
+    TimestepPolicy, TimestepSharing, initial_latents,
 };
 use votive_model::stable_diffusion::{Component, StableDiffusionFolder, UNet2DConditionModel};
 use votive_model::{Denoiser, LoraConfig};
@@ -46,7 +46,8 @@ pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured>
         let prompts = Conditioning::cat(&[&prompts, &prompts])?;
         losses.push(laps.lap(|| {
             let noise = NoisePolicy::Shared.for_pairs(latent, 0, step, &pairs, &device)?;
-            let timesteps = TimestepPolicy::Uniform.for_pairs(&schedule, 0, step, &pairs)?;
+            let timesteps =
+                TimestepPolicy::Uniform.for_pairs(TimestepSharing::Pair, &schedule, 0, step, &pairs)?;
             let noisy_latents = schedule.add_noise(&latents, &noise, &timesteps)?;
             let target = schedule.target(&latents, &noise, &timesteps)?;
             let times: Vec<f64> = timesteps.iter().map(|timestep| *timestep as f64).collect();

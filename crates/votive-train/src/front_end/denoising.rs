@@ -11,11 +11,13 @@ use candle_core::{Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
-use votive_diffusion::{Conditioning, NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy};
+use votive_diffusion::{
+    Conditioning, LossWeight, NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy, TimestepSharing,
+};
 use votive_model::stable_diffusion::{
     ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
-use votive_model::{Denoiser, Lora, LoraFormat, Params};
+use votive_model::{Denoiser, Lora, LoraFormat, Params, files};
 use votive_objective::CompletionFacts;
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
@@ -45,8 +47,14 @@ pub struct DenoisingSettings {
     pub seed: u64,
     /// Which times are drawn.
     pub timesteps: TimestepPolicy,
+    /// Whether the two sides of a pair share their time.
+    pub timestep_sharing: TimestepSharing,
     /// Whether the two sides of a pair share their noise.
     pub noise: NoisePolicy,
+    /// What the error at each time counts.
+    pub weight: LossWeight,
+    /// Whether the schedule is rescaled so that nothing of the latents is left at its last time.
+    pub zero_terminal_snr: bool,
     /// Share of captions that are emptied.
     pub caption_dropout: f64,
     /// What β multiplies.
@@ -58,7 +66,10 @@ pub struct DenoisingSettings {
 /// A Stable Diffusion folder with encoded pairs.
 pub struct DenoisingFrontEnd {
     folder: StableDiffusionFolder,
+    scheduler: SchedulerConfig,
     schedule: NoiseSchedule,
+    /// What the error at each time of the schedule counts.
+    weights: Vec<f64>,
     settings: DenoisingSettings,
     device: Device,
     pairs: Vec<EncodedPair>,
@@ -103,15 +114,20 @@ impl DenoisingFrontEnd {
         progress: impl Fn(usize, usize),
     ) -> Result<(Self, Params)> {
         let folder = StableDiffusionFolder::open(folder)?;
-        let schedule = NoiseSchedule::new(&SchedulerConfig::from_model_folder(folder.root())?)?;
-        let of_recipe = |error| TrainError::Plan(format!("diffusion.timesteps: {error}"));
+        let scheduler = scheduler(&folder, &settings)?;
+        let schedule = NoiseSchedule::new(&scheduler)?;
+        let of_recipe = |error| TrainError::Plan(format!("diffusion.{error}"));
         settings.timesteps.check(&schedule).map_err(of_recipe)?;
+        settings.noise.check(&schedule).map_err(of_recipe)?;
+        let weights = settings.weight.factors(&schedule).map_err(of_recipe)?;
         let unet = folder.params(Component::UNet, device)?;
         let prompts = Prompts::open(&folder, device)?;
         let empty_prompt = prompts.encode("")?;
         let mut front = Self {
             folder,
+            scheduler,
             schedule,
+            weights,
             settings,
             device: device.clone(),
             pairs: Vec::new(),
@@ -180,6 +196,12 @@ impl DenoisingFrontEnd {
         &self.folder
     }
 
+    /// The schedule that the model is trained with, as it is to be sampled from.
+    #[must_use]
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+
     /// Pixels along a side of the images.
     #[must_use]
     pub fn resolution(&self) -> usize {
@@ -217,10 +239,22 @@ impl DenoisingFrontEnd {
         })
     }
 
+    /// What the error of each row counts, f32 `(2B,)`.
+    fn weights_of(&self, batch: &DenoisingBatch) -> Result<Tensor> {
+        let weights: Vec<f32> = batch.timesteps.iter().map(|t| self.weights[*t] as f32).collect();
+        Ok(Tensor::from_vec(weights, batch.timesteps.len(), &self.device)?)
+    }
+
     fn image(&self, pixels: Vec<f32>) -> Result<Tensor> {
         let side = self.settings.resolution as usize;
         Ok(Tensor::from_vec(pixels, (3, side, side), &self.device)?)
     }
+}
+
+/// The schedule of a folder, rescaled if the settings say so.
+fn scheduler(folder: &StableDiffusionFolder, settings: &DenoisingSettings) -> Result<SchedulerConfig> {
+    let config = SchedulerConfig::from_model_folder(folder.root())?;
+    Ok(if settings.zero_terminal_snr { config.with_zero_terminal_snr() } else { config })
 }
 
 /// The frozen text encoder with its tokenizer.
@@ -256,7 +290,7 @@ impl FrontEnd for DenoisingFrontEnd {
 
     fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
         let other = StableDiffusionFolder::open(folder)?;
-        let schedule = NoiseSchedule::new(&SchedulerConfig::from_model_folder(other.root())?)?;
+        let schedule = NoiseSchedule::new(&scheduler(&other, &self.settings)?)?;
         if schedule != self.schedule {
             let reason = "its noise schedule is not the model's, so the errors could not be compared";
             return Err(TrainError::Plan(format!("reference.path = {}: {reason}", folder.display())));
@@ -303,7 +337,8 @@ impl FrontEnd for DenoisingFrontEnd {
         let sides = pairs.iter().map(|pair| &pair.chosen).chain(pairs.iter().map(|pair| &pair.rejected));
         let latents = Tensor::stack(&sides.collect::<Vec<_>>(), 0)?;
         let (_, c, h, w) = latents.dims4()?;
-        let timesteps = settings.timesteps.for_pairs(&self.schedule, settings.seed, step, &ids)?;
+        let (schedule, sharing) = (&self.schedule, settings.timestep_sharing);
+        let timesteps = settings.timesteps.for_pairs(sharing, schedule, settings.seed, step, &ids)?;
         let noise = settings.noise.for_pairs((c, h, w), settings.seed, step, &ids, &self.device)?;
         let dropped = |id: u64| {
             Draws::new(settings.seed, Stream::CaptionDropout, step, id).chance(settings.caption_dropout)
@@ -339,6 +374,7 @@ impl FrontEnd for DenoisingFrontEnd {
         let times: Vec<f64> = batch.timesteps.iter().map(|t| *t as f64).collect();
         let prediction = network.predict(&batch.noisy, &times, &batch.conditioning)?;
         let error = (prediction - &batch.target)?.sqr()?.flatten_from(1)?.mean(1)?;
+        let error = (error * self.weights_of(batch)?)?;
         Ok(Likelihood { logps: (error * -self.settings.beta_convention.factor())?, tokens: None })
     }
 
@@ -355,6 +391,7 @@ impl FrontEnd for DenoisingFrontEnd {
             ("noise", batch.noise.clone()),
             ("timesteps", Tensor::new(times, &Device::Cpu)?),
             ("prompt_embeds", batch.conditioning.prompt_embeds().clone()),
+            ("weights", self.weights_of(batch)?),
             ("policy_error", (policy.detach() * scale)?),
         ];
         let added = [
@@ -381,6 +418,10 @@ impl FrontEnd for DenoisingFrontEnd {
             None => {
                 let dtype = dtype.of(&self.folder.root().join("unet"), "diffusion_pytorch_model")?;
                 self.folder.save_with_unet(folder, params, dtype)?;
+                if self.settings.zero_terminal_snr {
+                    let file = folder.join("scheduler").join("scheduler_config.json");
+                    files::write_bytes(&file, self.scheduler.to_json().as_bytes())?;
+                }
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use votive_diffusion::{Conditioning, NoisePolicy, TimestepPolicy};
+use votive_diffusion::{Conditioning, LossWeight, NoisePolicy, TimestepPolicy, TimestepSharing};
 use votive_model::{Denoiser, Params};
 use votive_objective::{CompletionFacts, Objective, PairInputs, Term};
 use votive_tensor::segment::Recorder;
@@ -35,7 +35,10 @@ impl<'a> GivenBatches<'a> {
         let settings = DenoisingSettings {
             seed: 0,
             timesteps: TimestepPolicy::Uniform,
+            timestep_sharing: TimestepSharing::Pair,
             noise: NoisePolicy::Shared,
+            weight: LossWeight::None,
+            zero_terminal_snr: false,
             caption_dropout: 0.0,
             beta_convention: plan.diffusion.as_ref().unwrap().beta_convention,
             resolution: 32,
