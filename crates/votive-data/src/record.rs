@@ -95,8 +95,7 @@ pub enum PairText {
 pub struct RowNumbers {
     /// How much the row counts (column `weight`): its loss is multiplied by it.
     pub weight: Option<f64>,
-    /// By how much the chosen completion is better: column `margin`, or else the difference of the two scores. No
-    /// objective reads it yet.
+    /// By how much the chosen completion is better: column `margin`, or else the difference of the two scores.
     pub margin: Option<f64>,
 }
 
@@ -175,4 +174,12 @@ pub struct ImagePair {
     pub chosen: PathBuf,
     /// File of the other image.
     pub rejected: PathBuf,
+}
+
+impl ImagePair {
+    /// The pair with its sides exchanged.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        Self { chosen: self.rejected, rejected: self.chosen, ..self }
+    }
 }

@@ -42,6 +42,18 @@ pub struct TokenizedPair {
 }
 
 impl TokenizedPair {
+    /// The pair with its sides exchanged.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        Self {
+            chosen_ids: self.rejected_ids,
+            rejected_ids: self.chosen_ids,
+            chosen_untrained: self.rejected_untrained,
+            rejected_untrained: self.chosen_untrained,
+            ..self
+        }
+    }
+
     /// The pair as a desirable and an undesirable example.
     #[must_use]
     pub fn unpair(self) -> [TokenizedUnpaired; 2] {

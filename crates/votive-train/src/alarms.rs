@@ -15,6 +15,8 @@ const SHORT_WINDOW: usize = 5;
 
 /// Share of its size by which the chosen log-probability may fall.
 const LIKELIHOOD_FALL: f64 = 0.1;
+/// Share by which denoising errors may stand above what they are compared with.
+const ERROR_RISE: f64 = 0.05;
 /// Distance of the accuracy from one half that is no better than guessing.
 const GUESSING: f64 = 0.05;
 /// A margin in units of the reward, beyond which −log σ has no gradient left.
@@ -84,6 +86,19 @@ pub const ALARMS: &[AlarmSpec] = &[
         },
         advice: "raise beta, lower the learning rate, or add an SFT term, which holds the chosen completions up",
         detect: both_rewards_fall,
+    },
+    AlarmSpec {
+        id: "both_errors_rise",
+        raised: || {
+            format!(
+                "The medians of `error/chosen` and `error/rejected` over the latest {WINDOW} lines are more than {:.0} % above \
+                 those of `reference_error/…`, or without a reference above those of the first {WINDOW} lines.",
+                100.0 * ERROR_RISE
+            )
+        },
+        advice: "the model denoises what people chose worse than before, too: raise beta, lower the learning rate, or train \
+                 on noisier timesteps",
+        detect: both_errors_rise,
     },
     AlarmSpec {
         id: "accuracy_stuck",
@@ -227,6 +242,21 @@ fn both_rewards_fall(history: &History) -> Option<String> {
              {rejected:.4}), the chosen one by more than the margin has grown"
         )
     })
+}
+
+fn both_errors_rise(history: &History) -> Option<String> {
+    let rise = |side: &str| {
+        let name = format!("error/{side}");
+        let (first, now) = change(history, &name)?;
+        let reference = history.latest(&format!("reference_error/{side}"), WINDOW).and_then(median);
+        let usual = reference.unwrap_or(first);
+        (now > (1.0 + ERROR_RISE) * usual).then_some((usual, now))
+    };
+    let ((usual, now), (other_usual, other_now)) = (rise("chosen")?, rise("rejected")?);
+    Some(format!(
+        "the denoising errors of both sides rise (chosen {now:.4} where {usual:.4} is usual, rejected {other_now:.4} where \
+         {other_usual:.4} is)"
+    ))
 }
 
 fn accuracy_stuck(history: &History) -> Option<String> {

@@ -90,10 +90,21 @@ pub struct DataPlan {
     pub source: TextSource,
     /// What happens to rows that are too long or faulty.
     pub rows: RowPolicy,
+    /// Which side of the data is preferred.
+    pub prefer: Prefer,
     /// The order of the rows.
     pub traversal: Traversal,
     /// Share of the prompts that is held out for evaluation, 0 for none.
     pub eval_fraction: f64,
+}
+
+/// Which side of the data a run prefers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefer {
+    /// What people chose.
+    Chosen,
+    /// What they rejected: the model is to stand against another one in guidance (Diffusion-NPO).
+    Rejected,
 }
 
 /// The optimizer and its learning rate.

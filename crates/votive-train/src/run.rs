@@ -12,7 +12,7 @@ mod sums;
 pub use held_out::HeldOut;
 
 use crate::error::{Result, TrainError};
-use crate::front_end::{FrontEnd, Sample};
+use crate::front_end::{FrontEnd, Likelihood, Sample};
 use crate::gradients::Gradients;
 use crate::optimizer::AdamW;
 use crate::plan::Plan;
@@ -115,6 +115,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         if front.rows() == 0 {
             return Err(TrainError::Plan("no row of the data is left to train on".to_owned()));
         }
+        require_margins(plan, front)?;
         let at_start = resumed.is_none();
         let saved = resumed.as_ref().and_then(|resumed| resumed.reference.clone());
         let batch = plan.train.micro_batch_size;
@@ -207,7 +208,8 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let learning_rate = optimizer.lr * factor;
         self.optimizer.step(&self.parameters, &evaluation.gradients, learning_rate)?;
         self.at_start = false;
-        self.reference.follow(self.front, &self.params, step + 1)?;
+        let divergence = self.follow(step)?;
+        evaluation.means.extend(divergence.map(|found| (Cow::Borrowed("reference/divergence"), found)));
         self.num_tokens += evaluation.units as u64;
         let done = step + 1;
         Ok(StepMetrics {
@@ -218,6 +220,20 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             epoch: done as f64 * self.plan.train.batch_size as f64 / self.front.rows() as f64,
             num_tokens: self.num_tokens,
             means: evaluation.means,
+        })
+    }
+
+    /// Lets a reference that follows the policy do so after a step; how far it is from the start if it has a limit, on
+    /// the chosen completions of the step's first rows.
+    fn follow(&mut self, step: u64) -> Result<Option<f64>> {
+        let samples = self.samples(step);
+        let probe = &samples[..self.plan.train.micro_batch_size.min(samples.len())];
+        let front = self.front;
+        self.reference.follow(front, &self.params, step + 1, |network, start| {
+            let batch = front.batch(step, probe)?;
+            let [far, near] = [network, start].map(|network| front.likelihood(network, &batch, None));
+            let labels: Vec<bool> = front.facts(probe).iter().map(|one| one.is_desirable).collect();
+            divergence(&far?, &near?, &labels)
         })
     }
 
@@ -273,8 +289,8 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             ));
         };
         let reference = self.front.logps(reference, &batch)?;
-        let mean = (policy - reference)?.mean_all()?.to_scalar::<f32>()?;
-        Ok(Some(f64::from(mean).max(0.0)))
+        let mean = (policy - reference)?.mean_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        Ok(Some(mean.max(0.0)))
     }
 
     fn require_finite(
@@ -306,9 +322,10 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         tolerance: f64,
         samples: &[Sample],
     ) -> Result<()> {
-        let (policy, reference) = (policy.to_vec1::<f32>()?, reference.to_vec1::<f32>()?);
-        let differences = policy.iter().zip(&reference).map(|(p, r)| f64::from(p - r));
-        let allowed = reference.iter().map(|r| tolerance * f64::from(r.abs()).max(1.0));
+        let numbers = |logps: &Tensor| logps.to_dtype(DType::F64)?.to_vec1::<f64>();
+        let (policy, reference) = (numbers(policy)?, numbers(reference)?);
+        let differences = policy.iter().zip(&reference).map(|(p, r)| p - r);
+        let allowed = reference.iter().map(|r| tolerance * r.abs().max(1.0));
         match differences.zip(allowed).enumerate().find(|(_, (d, allowed))| d.abs() > *allowed) {
             None => Ok(()),
             Some((i, (margin, _))) => Err(TrainError::StartMargin {
@@ -324,7 +341,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
     /// As [`Run::step`].
     pub fn inspect(&self, step: u64, colour: bool) -> Result<Inspection> {
         let samples = self.samples(step);
-        let batch = self.front.batch(step, &samples)?;
+        let batch = self.batch(step, &samples)?;
         let policy = self.front.logps(&self.front.network(&self.params.untracked()?)?, &batch)?;
         let reference = self.reference.likelihood(self.front, &samples, &batch, self.device())?;
         let reference = reference.map(|reference| reference.logps);
@@ -335,4 +352,30 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         tensors.push(("grad_norm".to_owned(), scalar(evaluation.gradients.norm(step)?)?));
         Ok(Inspection { lines: self.front.show(&batch, colour)?, tensors })
     }
+}
+
+/// Refuses rows that lack what an objective reads of them.
+fn require_margins<F: FrontEnd>(plan: &Plan, front: &F) -> Result<()> {
+    let reads = |term: &&votive_objective::Term| term.objective.needs().contains(Needs::MARGINS);
+    let Some(term) = plan.objective.terms().iter().find(reads) else { return Ok(()) };
+    match (0..front.rows() + front.held_out()).find(|row| front.margin(*row).is_none()) {
+        None => Ok(()),
+        Some(row) => Err(TrainError::Plan(format!(
+            "`{}` reads by how much a completion was preferred, but data row {} has neither a `margin` nor two scores",
+            term.spec.id,
+            front.source_row(row)
+        ))),
+    }
+}
+
+/// How much worse a network is than another at the chosen completions: in denoising errors, or in nats a completion.
+fn divergence(network: &Likelihood, start: &Likelihood, labels: &[bool]) -> Result<f64> {
+    let losses = |of: &Likelihood| match &of.denoised {
+        Some(denoised) => Ok(denoised.errors.clone()),
+        None => of.logps.neg(),
+    };
+    let change = (losses(network)? - losses(start)?)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    let chosen: Vec<f64> =
+        change.into_iter().zip(labels).filter(|(_, label)| **label).map(|(c, _)| c).collect();
+    Ok(chosen.iter().sum::<f64>() / chosen.len().max(1) as f64)
 }

@@ -2,8 +2,8 @@
 
 use crate::error::{Result, TrainError};
 use crate::front_end::{DenoisingFrontEnd, DenoisingSettings, TextFrontEnd};
-use crate::plan::{DiffusionPlan, Plan};
-use crate::split::{RowReport, Split, TextRows, split};
+use crate::plan::{DiffusionPlan, Plan, Prefer};
+use crate::split::{RowReport, Rows, Split, TextRows, split};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
 use votive_data::{
@@ -48,6 +48,7 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
     let source = &plan.data.source;
     let read = |source: &TextSource| {
         let (rows, report) = tokenize(&front, source, policy)?;
+        let rows = preferred(plan, rows);
         if plan.objective.reads_undesirable() { Ok((rows, report)) } else { desirable(rows, report) }
     };
     let Split { train, held_out, report } = split(plan.eval.as_ref(), read(source)?, |path| {
@@ -59,6 +60,14 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
         TextRows::Unpaired(examples) => front.with_unpaired(examples, most),
     };
     Ok(Prepared::Text(Box::new(front.holding_out(report.held_out)), trainable(plan, params)?, report))
+}
+
+/// The rows as the recipe prefers them.
+fn preferred<R: Rows>(plan: &Plan, rows: R) -> R {
+    match plan.data.prefer {
+        Prefer::Chosen => rows,
+        Prefer::Rejected => rows.turned(),
+    }
 }
 
 fn tokenize(front: &TextFrontEnd, source: &TextSource, policy: RowPolicy) -> Result<(TextRows, DataReport)> {
@@ -98,7 +107,8 @@ fn prepare_image(
     progress: impl Fn(usize, usize),
 ) -> Result<Prepared> {
     let read = |path: &Path| -> Result<(Vec<ImagePair>, DataReport)> {
-        Ok(screen_image_pairs(read_image_pairs(path)?, plan.data.rows.faulty_rows)?)
+        let (pairs, report) = screen_image_pairs(read_image_pairs(path)?, plan.data.rows.faulty_rows)?;
+        Ok((preferred(plan, pairs), report))
     };
     let path = plan.data.source.paths.first().map_or(Path::new(""), PathBuf::as_path);
     let Split { train, held_out, report } = split(plan.eval.as_ref(), read(path)?, read)?;

@@ -36,6 +36,8 @@ impl fmt::Display for RowReport {
 pub(crate) trait Rows: Sized {
     /// How many.
     fn count(&self) -> usize;
+    /// All with what was preferred and what was not exchanged.
+    fn turned(self) -> Self;
     /// Those whose prompt is not picked, and those whose prompt is, each in their order.
     fn part(self, picked: impl Fn(&[u8]) -> bool) -> (Self, Self);
 }
@@ -97,6 +99,10 @@ impl Rows for Vec<ImagePair> {
         self.len()
     }
 
+    fn turned(self) -> Self {
+        self.into_iter().map(ImagePair::turned).collect()
+    }
+
     fn part(self, picked: impl Fn(&[u8]) -> bool) -> (Self, Self) {
         self.into_iter().partition(|pair| !picked(pair.prompt.as_bytes()))
     }
@@ -113,6 +119,16 @@ impl Rows for TextRows {
         match self {
             Self::Pairs(rows) => rows.len(),
             Self::Unpaired(rows) => rows.len(),
+        }
+    }
+
+    fn turned(self) -> Self {
+        match self {
+            Self::Pairs(rows) => Self::Pairs(rows.into_iter().map(TokenizedPair::turned).collect()),
+            Self::Unpaired(rows) => {
+                let turned = |row: TokenizedUnpaired| TokenizedUnpaired { label: !row.label, ..row };
+                Self::Unpaired(rows.into_iter().map(turned).collect())
+            }
         }
     }
 

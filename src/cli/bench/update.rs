@@ -1,7 +1,7 @@
 //! The part of a training step that does not depend on what is trained: DPO, backward, clipping, AdamW.
 
 use crate::cli::Outcome;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use votive_model::{LoraConfig, Params};
 use votive_objective::{PairInputs, PairObjective, pair::dpo::Dpo};
 use votive_tensor::segment::Recorder;
@@ -69,7 +69,7 @@ impl Update {
         gradients.clip(norm, MAX_GRAD_NORM)?;
         self.optimizer.step(&self.parameters, &gradients, LR)?;
         self.steps += 1;
-        Ok(f64::from(loss.to_scalar::<f32>()?))
+        Ok(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)
     }
 
     /// Numbers that are trained.

@@ -54,6 +54,19 @@ fn a_falling_likelihood_counts_only_while_the_margin_grows() {
 }
 
 #[test]
+fn errors_of_both_sides_are_compared_with_the_reference_or_with_the_start() {
+    let (flat, rises) = (|_: usize| 0.2, |i: usize| 0.2 + 0.001 * i as f64);
+    let both: [(&str, &dyn Fn(usize) -> f64); 2] = [("error/chosen", &rises), ("error/rejected", &rises)];
+    check(100, &both, &["both_errors_rise"]);
+    check(100, &[("error/chosen", &flat), ("error/rejected", &rises)], &[]);
+    // The data became harder for the reference too.
+    let reference: [(&str, &dyn Fn(usize) -> f64); 2] =
+        [("reference_error/chosen", &rises), ("reference_error/rejected", &rises)];
+    check(100, &[both, reference].concat(), &[]);
+    check(39, &both, &[]);
+}
+
+#[test]
 fn a_single_odd_batch_moves_no_median() {
     let odd = |i: usize| if i.is_multiple_of(5) { -300.0 } else { -80.0 };
     check(100, &[("logps/chosen", &odd)], &[]);

@@ -5,9 +5,9 @@
 //! over a latent, and the loss is `−log σ(½β·margin)`. The factor ½ is applied here, so an objective sees a
 //! log-probability like any other.
 
-use super::{FrontEnd, Likelihood, Sample, SaveDtype};
+use super::{DenoisedLikelihood, FrontEnd, Likelihood, Sample, SaveDtype};
 use crate::error::{Result, TrainError};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
@@ -96,6 +96,9 @@ pub struct DenoisingBatch {
     conditioning: Conditioning,
     captions: Vec<String>,
 }
+
+/// Parts of the noise schedule that metrics are logged for.
+const PARTS: usize = 4;
 
 /// Images that go through the autoencoder at a time.
 pub(crate) const ENCODE_BATCH: usize = 16;
@@ -352,6 +355,15 @@ impl FrontEnd for DenoisingFrontEnd {
         self.noised((latents, noise), timesteps, Conditioning::cat(&[&prompts, &prompts])?, captions)
     }
 
+    fn parts(&self, batch: &DenoisingBatch) -> Option<Vec<String>> {
+        let count = self.schedule.num_train_timesteps();
+        let part = |t: &usize| {
+            let i = t * PARTS / count;
+            format!("t{}-{}", (i * count).div_ceil(PARTS), ((i + 1) * count).div_ceil(PARTS) - 1)
+        };
+        Some(batch.timesteps.iter().map(part).collect())
+    }
+
     fn divergence_batch(&self, step: u64, samples: &[Sample]) -> Result<DenoisingBatch> {
         self.batch(step, samples)
     }
@@ -373,9 +385,9 @@ impl FrontEnd for DenoisingFrontEnd {
     ) -> Result<Likelihood> {
         let times: Vec<f64> = batch.timesteps.iter().map(|t| *t as f64).collect();
         let prediction = network.predict(&batch.noisy, &times, &batch.conditioning)?;
-        let error = (prediction - &batch.target)?.sqr()?.flatten_from(1)?.mean(1)?;
-        let error = (error * self.weights_of(batch)?)?;
-        Ok(Likelihood { logps: (error * -self.settings.beta_convention.factor())?, tokens: None })
+        let denoised = DenoisedLikelihood::new(prediction, &batch.target, self.weights_of(batch)?)?;
+        let logps = (&denoised.errors * -self.settings.beta_convention.factor())?;
+        Ok(Likelihood { denoised: Some(denoised), ..Likelihood::new(logps) })
     }
 
     fn dump(
@@ -385,6 +397,7 @@ impl FrontEnd for DenoisingFrontEnd {
         reference: Option<&Tensor>,
     ) -> Result<Vec<(String, Tensor)>> {
         let scale = -1.0 / self.settings.beta_convention.factor();
+        let error = |logps: &Tensor| (logps.detach() * scale)?.to_dtype(DType::F32);
         let times: Vec<i64> = batch.timesteps.iter().map(|t| *t as i64).collect();
         let mut named = vec![
             ("latents", batch.latents.clone()),
@@ -392,7 +405,7 @@ impl FrontEnd for DenoisingFrontEnd {
             ("timesteps", Tensor::new(times, &Device::Cpu)?),
             ("prompt_embeds", batch.conditioning.prompt_embeds().clone()),
             ("weights", self.weights_of(batch)?),
-            ("policy_error", (policy.detach() * scale)?),
+            ("policy_error", error(policy)?),
         ];
         let added = [
             ("pooled_prompt_embeds", batch.conditioning.pooled()),
@@ -400,7 +413,7 @@ impl FrontEnd for DenoisingFrontEnd {
         ];
         named.extend(added.into_iter().filter_map(|(name, tensor)| Some((name, tensor?.clone()))));
         if let Some(reference) = reference {
-            named.push(("reference_error", (reference * scale)?));
+            named.push(("reference_error", error(reference)?));
         }
         Ok(named.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect())
     }

@@ -61,10 +61,58 @@ impl SaveDtype {
 
 /// What a network makes of the sequences of a batch.
 pub struct Likelihood {
-    /// Log-probability of every sequence, `(R,)`.
+    /// Log-probability of every sequence, `(R,)`: f32, or f64 where it is made of denoising errors.
     pub logps: Tensor,
     /// The same token by token, where sequences have tokens.
     pub tokens: Option<TokenLikelihood>,
+    /// What it was made of, where sequences are latents.
+    pub denoised: Option<DenoisedLikelihood>,
+}
+
+impl Likelihood {
+    /// Log-probabilities alone.
+    #[must_use]
+    pub fn new(logps: Tensor) -> Self {
+        Self { logps, tokens: None, denoised: None }
+    }
+}
+
+/// What a denoiser makes of the noisy latents of a batch.
+pub struct DenoisedLikelihood {
+    /// Its predictions, `(R, C, H, W)`.
+    pub predictions: Tensor,
+    /// What an error counts at each latent's time, `(R,)`.
+    pub weights: Tensor,
+    /// Weighted mean squared errors, `(R,)`.
+    pub errors: Tensor,
+}
+
+impl DenoisedLikelihood {
+    /// The predictions of targets with what each error counts.
+    ///
+    /// Means are taken in f64 where the device has it: objectives multiply differences of errors by thousands, and f32
+    /// rounds an error of 1 to 6·10⁻⁸.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn new(predictions: Tensor, target: &Tensor, weights: Tensor) -> Result<Self> {
+        let errors = mean_square(&(&predictions - target)?, &weights)?;
+        Ok(Self { predictions, weights, errors })
+    }
+
+    /// Weighted mean squares of the differences from another network's predictions, `(R,)`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn distances_from(&self, other: &Self) -> Result<Tensor> {
+        mean_square(&(&self.predictions - &other.predictions)?, &self.weights)
+    }
+}
+
+fn mean_square(differences: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    let dtype = if differences.device().is_metal() { DType::F32 } else { DType::F64 };
+    let squares = differences.to_dtype(dtype)?.sqr()?;
+    Ok((squares.flatten_from(1)?.mean(1)? * weights.to_dtype(dtype)?)?)
 }
 
 /// What a network makes of the trained tokens of a batch's sequences, of which there are N in all.
@@ -75,6 +123,15 @@ pub struct TokenLikelihood {
     pub head: Head,
     /// What the head says of each.
     pub scores: TokenScores,
+}
+
+/// Networks that a batch may ask; neither keeps a graph.
+#[derive(Clone, Copy)]
+pub struct Networks<'a, N> {
+    /// The policy as it is.
+    pub policy: &'a N,
+    /// The reference, if it is a network.
+    pub reference: Option<&'a N>,
 }
 
 /// Turns rows of data into log-probabilities of a network.
@@ -113,9 +170,22 @@ pub trait FrontEnd {
     /// The completions of a kept row and what an objective counts in them: of all rows two, the chosen first, or one.
     fn completions(&self, row: usize) -> Vec<CompletionFacts>;
 
+    /// What an objective counts in the completions of some rows, as their sequences lie in a batch: the first completions
+    /// of all rows, then the second ones.
+    fn facts(&self, samples: &[Sample]) -> Vec<CompletionFacts> {
+        let rows: Vec<_> = samples.iter().map(|sample| self.completions(sample.row)).collect();
+        let sides = rows.first().map_or(1, Vec::len);
+        (0..sides).flat_map(|side| rows.iter().map(move |row| row[side])).collect()
+    }
+
     /// How much a kept row counts.
     fn weight(&self, _row: usize) -> f64 {
         1.0
+    }
+
+    /// By how much the chosen completion of a kept row was preferred, if the data says so.
+    fn margin(&self, _row: usize) -> Option<f64> {
+        None
     }
 
     /// Whether a row looks the same at every step, so that a reference can be computed once.
@@ -127,6 +197,24 @@ pub trait FrontEnd {
     /// # Errors
     /// If a row cannot be read.
     fn batch(&self, step: u64, samples: &[Sample]) -> Result<Self::Batch>;
+
+    /// Whether batches are only whole when networks were asked, by [`FrontEnd::complete`].
+    fn asks_networks(&self) -> bool {
+        false
+    }
+
+    /// The batch with what the networks of the moment have to say about it.
+    ///
+    /// # Errors
+    /// Those of the networks.
+    fn complete(&self, batch: Self::Batch, _networks: Networks<Self::Network>) -> Result<Self::Batch> {
+        Ok(batch)
+    }
+
+    /// For each sequence the part of the noise schedule that it lies in, where there is one.
+    fn parts(&self, _batch: &Self::Batch) -> Option<Vec<String>> {
+        None
+    }
 
     /// Completions for estimating the divergence: of other prompts where there are tokens, the batch itself where
     /// there are none.

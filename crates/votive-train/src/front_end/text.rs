@@ -10,7 +10,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use votive_data::{
-    TextTokenizer, TokenizedPair, TokenizedUnpaired, collate_mismatched, collate_pairs, collate_unpaired,
+    RowNumbers, TextTokenizer, TokenizedPair, TokenizedUnpaired, collate_mismatched, collate_pairs,
+    collate_unpaired,
 };
 use votive_model::{
     CausalLm, CausalLmConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, load_causal_lm_stored,
@@ -24,6 +25,15 @@ use votive_tensor::segment::Recorder;
 enum Rows {
     Pairs(Vec<TokenizedPair>),
     Unpaired(Vec<TokenizedUnpaired>),
+}
+
+impl Rows {
+    fn numbers(&self, row: usize) -> RowNumbers {
+        match self {
+            Self::Pairs(rows) => rows[row].numbers,
+            Self::Unpaired(rows) => rows[row].numbers,
+        }
+    }
 }
 
 /// A language model's folder with tokenized rows.
@@ -218,11 +228,11 @@ impl FrontEnd for TextFrontEnd {
     }
 
     fn weight(&self, row: usize) -> f64 {
-        let numbers = match &self.rows {
-            Rows::Pairs(rows) => rows[row].numbers,
-            Rows::Unpaired(rows) => rows[row].numbers,
-        };
-        numbers.weight.unwrap_or(1.0)
+        self.rows.numbers(row).weight.unwrap_or(1.0)
+    }
+
+    fn margin(&self, row: usize) -> Option<f64> {
+        self.rows.numbers(row).margin
     }
 
     fn is_fixed(&self) -> bool {
@@ -284,7 +294,7 @@ impl FrontEnd for TextFrontEnd {
         let rows = Tensor::new(rows, head.hidden.device())?;
         let zeros = Tensor::zeros(batch.0.n_sequences, DType::F32, head.hidden.device())?;
         let logps = zeros.index_add(&rows, &scores.log_probs()?, 0)?;
-        Ok(Likelihood { logps, tokens: Some(TokenLikelihood { counts, head, scores }) })
+        Ok(Likelihood { tokens: Some(TokenLikelihood { counts, head, scores }), ..Likelihood::new(logps) })
     }
 
     fn dump(

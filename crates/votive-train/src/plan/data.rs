@@ -1,6 +1,6 @@
 //! What a recipe says of the rows.
 
-use super::{DataPlan, Modality, path};
+use super::{DataPlan, Modality, Prefer, path};
 use crate::recipe::Resolver;
 use votive_data::{
     FORMATS, FaultyRows, Format, LongRows, PairChoice, RowPolicy, TextSource, TrainOn, Traversal,
@@ -42,6 +42,13 @@ pub(super) fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
         "What happens to rows that cannot be trained on.",
     );
     rows.faulty_rows = if faulty == "drop" { FaultyRows::Drop } else { FaultyRows::Error };
+    let prefer = r.named(
+        "data.prefer",
+        &[(Prefer::Chosen, "chosen"), (Prefer::Rejected, "rejected")],
+        Prefer::Chosen,
+        "Which side of the data is preferred: \"rejected\" trains the network that guidance leads away from \
+         (Diffusion-NPO).",
+    );
     let order =
         r.choice("data.order", &["shuffled", "sequential"], "shuffled", "Order of the rows in an epoch.");
     let traversal = if order == "sequential" { Traversal::Sequential } else { Traversal::Shuffled };
@@ -56,7 +63,7 @@ pub(super) fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
     if eval_fraction >= 1.0 {
         r.mistake("data.eval_fraction", "must be below 1, or nothing is left to train on");
     }
-    DataPlan { source, rows, traversal, eval_fraction }
+    DataPlan { source, rows, prefer, traversal, eval_fraction }
 }
 
 /// Which files of text are read, and how.

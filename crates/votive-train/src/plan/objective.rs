@@ -89,6 +89,12 @@ pub(super) fn check(r: &mut Resolver, objective: &Mixture, reference: &Reference
         if needs.contains(Needs::TOKENS) && kind == Modality::Image {
             r.mistake(&format!("objective.{id}"), "looks at single tokens, which a denoiser does not have");
         }
+        if needs.contains(Needs::ERRORS) && kind == Modality::Text {
+            r.mistake(
+                &format!("objective.{id}"),
+                "looks at denoising errors, which a language model does not have",
+            );
+        }
         let is_cached = matches!(reference, ReferencePlan::Cached { .. });
         if needs.contains(Needs::TOKENS) && needs.contains(Needs::REFERENCE) && is_cached {
             let what = format!("`{id}` looks at single tokens, and a cached reference has only their sums");

@@ -23,6 +23,12 @@ pub(super) fn reference(r: &mut Resolver) -> ReferencePlan {
         let doc = "Steps from one update of the reference to the next (`soft`, `hard`, `bema`).";
         r.whole("reference.every", 1, Some(default), doc).unwrap_or(default)
     };
+    let updating = |r: &mut Resolver, every, kind| {
+        let doc = "How far the reference may go from the start before it stays for good (`soft`, `hard`, `bema`): denoising \
+                   errors, or nats a completion, beyond the start's on chosen ones; 0 for no limit.";
+        let limit = r.float("reference.max_divergence", 0.0, Some(0.0), doc).filter(|limit| *limit > 0.0);
+        ReferencePlan::Updating(UpdateRule { every, kind, max_divergence: limit })
+    };
     let folder = "Folder of the reference (`model`, `adapter`).";
     match kind.as_str() {
         "adapter_off" => ReferencePlan::AdapterOff,
@@ -36,13 +42,16 @@ pub(super) fn reference(r: &mut Resolver) -> ReferencePlan {
             if !(alpha > 0.0 && alpha <= 1.0) {
                 r.mistake("reference.alpha", &format!("{alpha}, expected more than 0 and at most 1"));
             }
-            ReferencePlan::Updating(UpdateRule { every, kind: UpdateKind::Mix { alpha } })
+            updating(r, every, UpdateKind::Mix { alpha })
         }
         "hard" => {
-            let kind = UpdateKind::Mix { alpha: 1.0 };
-            ReferencePlan::Updating(UpdateRule { every: every(r, 512), kind })
+            let every = every(r, 512);
+            updating(r, every, UpdateKind::Mix { alpha: 1.0 })
         }
-        "bema" => ReferencePlan::Updating(UpdateRule { every: every(r, 400), kind: UpdateKind::Bema }),
+        "bema" => {
+            let every = every(r, 400);
+            updating(r, every, UpdateKind::Bema)
+        }
         "none" => ReferencePlan::None,
         _ => ReferencePlan::Frozen,
     }

@@ -122,7 +122,7 @@ impl<N> Reference<N> {
             let values: Vec<f32> = (0..sides)
                 .flat_map(|side| samples.iter().map(move |sample| rows[sample.row][side]))
                 .collect();
-            return Ok(Some(Likelihood { logps: Tensor::new(values, device)?, tokens: None }));
+            return Ok(Some(Likelihood::new(Tensor::new(values, device)?)));
         }
         let network = self.network();
         let untracked =
@@ -155,17 +155,33 @@ impl<N> Reference<N> {
         }
     }
 
-    /// Follows the policy after step `done`, counted from 1, if this is a reference that does.
+    /// Follows the policy after step `done`, counted from 1, if this is a reference that does. `divergence` says how far
+    /// a network is from another one, the start; it is asked if there is a limit, and its answer is returned.
     ///
     /// # Errors
-    /// Those of candle.
-    pub fn follow<F: FrontEnd<Network = N>>(&mut self, front: &F, policy: &Params, done: u64) -> Result<()> {
-        if let Source::Following(follower, network) = &mut self.source
-            && follower.follow(policy, done)?
-        {
-            *network = front.network(&follower.params()?)?;
+    /// Those of candle and of `divergence`.
+    pub fn follow<F: FrontEnd<Network = N>>(
+        &mut self,
+        front: &F,
+        policy: &Params,
+        done: u64,
+        divergence: impl FnOnce(&N, &N) -> Result<f64>,
+    ) -> Result<Option<f64>> {
+        let Source::Following(follower, network) = &mut self.source else { return Ok(None) };
+        let Some(update) = follower.due(policy, done)? else { return Ok(None) };
+        let candidate = front.network(&follower.params_after(&update)?)?;
+        let mut found = None;
+        if let Some(limit) = follower.max_divergence() {
+            let distance = divergence(&candidate, &front.network(&follower.start_params()?)?)?;
+            found = Some(distance);
+            if distance > limit {
+                follower.freeze();
+                return Ok(found);
+            }
         }
-        Ok(())
+        follower.apply(update);
+        *network = candidate;
+        Ok(found)
     }
 
     /// What a checkpoint must keep of the reference, by name.

@@ -3,6 +3,10 @@
 //! Source: Gorbatovski et al., arXiv:2404.09656 (TR-DPO, soft and hard updates of Sec. 3); Block & Zhang,
 //! arXiv:2508.00180 (BEMA), with the settings of trl 1.16's `BEMACallback`. The same type serves text and images.
 //!
+//! Source of the limit: "Rethinking direct preference optimization in diffusion models", arXiv:2505.18736: a reference that has gone
+//! as far from the start as it may is never updated again. The paper stops when the limit is passed; here the update that
+//! would pass it is not made, so the limit holds.
+//!
 //! Only what is trained is kept a second time. Under an adapter its factors are mixed, not their product, which is
 //! the same for hard updates only.
 
@@ -18,6 +22,9 @@ pub struct UpdateRule {
     pub every: u64,
     /// What an update does.
     pub kind: UpdateKind,
+    /// How far the reference may go from the policy's start, δ: denoising errors of the chosen images, or nats of the
+    /// chosen completions, beyond those of the start. None for no limit.
+    pub max_divergence: Option<f64>,
 }
 
 /// What an update does with the reference's values r and those of the policy, θ.
@@ -54,11 +61,20 @@ pub(super) struct Follower {
     values: Named,
     /// e, with BEMA.
     average: Named,
+    /// Whether the limit was reached, so that nothing changes any more.
+    is_frozen: bool,
+}
+
+/// What an update would make of a reference.
+pub(super) struct Update {
+    values: Named,
+    average: Named,
 }
 
 /// Where the parts lie in a checkpoint.
 const VALUES: &str = "reference.";
 const AVERAGE: &str = "average.";
+const FROZEN: &str = "frozen";
 
 impl Follower {
     /// The reference of a policy as the recipe starts it, at the start or as a checkpoint has it.
@@ -77,7 +93,8 @@ impl Follower {
                 .collect(),
         };
         let average = if rule.kind == UpdateKind::Bema { part(AVERAGE) } else { Named::new() };
-        Ok(Self { rule, shell: policy.clone(), values: part(VALUES), start, average })
+        let is_frozen = saved.as_ref().is_some_and(|saved| saved.contains_key(FROZEN));
+        Ok(Self { rule, shell: policy.clone(), values: part(VALUES), start, average, is_frozen })
     }
 
     /// The reference's parameters, without gradients.
@@ -88,23 +105,53 @@ impl Follower {
         Ok(self.shell.with_values(&self.values)?)
     }
 
+    /// The parameters that it would have after an update.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub(super) fn params_after(&self, update: &Update) -> Result<Params> {
+        Ok(self.shell.with_values(&update.values)?)
+    }
+
+    /// The parameters of the policy's start.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub(super) fn start_params(&self) -> Result<Params> {
+        Ok(self.shell.with_values(&self.start)?)
+    }
+
+    /// How far it may go from the start.
+    pub(super) fn max_divergence(&self) -> Option<f64> {
+        self.rule.max_divergence
+    }
+
+    /// Keeps the reference as it is for good.
+    pub(super) fn freeze(&mut self) {
+        self.is_frozen = true;
+    }
+
     /// What a checkpoint needs to go on.
     pub(super) fn state(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
         let named = |prefix, values: &'_ Named| {
             let values = values.iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor.clone()));
             values.collect::<Vec<_>>()
         };
-        named(VALUES, &self.values).into_iter().chain(named(AVERAGE, &self.average))
+        // That there is one says it; a file of tensors has no other place.
+        let mark = self.is_frozen.then(|| self.start.values().next().cloned()).flatten();
+        let mark = mark.map(|tensor| (FROZEN.to_owned(), tensor));
+        named(VALUES, &self.values).into_iter().chain(named(AVERAGE, &self.average)).chain(mark)
     }
 
-    /// Follows the policy after step `done`, counted from 1, if it is time; says whether anything changed.
+    /// What an update after step `done`, counted from 1, would make of it, if it is time for one.
     ///
     /// # Errors
     /// Those of candle.
-    pub(super) fn follow(&mut self, policy: &Params, done: u64) -> Result<bool> {
-        if !done.is_multiple_of(self.rule.every) {
-            return Ok(false);
+    pub(super) fn due(&self, policy: &Params, done: u64) -> Result<Option<Update>> {
+        if self.is_frozen || !done.is_multiple_of(self.rule.every) {
+            return Ok(None);
         }
+        let mut update = Update { values: Named::new(), average: Named::new() };
         let power = |exponent: f64| (LAG + done as f64).powf(-exponent);
         for (name, theta) in policy.trainable() {
             let theta = theta.detach();
@@ -115,13 +162,19 @@ impl Follower {
                     let average = mix(&theta, &self.average[&name], power(EMA_POWER))?;
                     let drift = ((theta - &self.start[&name])? * power(BIAS_POWER))?;
                     let value = (&average + drift)?;
-                    self.average.insert(name.clone(), average);
+                    update.average.insert(name.clone(), average);
                     value
                 }
             };
-            self.values.insert(name, value);
+            update.values.insert(name, value);
         }
-        Ok(true)
+        Ok(Some(update))
+    }
+
+    /// Makes an update.
+    pub(super) fn apply(&mut self, update: Update) {
+        self.values.extend(update.values);
+        self.average.extend(update.average);
     }
 }
 
@@ -144,7 +197,9 @@ mod tests {
         let mut follower = Follower::new(rule, &policy, None).unwrap();
         let step = |(index, value): (usize, &f64)| {
             theta.set(&Tensor::new(&[*value], &Device::Cpu).unwrap()).unwrap();
-            follower.follow(&policy, index as u64 + 1).unwrap();
+            if let Some(update) = follower.due(&policy, index as u64 + 1).unwrap() {
+                follower.apply(update);
+            }
             follower.params().unwrap().get("w").unwrap().to_vec1::<f64>().unwrap()[0]
         };
         moves.iter().enumerate().map(step).collect()
@@ -152,19 +207,19 @@ mod tests {
 
     #[test]
     fn hard_updates_are_snapshots() {
-        let rule = UpdateRule { every: 2, kind: UpdateKind::Mix { alpha: 1.0 } };
+        let rule = UpdateRule { every: 2, kind: UpdateKind::Mix { alpha: 1.0 }, max_divergence: None };
         assert_eq!(followed(rule, &[3.0, 5.0, 7.0, 9.0]), [1.0, 5.0, 5.0, 9.0]);
     }
 
     #[test]
     fn soft_updates_go_part_of_the_way() {
-        let rule = UpdateRule { every: 1, kind: UpdateKind::Mix { alpha: 0.25 } };
+        let rule = UpdateRule { every: 1, kind: UpdateKind::Mix { alpha: 0.25 }, max_divergence: None };
         assert_eq!(followed(rule, &[5.0, 10.0]), [2.0, 4.0]);
     }
 
     #[test]
     fn bema_adds_the_drift_to_the_average() {
-        let rule = UpdateRule { every: 1, kind: UpdateKind::Bema };
+        let rule = UpdateRule { every: 1, kind: UpdateKind::Bema, max_divergence: None };
         let found = followed(rule, &[3.0, 4.0]);
         let (mut average, mut expected) = (1.0, Vec::new());
         for (t, theta) in [(1.0f64, 3.0), (2.0, 4.0)] {

@@ -3,10 +3,12 @@
 use super::Run;
 use super::sums::Sums;
 use crate::error::{Result, TrainError};
-use crate::front_end::{FrontEnd, Likelihood, Sample, TokenLikelihood};
+use crate::front_end::{FrontEnd, Likelihood, Networks, Sample, TokenLikelihood};
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
-use votive_objective::{CompletionFacts, Needs, Objective, PairInputs, Term, Tokens, UnpairedInputs};
+use votive_objective::{
+    CompletionFacts, Denoised, Needs, Objective, PairInputs, Term, Tokens, UnpairedInputs,
+};
 use votive_tensor::segment::Recorder;
 
 /// Some rows of a step with what policy and reference make of them.
@@ -50,11 +52,26 @@ impl<F: FrontEnd> Run<'_, F> {
         kl: Option<f64>,
         segments: Option<&Recorder>,
     ) -> Result<Micro<'a, F::Batch>> {
-        let batch = self.front.batch(drawn_at, samples)?;
+        let batch = self.batch(drawn_at, samples)?;
         let policy = self.front.likelihood(policy, &batch, segments)?;
-        let reference = self.reference.likelihood(self.front, samples, &batch, self.device())?;
+        // What no objective reads may be left out of the recipe, and must not change what is logged.
+        let reads_reference = self.plan.objective.needs().contains(Needs::REFERENCE);
+        let reference = match reads_reference {
+            true => self.reference.likelihood(self.front, samples, &batch, self.device())?,
+            false => None,
+        };
         self.require_finite(step, "log-probability", &policy.logps, samples)?;
         Ok(Micro { step, samples, batch, policy, reference, kl })
+    }
+
+    /// Some rows as they are at a step, with what the networks of the moment have to say about them.
+    pub(super) fn batch(&self, drawn_at: u64, samples: &[Sample]) -> Result<F::Batch> {
+        let batch = self.front.batch(drawn_at, samples)?;
+        if !self.front.asks_networks() {
+            return Ok(batch);
+        }
+        let policy = self.front.network(&self.params.untracked()?)?;
+        self.front.complete(batch, Networks { policy: &policy, reference: self.reference.network() })
     }
 
     fn completions(&self, samples: &[Sample]) -> Vec<Vec<CompletionFacts>> {
@@ -70,9 +87,8 @@ impl<F: FrontEnd> Run<'_, F> {
     ) -> Result<Tensor> {
         let inputs = Inputs::new(self, micro)?;
         sums.add_likelihoods(micro, &inputs, self.front.tokens(&micro.batch))?;
-        let needs = self.plan.objective.needs();
-        // What no objective reads may be left out of the recipe, and must not change what is logged.
-        if let Some(reference) = micro.reference.as_ref().filter(|_| needs.contains(Needs::REFERENCE)) {
+        let parts = self.front.parts(&micro.batch);
+        if let Some(reference) = &micro.reference {
             sums.add_log_ratios(&micro.policy.logps, &reference.logps, &inputs.lengths)?;
         }
         let (mut total, mut rewards) = (None, None);
@@ -91,7 +107,7 @@ impl<F: FrontEnd> Run<'_, F> {
                 None => part,
             });
         }
-        rewards.iter().try_for_each(|rewards| sums.add_rewards(rewards))?;
+        rewards.iter().try_for_each(|rewards| sums.add_rewards(rewards, parts.as_deref()))?;
         Ok(total.map_or_else(|| Tensor::zeros((), DType::F32, self.device()), Ok)?)
     }
 
@@ -117,6 +133,8 @@ pub(super) struct Inputs<'a> {
     /// Whether sequence i and sequence i + B belong to one prompt.
     is_paired: bool,
     kl: Option<f64>,
+    /// By how much each pair's chosen completion was preferred, if the data says so of all.
+    margins: Option<Vec<f32>>,
     /// KL(reference ‖ policy) over the vocabulary at every trained token, `(N,)`, if a term needs it.
     token_kl: Option<Tensor>,
 }
@@ -132,14 +150,14 @@ impl<'a> Inputs<'a> {
             }
             _ => None,
         };
-        // As sequences lie in a batch: the first completions of all rows, then the second ones.
-        let rows = run.completions(micro.samples);
-        let sides = rows.first().map_or(1, Vec::len);
-        let facts = (0..sides).flat_map(|side| rows.iter().map(move |row| row[side]));
-        let (lengths, labels): (Vec<f32>, _) = facts.map(|one| (one.tokens as f32, one.is_desirable)).unzip();
-        let lengths = Tensor::new(lengths, run.device())?;
+        let facts = run.front.facts(micro.samples);
+        let sides = facts.len() / micro.samples.len().max(1);
+        let (lengths, labels): (Vec<f32>, _) =
+            facts.into_iter().map(|one| (one.tokens as f32, one.is_desirable)).unzip();
+        let lengths = Tensor::new(lengths, run.device())?.to_dtype(micro.policy.logps.dtype())?;
         let (policy, kl) = (&micro.policy, micro.kl);
-        Ok(Self { policy, reference, lengths, labels, is_paired: sides == 2, kl, token_kl })
+        let margins = micro.samples.iter().map(|sample| Some(run.front.margin(sample.row)? as f32)).collect();
+        Ok(Self { policy, reference, lengths, labels, is_paired: sides == 2, kl, margins, token_kl })
     }
 
     fn evaluate(&self, term: &Term) -> Result<Evaluated> {
@@ -175,6 +193,12 @@ impl<'a> Inputs<'a> {
         if let [Some(chosen), Some(rejected)] = sides {
             inputs = inputs.with_tokens(chosen?, rejected?);
         }
+        if let [Some(chosen), Some(rejected)] = [0, 1].map(|side| self.denoised(needs, side)) {
+            inputs = inputs.with_denoised(chosen?, rejected?);
+        }
+        if let Some(margins) = &self.margins {
+            inputs = inputs.with_margins(self.like_logps(margins.clone())?);
+        }
         Ok(inputs)
     }
 
@@ -182,17 +206,42 @@ impl<'a> Inputs<'a> {
         let device = self.lengths.device();
         let labels: Vec<f32> = self.labels.iter().map(|label| f32::from(u8::from(*label))).collect();
         let sequences = labels.len();
-        let mut inputs = UnpairedInputs::new(self.policy.logps.clone(), Tensor::new(labels, device)?);
+        let mut inputs = UnpairedInputs::new(self.policy.logps.clone(), self.like_logps(labels)?);
         if let Some(reference) = self.reference {
             inputs = inputs.with_reference(reference.logps.clone());
         }
         if let Some(kl) = self.kl {
-            inputs = inputs.with_kl(Tensor::new(kl as f32, device)?);
+            inputs = inputs.with_kl(Tensor::new(kl, device)?.to_dtype(self.policy.logps.dtype())?);
         }
         if let Some(tokens) = self.tokens(needs, 0..sequences) {
             inputs = inputs.with_tokens(tokens?);
         }
         Ok(inputs.with_lengths(self.lengths.clone()))
+    }
+
+    /// Numbers of completions in the type of their log-probabilities.
+    fn like_logps(&self, numbers: Vec<f32>) -> Result<Tensor> {
+        Ok(Tensor::new(numbers, self.lengths.device())?.to_dtype(self.lengths.dtype())?)
+    }
+
+    /// What denoisers' predictions give for one side of the pairs, if it is needed.
+    fn denoised(&self, needs: Needs, side: usize) -> Option<Result<Denoised>> {
+        let policy = self.policy.denoised.as_ref().filter(|_| needs.contains(Needs::ERRORS))?;
+        let reference = self.reference.and_then(|reference| reference.denoised.as_ref());
+        let half = |values: &Tensor| -> Result<Tensor> {
+            let rows = values.dim(0)? / 2;
+            Ok(values.narrow(0, side * rows, rows)?)
+        };
+        let distances = reference.filter(|_| needs.contains(Needs::DISTANCES));
+        let distances = distances.map(|reference| half(&policy.distances_from(reference)?));
+        let all = || -> Result<Denoised> {
+            Ok(Denoised {
+                policy_errors: half(&policy.errors)?,
+                reference_errors: reference.map(|reference| half(&reference.errors)).transpose()?,
+                distances: distances.transpose()?,
+            })
+        };
+        Some(all())
     }
 
     /// Numbers of single tokens of some sequences, if they are needed.

@@ -3,7 +3,7 @@
 use super::Means;
 use super::losses::{Inputs, Micro, Rewards};
 use crate::error::Result;
-use crate::front_end::TokenLikelihood;
+use crate::front_end::{Likelihood, TokenLikelihood};
 use candle_core::{DType, Tensor};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ pub(super) struct Sums {
     /// Each term's part of the loss.
     terms: BTreeMap<&'static str, f64>,
     loss: f64,
-    values: BTreeMap<&'static str, (f64, usize)>,
+    values: BTreeMap<Cow<'static, str>, (f64, usize)>,
 }
 
 impl Sums {
@@ -25,8 +25,8 @@ impl Sums {
         self.kl = kl.map(|kl| self.kl.unwrap_or(0.0) + kl * share).or(self.kl);
     }
 
-    fn add(&mut self, name: &'static str, values: impl Iterator<Item = f64>) {
-        let entry = self.values.entry(name).or_default();
+    fn add(&mut self, name: impl Into<Cow<'static, str>>, values: impl Iterator<Item = f64>) {
+        let entry = self.values.entry(name.into()).or_default();
         for value in values {
             *entry = (entry.0 + value, entry.1 + 1);
         }
@@ -44,10 +44,23 @@ impl Sums {
         for (logp, label) in numbers(&micro.policy.logps)?.zip(labels) {
             self.add(if *label { "logps/chosen" } else { "logps/rejected" }, std::iter::once(logp));
         }
-        match &micro.policy.tokens {
-            Some(tokens) => self.add_tokens(tokens, labels),
+        if let Some(tokens) = &micro.policy.tokens {
+            self.add_tokens(tokens, labels)?;
+        }
+        self.add_errors("error", &micro.policy, labels)?;
+        match &micro.reference {
+            Some(reference) => self.add_errors("reference_error", reference, labels),
             None => Ok(()),
         }
+    }
+
+    fn add_errors(&mut self, what: &str, found: &Likelihood, labels: &[bool]) -> Result<()> {
+        let Some(denoised) = &found.denoised else { return Ok(()) };
+        for (error, label) in numbers(&denoised.errors)?.zip(labels) {
+            let side = if *label { "chosen" } else { "rejected" };
+            self.add(format!("{what}/{side}"), std::iter::once(error));
+        }
+        Ok(())
     }
 
     fn add_tokens(&mut self, tokens: &TokenLikelihood, labels: &[bool]) -> Result<()> {
@@ -78,7 +91,7 @@ impl Sums {
 
     /// A term's part of the loss; of one among several it is logged by itself.
     pub(super) fn add_term(&mut self, id: &'static str, part: &Tensor, terms: usize) -> Result<()> {
-        let part = f64::from(part.to_scalar::<f32>()?);
+        let part = part.to_dtype(DType::F64)?.to_scalar::<f64>()?;
         self.loss += part;
         if terms > 1 {
             *self.terms.entry(id).or_default() += part;
@@ -86,15 +99,25 @@ impl Sums {
         Ok(())
     }
 
-    pub(super) fn add_rewards(&mut self, rewards: &Rewards) -> Result<()> {
+    /// Rewards; those of pairs also by the part of the noise schedule that they lie in, where there is one.
+    pub(super) fn add_rewards(&mut self, rewards: &Rewards, parts: Option<&[String]>) -> Result<()> {
         let (Rewards::Pairs(chosen, rejected) | Rewards::Labelled(chosen, rejected)) = rewards;
         self.add("rewards/chosen", numbers(chosen)?);
         self.add("rewards/rejected", numbers(rejected)?);
         if let Rewards::Pairs(..) = rewards {
             let margins: Vec<f64> = numbers(chosen)?.zip(numbers(rejected)?).map(|(c, r)| c - r).collect();
             // A tie counts as wrong, as in TRL.
-            self.add("rewards/accuracies", margins.iter().map(|margin| f64::from(u8::from(*margin > 0.0))));
-            self.add("rewards/margins", margins.into_iter());
+            let accuracies = margins.iter().map(|margin| f64::from(u8::from(*margin > 0.0)));
+            let (of_chosen, of_rejected) =
+                parts.unwrap_or_default().split_at(parts.map_or(0, |_| margins.len()));
+            // Sides that have times of their own lie in no part together.
+            let together = of_chosen.iter().zip(of_rejected).zip(margins.iter().zip(accuracies.clone()));
+            for ((part, _), (margin, accuracy)) in together.filter(|((one, other), _)| one == other) {
+                self.add(format!("rewards/margins/{part}"), std::iter::once(*margin));
+                self.add(format!("rewards/accuracies/{part}"), std::iter::once(accuracy));
+            }
+            self.add("rewards/accuracies", accuracies);
+            self.add("rewards/margins", margins.iter().copied());
         }
         Ok(())
     }
@@ -111,8 +134,7 @@ impl Sums {
 
     pub(super) fn means(&self) -> Means {
         let counted = self.values.iter().filter(|(_, (_, n))| *n > 0);
-        let mut means: Means =
-            counted.map(|(name, (sum, n))| (Cow::Borrowed(*name), sum / *n as f64)).collect();
+        let mut means: Means = counted.map(|(name, (sum, n))| (name.clone(), sum / *n as f64)).collect();
         means.extend(self.terms.iter().map(|(id, part)| (Cow::Owned(format!("loss/{id}")), *part)));
         means.extend(self.kl.map(|kl| (Cow::Borrowed("kl"), kl)));
         if let (Some(chosen), Some(rejected)) = (means.get("rewards/chosen"), means.get("rewards/rejected")) {

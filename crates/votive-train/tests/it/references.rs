@@ -37,7 +37,7 @@ fn the_first_margin_is_exactly_zero() {
         for name in ["rewards/margins", "rewards/chosen", "rewards/rejected", "rewards/accuracies"] {
             assert_eq!(run.metric(name)[0], 0.0, "{name}");
         }
-        assert_eq!(run.metric("loss")[0], f64::from(std::f32::consts::LN_2));
+        assert_eq!(run.metric("loss")[0] as f32, std::f32::consts::LN_2);
         // The warm-up's first step has a learning rate of 0, so that the second sees the same policy.
         assert_eq!(run.metric("rewards/margins")[1], 0.0);
         assert_ne!(run.metric("rewards/margins")[2], 0.0);
@@ -93,7 +93,8 @@ fn a_reference_that_does_not_fit_is_refused() {
 #[test]
 fn what_reads_no_reference_trains_without_one() {
     for spec in METHODS {
-        let workshop = Workshop::text();
+        let is_of_images = spec.needs.contains(Needs::ERRORS);
+        let workshop = if is_of_images { Workshop::image() } else { Workshop::text() };
         workshop.edit("[objective.dpo]", &format!("[objective.{}]", spec.id));
         let without = Plan::read(&workshop.path("recipe.toml"), &["reference.kind=none".to_owned()]);
         if spec.needs.contains(Needs::REFERENCE) {
@@ -202,4 +203,39 @@ fn a_damaged_file_of_log_probabilities_is_refused_with_the_row() {
     assert!(message.contains("reference.safetensors") && message.contains("data row 1"), "{message}");
     std::fs::write(&file, &bytes[..40]).unwrap();
     assert!(refusal(&plan).contains("reference.safetensors"));
+}
+
+#[test]
+fn a_reference_that_has_gone_as_far_as_it_may_stays_there() {
+    for workshop in [Workshop::text(), Workshop::image()] {
+        let follow = ["reference.kind=hard", "reference.every=2"];
+        let with = |limit: &[&str]| Trajectory::of(&workshop.plan(&[&follow, limit].concat()));
+        let (free, frozen) = (with(&[]), Trajectory::of(&workshop.plan(&[])));
+        // Every step leads some way from the start, if only downwards, so a limit that is far away is no limit.
+        with(&["reference.max_divergence=1e6"]).assert_same_but(&free, "reference/divergence");
+        // The first update would already pass this one if the chosen completions got worse at all.
+        let held = with(&["reference.max_divergence=1e-12"]);
+        let found = held.metric("reference/divergence");
+        assert!(found[1].is_finite() && found[0].is_nan(), "{found:?}");
+        if found[1] > 1e-12 {
+            held.assert_same_but(&frozen, "reference/divergence");
+            assert!(found[2..].iter().all(|later| later.is_nan()), "frozen for good: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn preferring_the_rejected_is_preferring_the_other_side() {
+    use std::fs;
+    for (workshop, from, to) in [
+        (Workshop::text(), ["\"chosen\":", "\"rejected\":"], "pairs.jsonl"),
+        (Workshop::image(), ["\"chosen\":", "\"rejected\":"], "pairs.jsonl"),
+    ] {
+        let turned = Trajectory::of(&workshop.plan(&["data.prefer=rejected"]));
+        let rows = fs::read_to_string(workshop.path(to)).unwrap();
+        let swapped = rows.replace(from[0], "\"?\":").replace(from[1], from[0]).replace("\"?\":", from[1]);
+        assert_ne!(rows, swapped);
+        fs::write(workshop.path(to), swapped).unwrap();
+        Trajectory::of(&workshop.plan(&[])).assert_same(&turned);
+    }
 }
