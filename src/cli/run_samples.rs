@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use votive_data::{ChatOptions, Message, TextTokenizer};
 use votive_diffusion::{Guidance, SamplerKind, StepNoise, initial_latents, sample};
 use votive_gallery::{SAMPLES_FILE, Sample, step_folder, write_run_gallery, write_samples};
+use votive_model::stable_diffusion::StableDiffusionFolder;
 use votive_model::{CausalLm, Denoiser, GenerateOptions, generate};
 use votive_train::Run;
 use votive_train::front_end::{DenoisingFrontEnd, FrontEnd, TextFrontEnd};
@@ -157,7 +158,7 @@ impl ImageSampler {
         let Drawing::Image { sampler, steps, cfg } = plan.drawing else {
             return Err(Failure::usage("[sample] is for text, and the model draws images"));
         };
-        sampler.build(&votive_diffusion::SchedulerConfig::from_model_folder(model)?, steps)?;
+        sampler.build(StableDiffusionFolder::open(model)?.scheduler(), steps)?;
         let (model, prompts) = (model.to_owned(), prompts(plan)?);
         Ok(Self { model, prompts, kind: sampler, steps, cfg, seed: plan.seed })
     }
@@ -173,8 +174,9 @@ impl Sampler<DenoisingFrontEnd> for ImageSampler {
         let unet: &dyn Denoiser = network.as_ref();
         let (device, network) = (ctx.device()?, as_network(unet));
         let model = ImageModel::around_a_unet(&self.model, &device)?;
-        let shape = model.latent_shape(model.native_size())?;
-        let empty = model.embed(&[String::new()], &ctx.output)?;
+        let size = model.native_size();
+        let shape = model.latent_shape(size)?;
+        let empty = model.embed_negative(None, size, &ctx.output)?;
         let mut samples: Vec<Sample> = Vec::with_capacity(self.prompts.len());
         for prompts in self.prompts.chunks(BATCH) {
             if is_stopped() {
@@ -182,7 +184,7 @@ impl Sampler<DenoisingFrontEnd> for ImageSampler {
             }
             let seeds: Vec<u64> =
                 (0..prompts.len()).map(|i| self.seed.wrapping_add((samples.len() + i) as u64)).collect();
-            let embeds = model.embed(prompts, &ctx.output)?;
+            let embeds = model.embed(prompts, size, &ctx.output)?;
             let guidance = Guidance::new(&network, &embeds, &empty, self.cfg)?;
             let mut sampler = self.kind.build(&model.scheduler, self.steps)?;
             let (latents, noise) =

@@ -35,7 +35,7 @@ mod schedule;
 mod spacing;
 mod timestep;
 
-pub use conditioning::Conditioning;
+pub use conditioning::{Conditioning, ImageSizes};
 pub use config::SchedulerConfig;
 pub use error::{BoxError, DiffusionError, Result};
 pub use guidance::{DenoiseFn, Guidance};
