@@ -5,17 +5,17 @@ use candle_core::{Device, Tensor};
 use image::{ImageFormat, RgbImage};
 use std::io::Cursor;
 use std::path::Path;
-use votive_data::ClipTokenizer;
-use votive_diffusion::{BoxError, Conditioning, SchedulerConfig};
+use votive_diffusion::{BoxError, Conditioning, ImageSizes, SchedulerConfig};
 use votive_model::stable_diffusion::{
-    AutoencoderKl, ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
+    AutoencoderKl, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
 use votive_model::{Denoiser, Lora, files};
+use votive_train::front_end::PromptEncoder;
 
 /// Pixels along a side at most: beyond, memory would end before the first step.
 const MAX_SIDE: usize = 4096;
 
-/// The networks of a Stable Diffusion folder without gradients, its tokenizer and its noise schedule. The denoiser may be
+/// The networks of a Stable Diffusion folder without gradients, its tokenizers and its noise schedule. The denoiser may be
 /// somebody else's.
 #[derive(Debug)]
 pub(crate) struct ImageModel<U = UNet2DConditionModel> {
@@ -24,8 +24,9 @@ pub(crate) struct ImageModel<U = UNet2DConditionModel> {
     unet_config: UNetConfig,
     /// The schedule that the denoiser was trained with, as its pipeline samples from it.
     pub(crate) scheduler: SchedulerConfig,
-    tokenizer: ClipTokenizer,
-    text_encoder: ClipTextModel,
+    /// Parts of the folder that nothing here reads.
+    pub(crate) unused: Vec<String>,
+    prompts: PromptEncoder,
     vae: AutoencoderKl,
     device: Device,
 }
@@ -50,6 +51,7 @@ impl ImageModel {
         for (what, own, other) in [
             ("channels", own.in_channels, other.in_channels),
             ("prompt width", own.cross_attention_dim, other.cross_attention_dim),
+            ("pooled prompt's and sizes' width", added(own), added(other)),
         ] {
             if own != other {
                 let folder = folder.display();
@@ -78,33 +80,57 @@ impl<U> ImageModel<U> {
         unet: impl FnOnce(&StableDiffusionFolder) -> Outcome<U>,
         device: &Device,
     ) -> Outcome<Self> {
-        let scheduler = SchedulerConfig::from_model_folder(files.root())?;
-        let tokenizer = ClipTokenizer::load(&files.tokenizer())?;
-        tokenizer.check_model_vocabulary(files.text_encoder_config().vocab_size)?;
-        let (text_encoder, vae) = (files.read_text_encoder(device)?, files.read_vae(device)?);
-        let unet = unet(files)?;
-        let unet_config = files.unet_config().clone();
-        Ok(Self { unet, unet_config, scheduler, tokenizer, text_encoder, vae, device: device.clone() })
+        let (prompts, vae) = (PromptEncoder::open(files, device)?, files.read_vae(device)?);
+        Ok(Self {
+            unet: unet(files)?,
+            unet_config: files.unet_config().clone(),
+            scheduler: files.scheduler().clone(),
+            unused: files.unused(),
+            prompts,
+            vae,
+            device: device.clone(),
+        })
     }
 
-    /// The text encoder's view of prompts, one a row; warns of words that don't fit.
+    /// What the U-Net is told of prompts, one a row, and of the width and height of the images; warns of words that don't
+    /// fit.
     ///
     /// # Errors
-    /// If the tokenizer or the encoder fails.
-    pub(crate) fn embed(&self, prompts: &[String], output: &Output) -> Outcome<Conditioning> {
-        let mut ids = Vec::new();
-        for prompt in prompts {
-            let encoded = self.tokenizer.encode(prompt)?;
-            if encoded.truncated_tokens > 0 {
-                let lost = encoded.truncated_tokens;
-                output.warn(format!(
-                    "the last {lost} tokens of this prompt do not fit and have no effect: {prompt}"
-                ));
-            }
-            ids.extend(encoded.ids);
+    /// If a tokenizer or an encoder fails.
+    pub(crate) fn embed(
+        &self,
+        prompts: &[String],
+        size: (u32, u32),
+        output: &Output,
+    ) -> Outcome<Conditioning> {
+        let encoded = self.prompts.encode(prompts)?;
+        for (prompt, lost) in prompts.iter().zip(encoded.truncated_tokens).filter(|(_, lost)| *lost > 0) {
+            output.warn(format!(
+                "the last {lost} tokens of this prompt do not fit and have no effect: {prompt}"
+            ));
         }
-        let ids = Tensor::from_vec(ids, (prompts.len(), self.tokenizer.positions()), &self.device)?;
-        Ok(Conditioning::new(self.text_encoder.forward(&ids)?.detach())?)
+        self.sized(encoded.conditioning, size)
+    }
+
+    /// The same of what to guide away from, in one row: a prompt, or what stands for none in this model.
+    ///
+    /// # Errors
+    /// As [`ImageModel::embed`].
+    pub(crate) fn embed_negative(
+        &self,
+        prompt: Option<&String>,
+        size: (u32, u32),
+        output: &Output,
+    ) -> Outcome<Conditioning> {
+        match prompt {
+            Some(prompt) => self.embed(std::slice::from_ref(prompt), size, output),
+            None => self.sized(self.prompts.no_prompt()?, size),
+        }
+    }
+
+    fn sized(&self, prompts: Conditioning, (width, height): (u32, u32)) -> Outcome<Conditioning> {
+        let sizes = vec![ImageSizes::whole(height, width); prompts.rows()];
+        Ok(self.unet_config.with_sizes(prompts, &sizes)?)
     }
 
     /// Width and height in pixels of what the model was trained on.
@@ -138,13 +164,10 @@ impl<U> ImageModel<U> {
         Ok((self.unet_config.in_channels, height / factor, width / factor))
     }
 
-    /// (C, h, w) of square latents.
-    ///
-    /// # Errors
-    /// As [`ImageModel::latent_shape`].
-    pub(crate) fn square_latents(&self, side: usize) -> Outcome<(usize, usize, usize)> {
+    /// Width and height in pixels of the image of square latents.
+    pub(crate) fn square_size(&self, side: usize) -> (u32, u32) {
         let pixels = u32::try_from(side.saturating_mul(self.vae.config().downscale())).unwrap_or(u32::MAX);
-        self.latent_shape((pixels, pixels))
+        (pixels, pixels)
     }
 
     /// The images of finished latents.
@@ -160,6 +183,11 @@ impl<U> ImageModel<U> {
         let images = pixels.flatten_from(1)?.to_vec2::<f32>()?;
         images.into_iter().map(|values| to_image(&values, width as u32, height as u32)).collect()
     }
+}
+
+/// Numbers that a U-Net is told beside time and prompt.
+fn added(config: &UNetConfig) -> usize {
+    config.addition.map_or(0, |addition| addition.input_dim)
 }
 
 fn unet(

@@ -176,8 +176,9 @@ impl Sampler<DenoisingFrontEnd> for ImageSampler {
         let unet: &dyn Denoiser = network.as_ref();
         let (device, network) = (ctx.device()?, as_network(unet));
         let model = ImageModel::around_a_unet(&self.model, &device)?;
-        let shape = model.latent_shape(model.native_size())?;
-        let empty = model.embed(&[String::new()], &ctx.output)?;
+        let size = model.native_size();
+        let shape = model.latent_shape(size)?;
+        let empty = model.embed_negative(None, size, &ctx.output)?;
         let mut samples: Vec<Sample> = Vec::with_capacity(self.prompts.len());
         for prompts in self.prompts.chunks(BATCH) {
             if is_stopped() {
@@ -185,7 +186,7 @@ impl Sampler<DenoisingFrontEnd> for ImageSampler {
             }
             let seeds: Vec<u64> =
                 (0..prompts.len()).map(|i| self.seed.wrapping_add((samples.len() + i) as u64)).collect();
-            let embeds = model.embed(prompts, &ctx.output)?;
+            let embeds = model.embed(prompts, size, &ctx.output)?;
             let guidance = Guidance::new(&network, &embeds, &empty, self.cfg)?;
             let mut sampler = self.kind.build(&self.scheduler, self.steps)?;
             let (latents, noise) =

@@ -31,9 +31,9 @@ pub(crate) struct Args {
     negative_model: Option<PathBuf>,
     #[command(flatten)]
     prompts: Prompts,
-    /// What to guide away from.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    negative_prompt: String,
+    /// What to guide away from [default: the empty prompt, or zeros for an SDXL model that says so].
+    #[arg(long, value_name = "TEXT")]
+    negative_prompt: Option<String>,
     /// How to get from noise to latents.
     #[arg(long, value_name = "NAME", default_value = "ddim", value_parser = sampler())]
     sampler: SamplerKind,
@@ -79,14 +79,19 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     }
     let device = ctx.device()?;
     let model = ImageModel::load(&args.model, args.adapter.as_deref(), &device)?;
+    if !model.unused.is_empty() {
+        let folder = args.model.display();
+        ctx.output.note(format!("{folder}: not used: {}", model.unused.join(", ")));
+    }
     let native = model.native_size();
-    let shape = model.latent_shape((args.width.unwrap_or(native.0), args.height.unwrap_or(native.1)))?;
+    let size = (args.width.unwrap_or(native.0), args.height.unwrap_or(native.1));
+    let shape = model.latent_shape(size)?;
     let seeds: Vec<u64> = (0..prompts.len() as u64).map(|i| args.seed.wrapping_add(i)).collect();
     let latents = match &args.latents {
         Some(file) => read_latents(file, (prompts.len(), shape), &device)?,
         None => initial_latents(&seeds, shape, &device)?,
     };
-    let drawing = Drawing::new(args, &model)?;
+    let drawing = Drawing::new(args, &model, size)?;
     let finished = drawing.draw(&prompts, &seeds, &latents, ctx)?;
     if let Some(file) = &args.save_latents {
         let tensors =
@@ -121,15 +126,17 @@ fn read_latents(
 struct Drawing<'a> {
     args: &'a Args,
     model: &'a ImageModel,
+    /// Width and height in pixels.
+    size: (u32, u32),
     negative: Option<UNet2DConditionModel>,
 }
 
 impl<'a> Drawing<'a> {
-    fn new(args: &'a Args, model: &'a ImageModel) -> Outcome<Self> {
+    fn new(args: &'a Args, model: &'a ImageModel, size: (u32, u32)) -> Outcome<Self> {
         // A number of steps that does not fit is better known before other weights are read.
         args.sampler.build(&model.scheduler, args.steps)?;
         let negative = args.negative_model.as_deref().map(|folder| model.load_partner(folder)).transpose()?;
-        Ok(Self { args, model, negative })
+        Ok(Self { args, model, size, negative })
     }
 
     /// Draws, decodes and saves every image; returns all finished latents.
@@ -160,9 +167,9 @@ impl<'a> Drawing<'a> {
         ctx: &Context,
         progress: impl Fn(usize),
     ) -> Outcome<Tensor> {
-        let prompt_embeds = self.model.embed(prompts, &ctx.output)?;
-        let negative_embeds =
-            self.model.embed(std::slice::from_ref(&self.args.negative_prompt), &ctx.output)?;
+        let prompt_embeds = self.model.embed(prompts, self.size, &ctx.output)?;
+        let negative_prompt = self.args.negative_prompt.as_ref();
+        let negative_embeds = self.model.embed_negative(negative_prompt, self.size, &ctx.output)?;
         let network = as_network(&self.model.unet);
         let negative = self.negative.as_ref().map(|unet| as_network(unet));
         let mut guidance = Guidance::new(&network, &prompt_embeds, &negative_embeds, self.args.cfg)?;

@@ -131,6 +131,10 @@ pub(crate) fn execute(
         }
         Prepared::Image(front, start, report) => {
             ctx.output.note(&report);
+            let unused = front.folder().unused();
+            if !unused.is_empty() {
+                ctx.output.note(format!("{}: not used: {}", plan.model.display(), unused.join(", ")));
+            }
             let sampler = sample.map(|sample| ImageSampler::new(sample, front.as_ref())).transpose()?;
             let sampler = sampler.as_ref().map(|sampler| sampler as &dyn Sampler<_>);
             drive((plan, directory), front.as_ref(), start, sampler, on_alarm, ctx)

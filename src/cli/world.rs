@@ -112,14 +112,15 @@ pub(crate) fn draw(
     sampling: Sampling,
     ctx: &Context,
 ) -> Outcome<Vec<Picture>> {
-    let shape = model.latent_shape(model.native_size())?;
-    let empty = model.embed(&[String::new()], &ctx.output)?;
+    let size = model.native_size();
+    let shape = model.latent_shape(size)?;
+    let empty = model.embed_negative(None, size, &ctx.output)?;
     let network = as_network(&model.unet);
     in_batches(("drawing", "images"), captions, ctx, |start, batch| {
         let first = sampling.seed + start as u64;
         let seeds: Vec<u64> = (first..first + batch.len() as u64).collect();
         let latents: Tensor = initial_latents(&seeds, shape, &ctx.device()?)?;
-        let prompts = model.embed(batch, &ctx.output)?;
+        let prompts = model.embed(batch, size, &ctx.output)?;
         let mut sampler = SamplerKind::Ddim.build(&model.scheduler, sampling.steps)?;
         let guidance = Guidance::new(&network, &prompts, &empty, sampling.cfg)?;
         let latents = sample(sampler.as_mut(), &guidance, &latents, &StepNoise::Seeded(seeds), |_, _| {})?;

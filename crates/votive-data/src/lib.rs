@@ -34,7 +34,7 @@ pub use error::{DataError, Place, Result};
 pub use examine::{Examination, ExaminedCompletion, Lint};
 pub use order::{DataOrder, Traversal};
 pub use pixels::{
-    Augmentation, ImageLimits, ImageLoader, PairPixels, ResizeFilter, decode_image, to_latent_input,
+    Augmentation, Cut, ImageLimits, ImageLoader, PairPixels, ResizeFilter, decode_image, to_latent_input,
 };
 pub use read::{
     FORMATS, Format, PairChoice, Records, Refused, TextRecords, TextSource, catches_panics, read_image_pairs,

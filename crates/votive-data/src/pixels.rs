@@ -63,6 +63,21 @@ pub struct PairPixels {
     pub chosen: Vec<f32>,
     /// The other.
     pub rejected: Vec<f32>,
+    /// How the preferred image was cut out of its file.
+    pub chosen_cut: Cut,
+    /// How the other was.
+    pub rejected_cut: Cut,
+}
+
+/// How a square was cut out of an image, in pixels, each down and across.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Height and width of the image.
+    pub original: (u32, u32),
+    /// Height and width that it was scaled to.
+    pub scaled: (u32, u32),
+    /// Top and left of the square.
+    pub corner: (u32, u32),
 }
 
 /// Loads image pairs at one resolution.
@@ -92,34 +107,44 @@ impl ImageLoader {
             let decoded = decode_image(image, &self.limits, &Place::new(file, pair.row, field))?;
             let mut square = self.square(&decoded);
             if augmentation.flip {
+                // The cut is central, so a flip leaves its corner where it is, but for the rounding of half a pixel.
                 imageops::flip_horizontal_in_place(&mut square);
             }
-            Ok(to_latent_input(&square))
+            Ok((to_latent_input(&square), self.cut(decoded.dimensions())))
         };
-        Ok(PairPixels { chosen: side("chosen", &pair.chosen)?, rejected: side("rejected", &pair.rejected)? })
+        let (chosen, chosen_cut) = side("chosen", &pair.chosen)?;
+        let (rejected, rejected_cut) = side("rejected", &pair.rejected)?;
+        Ok(PairPixels { chosen, rejected, chosen_cut, rejected_cut })
+    }
+
+    /// Where the square of an image of this width and height lies.
+    #[must_use]
+    pub fn cut(&self, (width, height): (u32, u32)) -> Cut {
+        let (shorter, side) = (u64::from(width.min(height)).max(1), self.resolution);
+        let scale = |length: u32| ((u64::from(length) * u64::from(side) / shorter) as u32).max(side);
+        let offset = |length: u32| (f64::from(length - side) / 2.0).round_ties_even() as u32;
+        let scaled = (scale(height), scale(width));
+        Cut { original: (height, width), scaled, corner: (offset(scaled.0), offset(scaled.1)) }
     }
 
     /// Scales the shorter side to the resolution and cuts the middle out of the longer. An image that has the
     /// resolution already keeps its pixels.
     #[must_use]
     pub fn square(&self, image: &RgbImage) -> RgbImage {
-        let (width, height) = image.dimensions();
-        let (shorter, side) = (u64::from(width.min(height)).max(1), self.resolution);
-        let scaled = |length: u32| (u64::from(length) * u64::from(side) / shorter) as u32;
-        let (scaled_width, scaled_height) = (scaled(width).max(side), scaled(height).max(side));
+        let cut = self.cut(image.dimensions());
+        let (scaled_height, scaled_width) = cut.scaled;
         let filter = match self.filter {
             ResizeFilter::Bilinear => FilterType::Triangle,
             ResizeFilter::Lanczos => FilterType::Lanczos3,
         };
         let resized;
-        let image = if (width, height) == (scaled_width, scaled_height) {
+        let image = if cut.original == cut.scaled {
             image
         } else {
             resized = imageops::resize(image, scaled_width, scaled_height, filter);
             &resized
         };
-        let offset = |length: u32| (f64::from(length - side) / 2.0).round_ties_even() as u32;
-        imageops::crop_imm(image, offset(scaled_width), offset(scaled_height), side, side).to_image()
+        imageops::crop_imm(image, cut.corner.1, cut.corner.0, self.resolution, self.resolution).to_image()
     }
 }
 

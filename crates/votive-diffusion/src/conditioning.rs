@@ -3,9 +3,39 @@
 //! Source: Rombach et al., arXiv:2112.10752, Sec. 3.3 (attention to the prompt); Podell et al., "SDXL", arXiv:2307.01952,
 //! Sec. 2.1 and 2.2 (pooled prompt; original size, crop and target size). Names are those of diffusers' pipelines.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::error::{DiffusionError, Result};
+
+/// The sizes that SDXL is told of a picture, each down and across.
+///
+/// # Units
+/// Pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageSizes {
+    /// Height and width before the picture was scaled.
+    pub original: (u32, u32),
+    /// Top and left of what was cut out of the scaled picture.
+    pub crop: (u32, u32),
+    /// Height and width of what was cut out, or is to be drawn.
+    pub target: (u32, u32),
+}
+
+impl ImageSizes {
+    /// A picture that was neither scaled nor cut.
+    #[must_use]
+    pub fn whole(height: u32, width: u32) -> Self {
+        Self { original: (height, width), crop: (0, 0), target: (height, width) }
+    }
+
+    /// How many numbers a network is told (`time_ids` in diffusers).
+    pub const COUNT: usize = 6;
+
+    fn numbers(&self) -> [f32; Self::COUNT] {
+        let Self { original, crop, target } = self;
+        [original.0, original.1, crop.0, crop.1, target.0, target.1].map(|pixels| pixels as f32)
+    }
+}
 
 /// The prompt of each row, and for networks that take them a pooled prompt and sizes.
 #[derive(Clone, Debug)]
@@ -41,8 +71,19 @@ impl Conditioning {
         Ok(self)
     }
 
-    /// The same with the sizes that SDXL is told: height and width of the original image, top and left of the crop,
-    /// height and width that are aimed at.
+    /// The same with the sizes of each picture.
+    ///
+    /// # Errors
+    /// [`DiffusionError::Shape`] if there are not as many as rows.
+    pub fn with_sizes(self, sizes: &[ImageSizes]) -> Result<Self> {
+        let numbers: Vec<f32> = sizes.iter().flat_map(ImageSizes::numbers).collect();
+        let time_ids = Tensor::from_vec(numbers, (sizes.len(), ImageSizes::COUNT), &Device::Cpu)?;
+        let time_ids =
+            time_ids.to_device(self.prompt_embeds.device())?.to_dtype(self.prompt_embeds.dtype())?;
+        self.with_time_ids(time_ids)
+    }
+
+    /// The same with the sizes as a network is told them, in the order of [`ImageSizes`].
     ///
     /// # Shapes
     /// `time_ids (B,6)`
@@ -161,6 +202,14 @@ impl Conditioning {
         })
     }
 
+    /// Zeros in every part: what SDXL is told instead of an empty negative prompt.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn zeros_like(&self) -> Result<Self> {
+        self.map(Tensor::zeros_like)
+    }
+
     /// The same without the graph that it came from.
     #[must_use]
     pub fn detach(&self) -> Self {
@@ -222,6 +271,19 @@ mod tests {
         let four = sized(1, 5.0).like_rows("negative prompts", &sized(4, 1.0)).unwrap();
         assert_eq!(firsts(&four), vec![vec![5.0; 4]; 3]);
         assert_eq!(both.elem_count(), 3 * (2 * 3 + 4 + 6));
+    }
+
+    #[test]
+    fn sizes_are_told_down_before_across() {
+        let sizes =
+            [ImageSizes { original: (300, 200), crop: (7, 0), target: (64, 48) }, ImageSizes::whole(64, 48)];
+        let told = prompts(2, 1.0).with_sizes(&sizes).unwrap();
+        assert_eq!(
+            told.time_ids().unwrap().to_vec2::<f32>().unwrap(),
+            [[300.0, 200.0, 7.0, 0.0, 64.0, 48.0], [64.0, 48.0, 0.0, 0.0, 64.0, 48.0]]
+        );
+        assert!(prompts(3, 1.0).with_sizes(&sizes).is_err());
+        assert_eq!(firsts(&sized(1, 5.0).zeros_like().unwrap()), vec![vec![0.0]; 3]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ mod spacing;
 mod timestep;
 mod weight;
 
-pub use conditioning::Conditioning;
+pub use conditioning::{Conditioning, ImageSizes};
 pub use config::SchedulerConfig;
 pub use error::{BoxError, DiffusionError, Result};
 pub use guidance::{DenoiseFn, Guidance};

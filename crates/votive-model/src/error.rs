@@ -96,6 +96,9 @@ pub enum ModelError {
         /// What is not a number, and where.
         what: String,
     },
+    /// What a network is conditioned on, or its noise schedule.
+    #[error(transparent)]
+    Diffusion(#[from] votive_diffusion::DiffusionError),
     /// A tensor operation failed.
     #[error("in {place}: {source}")]
     Tensor {

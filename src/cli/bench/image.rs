@@ -8,10 +8,10 @@ use crate::cli::{Context, Outcome};
 use candle_core::{Device, Tensor};
 use serde_json::json;
 use votive_diffusion::{
-    Conditioning, Guidance, NoisePolicy, NoiseSchedule, SamplerKind, SchedulerConfig, StepNoise,
-    TimestepPolicy, TimestepSharing, initial_latents,
+    Conditioning, Guidance, ImageSizes, NoisePolicy, NoiseSchedule, SamplerKind, StepNoise, TimestepPolicy,
+    TimestepSharing, initial_latents,
 };
-use votive_model::stable_diffusion::{Component, StableDiffusionFolder, UNet2DConditionModel};
+use votive_model::stable_diffusion::{Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig};
 use votive_model::{Denoiser, LoraConfig};
 use votive_tensor::random::{Draws, Stream};
 
@@ -28,7 +28,7 @@ pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured>
     let (device, side) = (ctx.device()?, latent.get());
     let folder = StableDiffusionFolder::open(&args.model)?;
     let config = folder.unet_config();
-    let schedule = NoiseSchedule::new(&SchedulerConfig::from_model_folder(&args.model)?)?;
+    let schedule = NoiseSchedule::new(folder.scheduler())?;
     let adapter = LoraConfig::new(RANK, RANK as f64, TARGETS.map(str::to_owned).to_vec());
     let sides = Sides::new(folder.params(Component::UNet, &device)?, args.mode, adapter)?;
     let policy = sides.policy.build(|scope| UNet2DConditionModel::new(scope, config))?;
@@ -41,8 +41,7 @@ pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured>
     let (mut laps, mut losses) = (Laps::default(), Vec::new());
     for step in 0..args.steps.get() as u64 {
         let latents = normals(step, 0, &[2 * pairs.len(), config.in_channels, side, side], &device)?;
-        let prompts = [pairs.len(), PROMPT_TOKENS, config.cross_attention_dim];
-        let prompts = Conditioning::new(normals(step, 1, &prompts, &device)?)?;
+        let prompts = random_prompts(step, pairs.len(), config, &device)?;
         let prompts = Conditioning::cat(&[&prompts, &prompts])?;
         losses.push(laps.lap(|| {
             let noise = NoisePolicy::Shared.for_pairs(latent, 0, step, &pairs, &device)?;
@@ -72,6 +71,16 @@ pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured>
     Ok(Measured { bench: "diffusion-step", laps, details })
 }
 
+/// Stand-ins for prompts, and for what SDXL is told beside them.
+fn random_prompts(step: u64, rows: usize, config: &UNetConfig, device: &Device) -> Outcome<Conditioning> {
+    let embeds = normals(step, 1, &[rows, PROMPT_TOKENS, config.cross_attention_dim], device)?;
+    let prompts = Conditioning::new(embeds)?;
+    let Some(addition) = config.addition else { return Ok(prompts) };
+    let pooled = addition.input_dim - ImageSizes::COUNT * addition.time_embed_dim;
+    let prompts = prompts.with_pooled(normals(step, 2, &[rows, pooled], device)?)?;
+    Ok(config.with_sizes(prompts, &vec![ImageSizes::whole(1024, 1024); rows])?)
+}
+
 /// Stand-ins for latents and embeddings, which have about unit variance too.
 fn normals(step: u64, which: u64, shape: &[usize], device: &Device) -> Outcome<Tensor> {
     let values = Draws::new(0, Stream::World, step, which).normals(shape.iter().product());
@@ -84,7 +93,8 @@ pub(super) fn sample(args: &SampleArgs, ctx: &Context) -> Outcome<Measured> {
     const CFG: f64 = 7.5;
     let device = ctx.device()?;
     let model = ImageModel::load(&args.model, None, &device)?;
-    let shape = model.square_latents(args.latent.get())?;
+    let size = model.square_size(args.latent.get());
+    let shape = model.latent_shape(size)?;
     let prompts = vec!["a small test prompt".to_owned(); args.batch.get()];
     let progress = ctx.output.progress("measuring", "steps", args.steps.get() as u64);
     let mut laps = Laps::default();
@@ -92,8 +102,8 @@ pub(super) fn sample(args: &SampleArgs, ctx: &Context) -> Outcome<Measured> {
         laps.lap(|| -> Outcome {
             let seeds: Vec<u64> =
                 (0..args.batch.get() as u64).map(|i| step * args.batch.get() as u64 + i).collect();
-            let embedded = model.embed(&prompts, &ctx.output)?;
-            let negative = model.embed(&[String::new()], &ctx.output)?;
+            let embedded = model.embed(&prompts, size, &ctx.output)?;
+            let negative = model.embed_negative(None, size, &ctx.output)?;
             let network = as_network(&model.unet);
             let guidance = Guidance::new(&network, &embedded, &negative, CFG)?;
             let mut sampler = SamplerKind::Ddim.build(&model.scheduler, STEPS)?;

@@ -58,6 +58,16 @@ impl ClipTextModel {
     /// # Errors
     /// If a prompt is longer than the position table, or an id is not in the vocabulary.
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(self.states(ids)?.last)
+    }
+
+    /// The hidden state before the last layer too, without the final normalisation, which SDXL takes.
+    ///
+    /// # Shapes
+    /// As [`ClipTextModel::forward`].
+    /// # Errors
+    /// As [`ClipTextModel::forward`].
+    pub fn states(&self, ids: &Tensor) -> Result<HiddenStates> {
         let (_, length) = ids.dims2()?;
         check_ids(ids.to_vec2()?.iter().map(Vec::as_slice), self.config.vocab_size)?;
         let most = self.config.max_position_embeddings;
@@ -70,11 +80,22 @@ impl ClipTextModel {
         }
         let positions = self.positions.weight().narrow(0, 0, length)?;
         let mut h = self.tokens.forward(ids)?.broadcast_add(&positions)?;
+        let mut penultimate = h.clone();
         for layer in &self.layers {
-            h = layer.forward(&h)?;
+            let next = layer.forward(&h)?;
+            penultimate = std::mem::replace(&mut h, next);
         }
-        self.final_norm.forward(&h)
+        Ok(HiddenStates { penultimate, last: self.final_norm.forward(&h)? })
     }
+}
+
+/// What a text encoder makes of prompts, `(B, S, hidden_size)` each.
+#[derive(Clone, Debug)]
+pub struct HiddenStates {
+    /// What goes into the last layer.
+    pub penultimate: Tensor,
+    /// What comes out of it, normalised.
+    pub last: Tensor,
 }
 
 /// Causal self-attention and a feed-forward net, each normalised first and added.

@@ -30,6 +30,8 @@ pub struct ClipTextConfig {
     pub eos_token_id: u32,
     /// Token that fills prompts up; the tokenizer has the last word on it.
     pub pad_token_id: u32,
+    /// Width of the pooled prompt of a [`super::ClipTextModelWithProjection`]; nothing to others.
+    pub projection_dim: usize,
 }
 
 impl Default for ClipTextConfig {
@@ -47,6 +49,7 @@ impl Default for ClipTextConfig {
             bos_token_id: 49406,
             eos_token_id: 49407,
             pad_token_id: 1,
+            projection_dim: 768,
         }
     }
 }
@@ -61,8 +64,8 @@ const ACTIVATIONS: [(&str, Activation); 5] = [
 ];
 
 impl ClipTextConfig {
-    /// Reads a `config.json`. Absent fields have transformers' defaults. Dropout and the fields of the initialisation and
-    /// of the projection, which `CLIPTextModel` doesn't have, change nothing here.
+    /// Reads a `config.json`. Absent fields have transformers' defaults. Dropout and the fields of the initialisation
+    /// change nothing here.
     ///
     /// # Errors
     /// If a field has the wrong type, or a value that is not supported.
@@ -92,9 +95,27 @@ impl ClipTextConfig {
             bos_token_id: id("bos_token_id", 49406),
             eos_token_id: id("eos_token_id", 49407),
             pad_token_id: id("pad_token_id", 1),
+            projection_dim: or("projection_dim", 512)?,
         };
         if config.hidden_size == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
             return Err(file.unsupported("num_attention_heads", "a divisor of hidden_size"));
+        }
+        Ok(config)
+    }
+
+    /// The same for an encoder that pools, which must know where a prompt ends.
+    ///
+    /// # Errors
+    /// As [`ClipTextConfig::from_file`]; if the end token is not one id, or there is no projection.
+    pub fn with_projection(file: &ConfigFile) -> Result<Self> {
+        let is_id = |value: &Value| value.as_u64().is_some_and(|id| u32::try_from(id).is_ok());
+        if file.value().get("eos_token_id").is_some_and(|value| !is_id(value)) {
+            return Err(file.unsupported("eos_token_id", "one token id: prompts are pooled at it"));
+        }
+        let config = Self::from_file(file)?;
+        let given = file.value().get("projection_dim");
+        if config.projection_dim == 0 || given.is_some_and(Value::is_null) {
+            return Err(file.unsupported("projection_dim", "at least 1"));
         }
         Ok(config)
     }
@@ -120,7 +141,7 @@ impl ClipTextConfig {
             "num_attention_heads": self.num_attention_heads,
             "num_hidden_layers": self.num_hidden_layers,
             "pad_token_id": self.pad_token_id,
-            "projection_dim": self.hidden_size,
+            "projection_dim": self.projection_dim,
             "vocab_size": self.vocab_size,
         })
     }

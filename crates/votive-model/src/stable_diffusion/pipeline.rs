@@ -1,7 +1,12 @@
-//! The folder of a Stable Diffusion model, as diffusers' `StableDiffusionPipeline` reads and writes it.
+//! The folder of a Stable Diffusion model, as diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline` read
+//! and write it.
 
 use super::clip::ClipTextModel;
 use super::clip_config::ClipTextConfig;
+use super::clip_projection::ClipTextModelWithProjection;
+use super::component::Component;
+use super::model_index::{ModelIndex, PipelineClass};
+use super::text_encoders::TextEncoders;
 use super::unet_config::UNetConfig;
 use super::vae::AutoencoderKl;
 use super::vae_config::VaeConfig;
@@ -10,80 +15,21 @@ use crate::error::{ModelError, Result};
 use crate::files;
 use crate::params::Params;
 use candle_core::{DType, Device};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use votive_diffusion::{ImageSizes, SchedulerConfig};
 
-/// A network that lies in a sub-folder with its configuration and weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Component {
-    /// `unet/`
-    UNet,
-    /// `vae/`
-    Vae,
-    /// `text_encoder/`
-    TextEncoder,
-}
-
-impl Component {
-    const ALL: [Self; 3] = [Self::UNet, Self::Vae, Self::TextEncoder];
-
-    /// Name of the sub-folder.
-    #[must_use]
-    pub fn folder(self) -> &'static str {
-        match self {
-            Self::UNet => "unet",
-            Self::Vae => "vae",
-            Self::TextEncoder => "text_encoder",
-        }
-    }
-
-    /// Library and class in `model_index.json`.
-    fn class(self) -> [&'static str; 2] {
-        match self {
-            Self::UNet => ["diffusers", "UNet2DConditionModel"],
-            Self::Vae => ["diffusers", "AutoencoderKL"],
-            Self::TextEncoder => ["transformers", "CLIPTextModel"],
-        }
-    }
-
-    /// Name of the weight file without its extension.
-    fn stem(self) -> &'static str {
-        match self {
-            Self::UNet | Self::Vae => "diffusion_pytorch_model",
-            Self::TextEncoder => "model",
-        }
-    }
-
-    /// Writes `config.json` and the weights of this network into its place below `root`.
-    ///
-    /// `float` is the type that weights are stored in: F32, F16 or BF16.
-    ///
-    /// # Errors
-    /// If a file cannot be written, or the parameters carry an adapter, which has files of its own.
-    pub fn save(self, root: &Path, config: &Value, params: &Params, float: DType) -> Result<()> {
-        if params.lora().is_some() {
-            return Err(ModelError::Adapter(
-                "merge it or save it by itself; a model folder holds whole weights".to_owned(),
-            ));
-        }
-        let folder = root.join(self.folder());
-        let tensors = params.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
-        files::write(&folder.join(format!("{}.safetensors", self.stem())), tensors, float, BTreeMap::new())?;
-        files::write_json(&folder.join("config.json"), config)
-    }
-}
-
-/// A Stable Diffusion 1 or 2 folder whose configurations have been read and fit together.
+/// A Stable Diffusion 1, 2 or XL folder whose configurations have been read and fit together.
 #[derive(Clone, Debug)]
 pub struct StableDiffusionFolder {
     root: PathBuf,
-    index: ConfigFile,
+    index: ModelIndex,
     unet: UNetConfig,
     vae: VaeConfig,
     text_encoder: ClipTextConfig,
+    text_encoder_2: Option<ClipTextConfig>,
     unet_file: ConfigFile,
-    scheduler: ConfigFile,
+    scheduler: SchedulerConfig,
+    forces_zeros: bool,
 }
 
 impl StableDiffusionFolder {
@@ -93,22 +39,26 @@ impl StableDiffusionFolder {
     /// If a file is missing or malformed, a part is of a class or shape that is not supported, or the parts don't fit
     /// together.
     pub fn open(root: &Path) -> Result<Self> {
-        let index = ConfigFile::read(&root.join("model_index.json"))?;
-        index.only("_class_name", &[json!("StableDiffusionPipeline")])?;
-        for component in Component::ALL {
-            index.only(component.folder(), &[json!(component.class())])?;
-        }
+        let index = ModelIndex::read(root)?;
         let config =
             |component: Component| ConfigFile::read(&root.join(component.folder()).join("config.json"));
         let unet_file = config(Component::UNet)?;
+        let text_encoder_2 = match index.class() {
+            PipelineClass::StableDiffusion => None,
+            PipelineClass::StableDiffusionXl => {
+                Some(ClipTextConfig::with_projection(&config(Component::TextEncoder2)?)?)
+            }
+        };
         let folder = Self {
             root: root.into(),
+            forces_zeros: index.forces_zeros()?,
+            scheduler: scheduler(root, index.class())?,
             index,
             unet: UNetConfig::from_file(&unet_file)?,
             vae: VaeConfig::from_file(&config(Component::Vae)?)?,
             text_encoder: ClipTextConfig::from_file(&config(Component::TextEncoder)?)?,
+            text_encoder_2,
             unet_file,
-            scheduler: ConfigFile::read(&root.join("scheduler/scheduler_config.json"))?,
         };
         folder.check()?;
         Ok(folder)
@@ -116,26 +66,63 @@ impl StableDiffusionFolder {
 
     /// Checks that what one part gives is what the next one takes.
     fn check(&self) -> Result<()> {
+        self.check_addition()?;
         let (unet, latent) = (&self.unet, self.vae.latent_channels);
+        let (width, whose) = match &self.text_encoder_2 {
+            None => (self.text_encoder.hidden_size, "the text encoder's width"),
+            Some(second) => {
+                let both = self.text_encoder.hidden_size.saturating_add(second.hidden_size);
+                (both, "the width of both text encoders together")
+            }
+        };
         let pairs = [
-            (
-                "cross_attention_dim",
-                unet.cross_attention_dim,
-                self.text_encoder.hidden_size,
-                "the text encoder's width",
-            ),
+            ("cross_attention_dim", unet.cross_attention_dim, width, whose),
             ("in_channels", unet.in_channels, latent, "the autoencoder's latent channels"),
             ("out_channels", unet.out_channels, latent, "the autoencoder's latent channels"),
         ];
         match pairs.into_iter().find(|(_, found, expected, _)| found != expected) {
-            Some((field, found, expected, whose)) => Err(ModelError::Field {
-                path: self.unet_file.path().into(),
-                field: field.to_owned(),
-                expected: format!("{expected}, {whose}"),
-                found: found.to_string(),
-            }),
+            Some((field, found, expected, whose)) => {
+                Err(self.unet_mismatch(field, format!("{expected}, {whose}"), &found.to_string()))
+            }
             None => Ok(()),
         }
+    }
+
+    /// Checks that the U-Net is told beside the prompt what the pipeline tells it.
+    fn check_addition(&self) -> Result<()> {
+        const INPUT: &str = "projection_class_embeddings_input_dim";
+        match (&self.text_encoder_2, self.unet.addition) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => {
+                let expected = format!("nothing in a {}", PipelineClass::StableDiffusion.name());
+                Err(self.unet_mismatch("addition_embed_type", expected, "text_time"))
+            }
+            (Some(_), None) => {
+                let expected = format!("text_time in a {}", PipelineClass::StableDiffusionXl.name());
+                Err(self.unet_mismatch("addition_embed_type", expected, "nothing"))
+            }
+            (Some(second), Some(addition)) => {
+                let with = |sizes: usize| addition.time_embed_dim * sizes + second.projection_dim;
+                if with(ImageSizes::COUNT) == addition.input_dim {
+                    return Ok(());
+                }
+                let is_refiner = with(ImageSizes::COUNT - 1) == addition.input_dim;
+                let refiner =
+                    if is_refiner { "; this is SDXL's refiner, which is not supported" } else { "" };
+                let expected = format!(
+                    "{}, six sizes of {} and the pooled prompt of {}{refiner}",
+                    with(ImageSizes::COUNT),
+                    addition.time_embed_dim,
+                    second.projection_dim
+                );
+                Err(self.unet_mismatch(INPUT, expected, &addition.input_dim.to_string()))
+            }
+        }
+    }
+
+    fn unet_mismatch(&self, field: &str, expected: String, found: &str) -> ModelError {
+        let path = self.unet_file.path().into();
+        ModelError::Field { path, field: field.to_owned(), expected, found: found.to_owned() }
     }
 
     /// The folder.
@@ -156,30 +143,43 @@ impl StableDiffusionFolder {
         &self.vae
     }
 
-    /// The text encoder's configuration.
+    /// Which pipeline it is.
     #[must_use]
-    pub fn text_encoder_config(&self) -> &ClipTextConfig {
-        &self.text_encoder
+    pub fn class(&self) -> PipelineClass {
+        self.index.class()
     }
 
-    /// `scheduler/scheduler_config.json`, which says what noise the U-Net was trained on.
+    /// Parts and settings of the folder that nothing here reads, such as a safety checker.
     #[must_use]
-    pub fn scheduler(&self) -> &ConfigFile {
+    pub fn unused(&self) -> Vec<String> {
+        self.index.unused()
+    }
+
+    /// Whether zeros stand for a negative prompt that is not given (`force_zeros_for_empty_prompt`), and not the empty
+    /// prompt.
+    #[must_use]
+    pub fn forces_zeros_for_no_prompt(&self) -> bool {
+        self.forces_zeros
+    }
+
+    /// The noise that the U-Net was trained on, as its pipeline samples from it.
+    #[must_use]
+    pub fn scheduler(&self) -> &SchedulerConfig {
         &self.scheduler
     }
 
-    /// The tokenizer's folder.
+    /// The tokenizers' folders, in the order of the text encoders.
     #[must_use]
-    pub fn tokenizer(&self) -> PathBuf {
-        self.root.join("tokenizer")
+    pub fn tokenizers(&self) -> Vec<PathBuf> {
+        self.class().tokenizers().iter().map(|name| self.root.join(name)).collect()
     }
 
-    /// Copies the tokenizer's files.
+    /// Copies the first tokenizer's files.
     ///
     /// # Errors
     /// If one cannot be read or written.
     pub fn copy_tokenizer(&self, target: &Path) -> Result<()> {
-        copy_files(&self.tokenizer(), target)
+        copy_files(&self.root.join("tokenizer"), target)
     }
 
     /// Reads the parameters of one network.
@@ -194,13 +194,18 @@ impl StableDiffusionFolder {
         Ok(Params::new(&folder.display().to_string(), tensors, device))
     }
 
-    /// Reads the text encoder, without gradients.
+    /// Reads the text encoders, without gradients.
     ///
     /// # Errors
-    /// If its weights are missing, malformed or do not fit its configuration.
-    pub fn read_text_encoder(&self, device: &Device) -> Result<ClipTextModel> {
-        let params = self.params(Component::TextEncoder, device)?;
-        params.build(|scope| ClipTextModel::new(scope, &self.text_encoder))
+    /// If weights are missing, malformed or do not fit their configuration.
+    pub fn read_text_encoders(&self, device: &Device) -> Result<TextEncoders> {
+        let first = self.params(Component::TextEncoder, device)?;
+        let first = first.build(|scope| ClipTextModel::new(scope, &self.text_encoder))?;
+        let second = |config| {
+            let params = self.params(Component::TextEncoder2, device)?;
+            params.build(|scope| ClipTextModelWithProjection::new(scope, config))
+        };
+        Ok(TextEncoders::new(first, self.text_encoder_2.as_ref().map(second).transpose()?))
     }
 
     /// Reads the autoencoder, without gradients.
@@ -225,40 +230,23 @@ impl StableDiffusionFolder {
                 std::io::Error::other("a trained model cannot replace the one that it was trained from");
             return Err(ModelError::File { path: target.into(), source });
         }
-        for part in ["vae", "text_encoder", "tokenizer", "scheduler"] {
+        let networks = self.class().components().iter().filter(|part| **part != Component::UNet);
+        let tokenizers = self.class().tokenizers().iter().copied();
+        for part in networks.map(|part| part.folder()).chain(tokenizers).chain(["scheduler"]) {
             copy_files(&self.root.join(part), &target.join(part))?;
         }
         Component::UNet.save(target, self.unet_file.value(), unet, float)?;
-        let entry = |part: &str| self.index.get(part).cloned();
-        let tokenizer = entry("tokenizer").unwrap_or_else(|| json!(["transformers", "CLIPTokenizer"]));
-        let scheduler = entry("scheduler").unwrap_or_else(|| json!(["diffusers", "DDIMScheduler"]));
-        files::write_json(&target.join("model_index.json"), &index(&tokenizer, &scheduler))
+        self.index.save(target)
     }
 }
 
-/// Writes `model_index.json` for a folder of this crate's three networks, a CLIP tokenizer and a scheduler of the given
-/// diffusers class, for example `DDIMScheduler`.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn save_index(root: &Path, scheduler_class: &str) -> Result<()> {
-    let index = index(&json!(["transformers", "CLIPTokenizer"]), &json!(["diffusers", scheduler_class]));
-    files::write_json(&root.join("model_index.json"), &index)
-}
-
-fn index(tokenizer: &Value, scheduler: &Value) -> Value {
-    json!({
-        "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": super::DIFFUSERS_VERSION,
-        "feature_extractor": [null, null],
-        "image_encoder": [null, null],
-        "requires_safety_checker": false,
-        "safety_checker": [null, null],
-        "scheduler": scheduler,
-        "text_encoder": Component::TextEncoder.class(),
-        "tokenizer": tokenizer,
-        "unet": Component::UNet.class(),
-        "vae": Component::Vae.class(),
+/// The scheduler as the pipeline sets it up: that of Stable Diffusion corrects old files, SDXL's takes them as they are.
+fn scheduler(root: &Path, class: PipelineClass) -> Result<SchedulerConfig> {
+    Ok(match class {
+        PipelineClass::StableDiffusion => SchedulerConfig::from_model_folder(root)?,
+        PipelineClass::StableDiffusionXl => {
+            SchedulerConfig::read(&root.join("scheduler").join("scheduler_config.json"))?
+        }
     })
 }
 

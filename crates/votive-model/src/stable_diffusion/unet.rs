@@ -1,8 +1,9 @@
-//! The denoiser of Stable Diffusion 1 and 2, `UNet2DConditionModel` in diffusers, with one timestep per sample.
+//! The denoiser of Stable Diffusion 1, 2 and XL, `UNet2DConditionModel` in diffusers, with one timestep per sample.
 //!
-//! Source: Rombach et al., "High-resolution image synthesis with latent diffusion models", arXiv:2112.10752.
+//! Source: Rombach et al., "High-resolution image synthesis with latent diffusion models", arXiv:2112.10752; Podell et
+//! al., "SDXL: improving latent diffusion models for high-resolution image synthesis", arXiv:2307.01952.
 
-use super::timestep::TimestepEmbedding;
+use super::timestep::{AddedEmbedding, TimestepEmbedding};
 use super::unet_blocks::{Condition, DownBlock, MidBlock, UpBlock};
 use super::unet_config::UNetConfig;
 use super::vae::check_channels;
@@ -20,6 +21,7 @@ pub struct UNet2DConditionModel {
     config: UNetConfig,
     conv_in: Conv2d,
     time_embedding: TimestepEmbedding,
+    add_embedding: Option<AddedEmbedding>,
     down: Vec<DownBlock>,
     mid: MidBlock,
     up: Vec<UpBlock>,
@@ -41,7 +43,7 @@ impl UNet2DConditionModel {
             });
         };
         let time_width = config.time_embedding_dim.unwrap_or(4 * first.channels);
-        let waves = (config.flip_sin_to_cos, config.freq_shift);
+        let added = |addition| AddedEmbedding::new(&scope.sub("add_embedding"), addition, time_width, config);
         let (groups, n) = (config.norm_num_groups, config.levels.len());
         let down = |i: usize| DownBlock::new(&scope.sub("down_blocks").sub(i), i, config, time_width);
         let up = |i: usize| UpBlock::new(&scope.sub("up_blocks").sub(i), n - 1 - i, config, time_width);
@@ -51,8 +53,9 @@ impl UNet2DConditionModel {
                 &scope.sub("time_embedding"),
                 first.channels,
                 time_width,
-                waves,
+                config,
             )?,
+            add_embedding: config.addition.map(added).transpose()?,
             down: (0..n).map(down).collect::<Result<_>>()?,
             mid: MidBlock::new(&scope.sub("mid_block"), config, last, time_width)?,
             up: (0..n).map(up).collect::<Result<_>>()?,
@@ -84,6 +87,29 @@ impl UNet2DConditionModel {
     }
 }
 
+impl UNet2DConditionModel {
+    /// What is added to the embedded time, `(B, width)`, if the network takes something.
+    fn added(&self, conditioning: &Conditioning) -> Result<Option<Tensor>> {
+        let wrong = |expected: &str| ModelError::Shape {
+            what: "what the U-Net is told beside the prompt".to_owned(),
+            expected: expected.to_owned(),
+            found: match (conditioning.pooled(), conditioning.time_ids()) {
+                (None, None) => "nothing",
+                (Some(_), None) => "a pooled prompt alone",
+                (None, Some(_)) => "sizes alone",
+                (Some(_), Some(_)) => "a pooled prompt and sizes",
+            }
+            .to_owned(),
+        };
+        match (&self.add_embedding, conditioning.pooled(), conditioning.time_ids()) {
+            (None, None, None) => Ok(None),
+            (None, ..) => Err(wrong("nothing")),
+            (Some(embedding), Some(pooled), Some(sizes)) => embedding.forward(pooled, sizes).map(Some),
+            (Some(_), ..) => Err(wrong("a pooled prompt and sizes")),
+        }
+    }
+}
+
 impl Denoiser for UNet2DConditionModel {
     fn predict(
         &self,
@@ -93,7 +119,13 @@ impl Denoiser for UNet2DConditionModel {
     ) -> Result<Tensor> {
         let prompt_embeds = conditioning.prompt_embeds();
         self.check(noisy_latents, timesteps, prompt_embeds)?;
-        let time = self.time_embedding.forward(timesteps, noisy_latents.dtype(), noisy_latents.device())?;
+        let (dtype, device) = (noisy_latents.dtype(), noisy_latents.device());
+        let mut time = self.time_embedding.forward(timesteps, dtype, device)?;
+        if let Some(added) = self.added(conditioning)? {
+            time = (time + added)?;
+        }
+        // The activation that every residual block applies first.
+        let time = activate(&time, Activation::Silu)?;
         let condition = Condition { time: &time, prompt: prompt_embeds };
         let mut h = if self.config.center_input_sample {
             self.conv_in.forward(&noisy_latents.affine(2.0, -1.0)?)?

@@ -20,11 +20,16 @@ fn resnet_config(config: &UNetConfig, time_width: usize, scale: f64) -> ResnetCo
     ResnetConfig { groups: config.norm_num_groups, eps: config.norm_eps, time_width: Some(time_width), scale }
 }
 
-fn transformer(scope: &Scope, i: usize, level: &UNetLevel, config: &UNetConfig) -> Result<Transformer2d> {
+fn transformer(
+    scope: &Scope,
+    (i, layers): (usize, usize),
+    level: &UNetLevel,
+    config: &UNetConfig,
+) -> Result<Transformer2d> {
     let sizes = TransformerConfig {
         channels: level.channels,
         heads: level.heads,
-        layers: level.transformer_layers,
+        layers,
         context: config.cross_attention_dim,
         groups: config.norm_num_groups,
         linear_projection: config.use_linear_projection,
@@ -63,7 +68,7 @@ impl DownBlock {
         let resnets = resnet_config(config, time_width, 1.0);
         let layer = |i: usize| {
             let ins = if i == 0 { first } else { level.channels };
-            let attention = || transformer(scope, i, level, config);
+            let attention = || transformer(scope, (i, level.down_transformers.at(i)), level, config);
             Ok(Layer {
                 resnet: ResnetBlock::new(&scope.sub("resnets").sub(i), ins, level.channels, resnets)?,
                 attention: level.down_attention.then(attention).transpose()?,
@@ -116,7 +121,7 @@ impl MidBlock {
         let resnet = |i: usize| {
             ResnetBlock::new(&scope.sub("resnets").sub(i), level.channels, level.channels, resnets)
         };
-        let attention = Some(transformer(scope, 0, level, config)?);
+        let attention = Some(transformer(scope, (0, level.down_transformers.at(0)), level, config)?);
         Ok(Self { before: Layer { resnet: resnet(0)?, attention }, after: resnet(1)? })
     }
 
@@ -143,7 +148,7 @@ impl UpBlock {
         let layer = |i: usize| {
             let own = if i == 0 { below } else { level.channels };
             let skip = if i == level.layers { above } else { level.channels };
-            let attention = || transformer(scope, i, level, config);
+            let attention = || transformer(scope, (i, level.up_transformers.at(i)), level, config);
             Ok(Layer {
                 resnet: ResnetBlock::new(&scope.sub("resnets").sub(i), own + skip, level.channels, resnets)?,
                 attention: level.up_attention.then(attention).transpose()?,

@@ -1,11 +1,23 @@
 //! Configuration of [`super::UNet2DConditionModel`]: the fields of diffusers' class of that name.
 
+use super::transformer_layers::{TransformerLayers, transformer_layers};
 use crate::config::ConfigFile;
 use crate::error::Result;
 use serde_json::{Value, json};
+use votive_diffusion::{Conditioning, ImageSizes};
+
+/// What a U-Net is told beside the time and the prompt (`addition_embed_type` "text_time"): the pooled prompt, and the
+/// sizes of the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdditionConfig {
+    /// Sines and cosines of each size.
+    pub time_embed_dim: usize,
+    /// Numbers of the pooled prompt and of the sines and cosines of all sizes.
+    pub input_dim: usize,
+}
 
 /// One resolution of a U-Net, with the blocks on the way down and on the way up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UNetLevel {
     /// Channels.
     pub channels: usize,
@@ -17,8 +29,10 @@ pub struct UNetLevel {
     pub up_attention: bool,
     /// Attention heads.
     pub heads: usize,
-    /// Transformer blocks in each attention.
-    pub transformer_layers: usize,
+    /// Transformer blocks in each attention on the way down. Those of the first of the last level are the middle's too.
+    pub down_transformers: TransformerLayers,
+    /// Transformer blocks in each attention on the way up.
+    pub up_transformers: TransformerLayers,
 }
 
 /// Shape of a conditional U-Net. The attention in its middle is that of the last level.
@@ -52,6 +66,8 @@ pub struct UNetConfig {
     pub downsample_padding: usize,
     /// What the residual blocks of the middle divide their sum by.
     pub mid_block_scale_factor: f64,
+    /// What it is told beside the time and the prompt.
+    pub addition: Option<AdditionConfig>,
 }
 
 impl Default for UNetConfig {
@@ -63,7 +79,8 @@ impl Default for UNetConfig {
             down_attention: attention,
             up_attention: attention,
             heads: 8,
-            transformer_layers: 1,
+            down_transformers: TransformerLayers::Same(1),
+            up_transformers: TransformerLayers::Same(1),
         };
         Self {
             in_channels: 4,
@@ -80,6 +97,7 @@ impl Default for UNetConfig {
             time_embedding_dim: None,
             downsample_padding: 1,
             mid_block_scale_factor: 1.0,
+            addition: None,
         }
     }
 }
@@ -87,6 +105,7 @@ impl Default for UNetConfig {
 const DOWN: [&str; 2] = ["DownBlock2D", "CrossAttnDownBlock2D"];
 const UP: [&str; 2] = ["UpBlock2D", "CrossAttnUpBlock2D"];
 const MID: &str = "UNetMidBlock2DCrossAttn";
+const TEXT_TIME: &str = "text_time";
 
 impl UNetConfig {
     /// Reads a `config.json`. Absent fields have diffusers' defaults. Every field that changes the result is used, or
@@ -122,6 +141,7 @@ impl UNetConfig {
             time_embedding_dim: file.maybe_usize("time_embedding_dim")?,
             downsample_padding: or("downsample_padding", 1)?,
             mid_block_scale_factor: number("mid_block_scale_factor", 1.0)?,
+            addition: addition(file)?,
         };
         config.check(file)?;
         Ok(config)
@@ -149,6 +169,30 @@ impl UNetConfig {
         Ok(())
     }
 
+    /// Prompts, and the sizes of each picture if this network is told them.
+    ///
+    /// # Errors
+    /// If there are not as many sizes as prompts.
+    pub fn with_sizes(&self, prompts: Conditioning, sizes: &[ImageSizes]) -> Result<Conditioning> {
+        Ok(if self.addition.is_some() { prompts.with_sizes(sizes)? } else { prompts })
+    }
+
+    /// What must be alike in two networks for the same latents and the same conditioning to go into both.
+    #[must_use]
+    pub fn inputs(&self) -> (usize, usize, Option<AdditionConfig>) {
+        (self.in_channels, self.cross_attention_dim, self.addition)
+    }
+
+    /// The number of transformer blocks on the way up, level by level from below, if it is not that on the way down.
+    fn reversed_layers(&self) -> Option<Vec<Value>> {
+        let is_mirrored = |level: &UNetLevel| {
+            matches!(level.down_transformers, TransformerLayers::Same(_))
+                && level.down_transformers == level.up_transformers
+        };
+        let up = self.levels.iter().rev().map(|level| level.up_transformers.to_json());
+        (!self.levels.iter().all(is_mirrored)).then(|| up.collect())
+    }
+
     /// The `config.json` of this configuration.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -162,6 +206,8 @@ impl UNetConfig {
             "_class_name": "UNet2DConditionModel",
             "_diffusers_version": super::DIFFUSERS_VERSION,
             "act_fn": "silu",
+            "addition_embed_type": self.addition.map(|_| TEXT_TIME),
+            "addition_time_embed_dim": self.addition.map(|addition| addition.time_embed_dim),
             "attention_head_dim": list(&self.levels, |level| level.heads),
             "block_out_channels": list(&self.levels, |level| level.channels),
             "center_input_sample": self.center_input_sample,
@@ -177,9 +223,11 @@ impl UNetConfig {
             "norm_eps": self.norm_eps,
             "norm_num_groups": self.norm_num_groups,
             "out_channels": self.out_channels,
+            "projection_class_embeddings_input_dim": self.addition.map(|addition| addition.input_dim),
+            "reverse_transformer_layers_per_block": self.reversed_layers(),
             "sample_size": self.sample_size.map(side),
             "time_embedding_dim": self.time_embedding_dim,
-            "transformer_layers_per_block": list(&self.levels, |level| level.transformer_layers),
+            "transformer_layers_per_block": list(&self.levels, |level| level.down_transformers.to_json()),
             "up_block_types": up,
             "use_linear_projection": self.use_linear_projection,
         })
@@ -207,16 +255,35 @@ fn levels(file: &ConfigFile) -> Result<Vec<UNetLevel>> {
     let layers = per_level("layers_per_block", 2)?;
     // diffusers named the field wrongly and kept the name: it holds the number of heads.
     let heads = per_level("attention_head_dim", 8)?;
-    let transformer_layers = per_level("transformer_layers_per_block", 1)?;
+    let (down_transformers, up_transformers) = transformer_layers(file, n, &layers)?;
     let level = |i: usize| UNetLevel {
         channels: channels[i],
         layers: layers[i],
         down_attention: down[i],
         up_attention: up[i],
         heads: heads[i],
-        transformer_layers: transformer_layers[i],
+        down_transformers: down_transformers[i].clone(),
+        up_transformers: up_transformers[i].clone(),
     };
     Ok((0..n).map(level).collect())
+}
+
+/// What the network is told beside the time and the prompt.
+fn addition(file: &ConfigFile) -> Result<Option<AdditionConfig>> {
+    const FIELDS: [&str; 2] = ["addition_time_embed_dim", "projection_class_embeddings_input_dim"];
+    file.only("addition_embed_type", &[json!(TEXT_TIME)])?;
+    if file.get("addition_embed_type").is_none() {
+        return FIELDS.into_iter().try_for_each(|field| file.only(field, &[])).map(|()| None);
+    }
+    let [time_embed_dim, input_dim] = [file.usize(FIELDS[0])?, file.usize(FIELDS[1])?];
+    if time_embed_dim < 2 {
+        return Err(file.unsupported(FIELDS[0], "at least 2"));
+    }
+    if time_embed_dim.saturating_mul(ImageSizes::COUNT) >= input_dim {
+        let least = format!("more than {} times {}, {time_embed_dim}", ImageSizes::COUNT, FIELDS[0]);
+        return Err(file.unsupported(FIELDS[1], &least));
+    }
+    Ok(Some(AdditionConfig { time_embed_dim, input_dim }))
 }
 
 /// Which blocks have attention, from the names of the block types without and with.
@@ -235,7 +302,7 @@ fn attention_levels(
     types.iter().map(read).collect::<Option<_>>().ok_or_else(unknown)
 }
 
-/// Refuses the fields that make another network than that of Stable Diffusion 1 and 2.
+/// Refuses the fields that make another network than that of Stable Diffusion 1, 2 and XL.
 fn refuse_other_variants(file: &ConfigFile) -> Result<()> {
     let one = [json!(1), json!(1.0)];
     let zero = [json!(0), json!(0.0)];
@@ -264,12 +331,8 @@ fn refuse_other_variants(file: &ConfigFile) -> Result<()> {
         "num_attention_heads",
         "class_embed_type",
         "num_class_embeds",
-        "projection_class_embeddings_input_dim",
-        "addition_embed_type",
-        "addition_time_embed_dim",
         "encoder_hid_dim",
         "encoder_hid_dim_type",
-        "reverse_transformer_layers_per_block",
         "time_embedding_act_fn",
         "timestep_post_act",
         "time_cond_proj_dim",

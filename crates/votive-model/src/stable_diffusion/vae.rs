@@ -18,7 +18,11 @@ pub struct AutoencoderKl {
     quant_conv: Option<Conv2d>,
     post_quant_conv: Option<Conv2d>,
     decoder: Decoder,
+    slice: usize,
 }
+
+/// Pixels of images that go through at a time: one image of 512×512, the memory of which nothing can save.
+const SLICE: usize = 512 * 512;
 
 impl AutoencoderKl {
     /// The network on the parameters of this place.
@@ -35,7 +39,20 @@ impl AutoencoderKl {
             post_quant_conv: config.use_post_quant_conv.then(post_quant_conv).transpose()?,
             decoder: Decoder::new(&scope.sub("decoder"), config)?,
             config: config.clone(),
+            slice: SLICE,
         })
+    }
+
+    /// The same with another number of pixels that go through at a time; an image always goes through as a whole.
+    #[must_use]
+    pub fn with_slice(self, pixels: usize) -> Self {
+        Self { slice: pixels, ..self }
+    }
+
+    /// Pixels of images that go through at a time, if all have `pixels` and there is no graph of gradients to keep.
+    #[must_use]
+    pub fn pixels_at_once(pixels: usize) -> usize {
+        SLICE.max(pixels)
     }
 
     /// The configuration.
@@ -55,10 +72,11 @@ impl AutoencoderKl {
     /// If the number of channels differs.
     pub fn encode(&self, images: &Tensor) -> Result<Posterior> {
         check_channels("images", images, self.config.in_channels)?;
-        let mut moments = self.encoder.forward(images)?;
-        if let Some(conv) = &self.quant_conv {
-            moments = conv.forward(&moments)?;
-        }
+        let (_, _, height, width) = images.dims4()?;
+        let moments = self.in_slices(images, height * width, |images| {
+            let moments = self.encoder.forward(images)?;
+            self.quant_conv.as_ref().map_or(Ok(moments.clone()), |conv| conv.forward(&moments))
+        })?;
         let channels = self.config.latent_channels;
         let mean = moments.narrow(1, 0, channels)?.contiguous()?;
         let log_variance = moments.narrow(1, channels, channels)?.contiguous()?.clamp(-30.0, 20.0)?;
@@ -73,10 +91,28 @@ impl AutoencoderKl {
     /// If the number of channels differs.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         check_channels("latents", latents, self.config.latent_channels)?;
-        match &self.post_quant_conv {
+        let (_, _, height, width) = latents.dims4()?;
+        let pixels = height * width * self.config.downscale().pow(2);
+        self.in_slices(latents, pixels, |latents| match &self.post_quant_conv {
             Some(conv) => self.decoder.forward(&conv.forward(latents)?),
             None => self.decoder.forward(latents),
+        })
+    }
+
+    /// Puts rows through a network, as many at a time as the slice holds, so that the memory of a batch is that of a
+    /// slice. (In training every activation is kept for the backward, whatever the slices.)
+    fn in_slices(
+        &self,
+        rows: &Tensor,
+        pixels: usize,
+        network: impl Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let (all, at_once) = (rows.dim(0)?, (self.slice / pixels.max(1)).max(1));
+        if all <= at_once {
+            return network(rows);
         }
+        let slice = |start| network(&rows.narrow(0, start, at_once.min(all - start))?.contiguous()?);
+        Ok(Tensor::cat(&(0..all).step_by(at_once).map(slice).collect::<Result<Vec<_>>>()?, 0)?)
     }
 }
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 use votive_model::config::ConfigFile;
 use votive_model::stable_diffusion::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel,
-    UNetConfig, VaeConfig, save_index,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, Component, PipelineClass, StableDiffusionFolder,
+    UNet2DConditionModel, UNetConfig, VaeConfig, save_index,
 };
 use votive_model::{LoraConfig, Params, files};
 
@@ -41,7 +41,7 @@ fn the_unet_s_other_variants_are_refused_by_name() {
     let refused = [
         ("_class_name", json!("UNet2DModel")),
         ("act_fn", json!("gelu")),
-        ("addition_embed_type", json!("text_time")),
+        ("addition_embed_type", json!("text")),
         ("addition_embed_type_num_heads", json!(32)),
         ("addition_time_embed_dim", json!(256)),
         ("attention_head_dim", json!([2, 2])),
@@ -74,7 +74,8 @@ fn the_unet_s_other_variants_are_refused_by_name() {
         ("resnet_out_scale_factor", json!(2.0)),
         ("resnet_skip_time_act", json!(true)),
         ("resnet_time_scale_shift", json!("scale_shift")),
-        ("reverse_transformer_layers_per_block", json!([1, 1, 1])),
+        ("reverse_transformer_layers_per_block", json!(1)),
+        ("reverse_transformer_layers_per_block", json!([1, [1, 1], 1])),
         ("time_cond_proj_dim", json!(32)),
         ("time_embedding_act_fn", json!("silu")),
         ("time_embedding_type", json!("fourier")),
@@ -168,7 +169,7 @@ fn values(params: &Params) -> Vec<(String, Vec<f32>)> {
 
 #[test]
 fn a_trained_unet_is_saved_among_copies_of_the_other_parts() {
-    for pipeline in ["sd1", "sd2"] {
+    for pipeline in ["sd1", "sd2", "../sdxl/pipeline"] {
         let folder = StableDiffusionFolder::open(&fixture(pipeline)).unwrap();
         let unet = folder.params(Component::UNet, &CPU).unwrap();
         let target = tempfile::tempdir().unwrap();
@@ -189,7 +190,10 @@ fn a_trained_unet_is_saved_among_copies_of_the_other_parts() {
         }
         // Onto itself would truncate the files that are being copied.
         assert!(again.save_with_unet(target.path(), &unet, DType::F32).is_err());
+        assert_eq!(again.class(), folder.class());
+        assert_eq!(again.forces_zeros_for_no_prompt(), folder.forces_zeros_for_no_prompt());
         again.read_vae(&CPU).unwrap();
+        again.read_text_encoders(&CPU).unwrap();
     }
 }
 
@@ -218,7 +222,7 @@ fn fresh_networks_are_saved_and_read() {
     let unet = folder.params(Component::UNet, &CPU).unwrap();
     unet.build(|scope| UNet2DConditionModel::new(scope, folder.unet_config())).unwrap();
     folder.read_vae(&CPU).unwrap();
-    folder.read_text_encoder(&CPU).unwrap();
+    folder.read_text_encoders(&CPU).unwrap();
 }
 
 #[test]
@@ -246,8 +250,8 @@ fn folders_that_do_not_fit_are_refused() {
     let before = replace(&index, "unet", json!(["diffusers", "Transformer2DModel"]));
     assert!(open().contains("`unet`") && open().contains("Transformer2DModel"), "{}", open());
     replace(&index, "unet", before);
-    replace(&index, "_class_name", json!("StableDiffusionXLPipeline"));
-    assert!(open().contains("StableDiffusionXLPipeline"), "{}", open());
+    replace(&index, "_class_name", json!("StableDiffusion3Pipeline"));
+    assert!(open().contains("StableDiffusion3Pipeline"), "{}", open());
 }
 
 #[test]
@@ -271,4 +275,62 @@ fn old_buffers_of_the_text_encoder_are_no_parameters() {
     let params = Params::new("old", tensors, &CPU);
     let config = ClipTextConfig::from_file(&ConfigFile::read(&source.join("config.json")).unwrap()).unwrap();
     params.build(|scope| ClipTextModel::new(scope, &config)).unwrap();
+}
+
+/// The SDXL fixture in a folder of its own, its small files only: what is refused is refused before weights are read.
+fn xl_configs() -> tempfile::TempDir {
+    let (source, target) = (fixture("../sdxl/pipeline"), tempfile::tempdir().unwrap());
+    for part in ["unet", "vae", "text_encoder", "text_encoder_2"] {
+        std::fs::create_dir(target.path().join(part)).unwrap();
+        let file = Path::new(part).join("config.json");
+        std::fs::copy(source.join(&file), target.path().join(&file)).unwrap();
+    }
+    std::fs::create_dir(target.path().join("scheduler")).unwrap();
+    for file in ["model_index.json", "scheduler/scheduler_config.json"] {
+        std::fs::copy(source.join(file), target.path().join(file)).unwrap();
+    }
+    target
+}
+
+#[test]
+fn an_sdxl_folder_that_does_not_fit_is_refused_by_name() {
+    let target = xl_configs();
+    let open = || StableDiffusionFolder::open(target.path()).map(|folder| folder.class());
+    assert_eq!(open().unwrap(), PipelineClass::StableDiffusionXl);
+    let cases = [
+        ("model_index.json", "requires_aesthetics_score", json!(true), "refiner"),
+        ("model_index.json", "_class_name", json!("StableDiffusionXLImg2ImgPipeline"), "`_class_name`"),
+        ("model_index.json", "text_encoder", json!([null, null]), "`text_encoder` = [null,null]"),
+        ("model_index.json", "force_zeros_for_empty_prompt", json!("yes"), "true or false"),
+        ("unet/config.json", "addition_embed_type", json!(null), "`addition_time_embed_dim`"),
+        ("unet/config.json", "projection_class_embeddings_input_dim", json!(5 * 6 + 20), "refiner"),
+        ("unet/config.json", "projection_class_embeddings_input_dim", json!(7), "more than 6 times"),
+        ("unet/config.json", "cross_attention_dim", json!(9), "both text encoders together"),
+        ("text_encoder_2/config.json", "eos_token_id", json!([1, 2]), "one token id"),
+        ("text_encoder_2/config.json", "projection_dim", json!(null), "`projection_dim`"),
+    ];
+    for (file, field, value, part) in cases {
+        let path = target.path().join(file);
+        let before = ConfigFile::read(&path).unwrap().value().clone();
+        let mut config = before.clone();
+        config[field] = value;
+        files::write_json(&path, &config).unwrap();
+        let message = open().unwrap_err().to_string();
+        assert!(message.contains(part) && message.contains(file), "{field}: {message}");
+        files::write_json(&path, &before).unwrap();
+    }
+    open().unwrap();
+}
+
+#[test]
+fn parts_that_nothing_reads_are_named() {
+    let target = xl_configs();
+    let path = target.path().join("model_index.json");
+    let mut index = ConfigFile::read(&path).unwrap().value().clone();
+    index["image_encoder"] = json!(["transformers", "CLIPVisionModelWithProjection"]);
+    index["safety_checker"] = json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
+    index["controlnet"] = json!(["diffusers", "ControlNetModel"]);
+    files::write_json(&path, &index).unwrap();
+    let unused = StableDiffusionFolder::open(target.path()).unwrap().unused();
+    assert_eq!(unused, ["image_encoder", "safety_checker", "controlnet"]);
 }

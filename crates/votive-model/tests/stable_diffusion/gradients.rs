@@ -3,9 +3,10 @@
 use crate::CPU;
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
-use votive_diffusion::Conditioning;
+use votive_diffusion::{Conditioning, ImageSizes};
 use votive_model::stable_diffusion::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, UNet2DConditionModel, UNetConfig, UNetLevel, VaeConfig,
+    AdditionConfig, AutoencoderKl, ClipTextConfig, ClipTextModel, TransformerLayers, UNet2DConditionModel,
+    UNetConfig, UNetLevel, VaeConfig,
 };
 use votive_model::{Denoiser, LoraConfig, Params};
 use votive_tensor::random::{Draws, Stream};
@@ -16,9 +17,14 @@ pub(crate) fn noise(shape: &[usize], salt: u64, dtype: DType) -> Tensor {
     Tensor::from_vec(values, shape, &CPU).unwrap().to_dtype(dtype).unwrap()
 }
 
-/// Prompts of a shape.
-pub(crate) fn prompts(shape: [usize; 3], dtype: DType) -> Conditioning {
-    Conditioning::new(noise(&shape, 2, dtype)).unwrap()
+/// Prompts of some rows, tokens and width, and what else a U-Net is told.
+pub(crate) fn prompts(config: &UNetConfig, shape: [usize; 3], dtype: DType) -> Conditioning {
+    let prompts = Conditioning::new(noise(&shape, 2, dtype)).unwrap();
+    let Some(addition) = config.addition else { return prompts };
+    let pooled = [shape[0], addition.input_dim - ImageSizes::COUNT * addition.time_embed_dim];
+    let size = |row: u32| ImageSizes { original: (40 + row, 30), crop: (row, 3), target: (32, 32) };
+    let sizes: Vec<ImageSizes> = (0..shape[0] as u32).map(size).collect();
+    config.with_sizes(prompts.with_pooled(noise(&pooled, 4, dtype)).unwrap(), &sizes).unwrap()
 }
 
 /// A fixed weighted sum, so that every output matters and none cancels.
@@ -28,11 +34,25 @@ fn loss(output: &Tensor) -> Tensor {
 
 fn level(channels: usize, attention: bool) -> UNetLevel {
     let (down_attention, up_attention) = (attention, attention);
-    UNetLevel { channels, layers: 1, down_attention, up_attention, heads: 2, transformer_layers: 1 }
+    let (down_transformers, up_transformers) = (TransformerLayers::Same(1), TransformerLayers::Same(1));
+    UNetLevel {
+        channels,
+        layers: 1,
+        down_attention,
+        up_attention,
+        heads: 2,
+        down_transformers,
+        up_transformers,
+    }
+}
+
+fn transformers(layers: usize, level: UNetLevel) -> UNetLevel {
+    let same = TransformerLayers::Same(layers);
+    UNetLevel { down_transformers: same.clone(), up_transformers: same, ..level }
 }
 
 /// Small U-Nets that differ in everything that changes the set of parameters.
-pub(crate) fn unets() -> [UNetConfig; 3] {
+pub(crate) fn unets() -> [UNetConfig; 4] {
     let linear = UNetConfig {
         levels: vec![level(8, true), level(16, false)],
         cross_attention_dim: 6,
@@ -40,19 +60,34 @@ pub(crate) fn unets() -> [UNetConfig; 3] {
         ..UNetConfig::default()
     };
     let convolution = UNetConfig {
-        levels: vec![level(8, false), UNetLevel { layers: 2, transformer_layers: 2, ..level(8, true) }],
+        levels: vec![level(8, false), UNetLevel { layers: 2, ..transformers(2, level(8, true)) }],
         use_linear_projection: false,
         center_input_sample: true,
         mid_block_scale_factor: 1.5,
         ..linear.clone()
     };
     let plain = UNetConfig { levels: vec![level(8, false)], ..linear.clone() };
-    [UNetConfig { use_linear_projection: true, ..linear }, convolution, plain]
+    let xl = UNetConfig {
+        levels: vec![
+            level(8, false),
+            transformers(2, level(8, true)),
+            UNetLevel {
+                layers: 2,
+                down_transformers: TransformerLayers::Each(vec![2, 0]),
+                up_transformers: TransformerLayers::Each(vec![0, 1, 2]),
+                ..level(12, true)
+            },
+        ],
+        use_linear_projection: true,
+        addition: Some(AdditionConfig { time_embed_dim: 3, input_dim: 6 * 3 + 5 }),
+        ..linear.clone()
+    };
+    [UNetConfig { use_linear_projection: true, ..linear }, convolution, plain, xl]
 }
 
 fn unet_loss(params: &Params, config: &UNetConfig, dtype: DType) -> Tensor {
     let unet = params.build(|scope| UNet2DConditionModel::new(scope, config)).unwrap();
-    let (latents, prompt) = (noise(&[2, 4, 4, 4], 1, dtype), prompts([2, 3, 6], dtype));
+    let (latents, prompt) = (noise(&[2, 4, 4, 4], 1, dtype), prompts(config, [2, 3, 6], dtype));
     loss(&unet.predict(&latents, &[3.0, 700.0], &prompt).unwrap())
 }
 

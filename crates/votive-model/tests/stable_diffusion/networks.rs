@@ -14,7 +14,8 @@ fn largest(difference: &Tensor) -> f32 {
 fn a_batch_is_its_samples_each_at_its_own_time() {
     for config in unets() {
         let (unet, _) = Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, &config)).unwrap();
-        let (latents, prompt) = (noise(&[3, 4, 6, 4], 1, DType::F32), prompts([3, 5, 6], DType::F32));
+        let (latents, prompt) =
+            (noise(&[3, 4, 6, 4], 1, DType::F32), prompts(&config, [3, 5, 6], DType::F32));
         let timesteps = [0.0, 17.0, 999.0];
         let together = unet.predict(&latents, &timesteps, &prompt).unwrap();
         assert_eq!(together.dims(), [3, 4, 6, 4]);
@@ -34,7 +35,7 @@ fn a_batch_is_its_samples_each_at_its_own_time() {
 fn heights_and_widths_need_not_be_even() {
     for config in unets() {
         let (unet, _) = Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, &config)).unwrap();
-        let prompt = prompts([1, 2, 6], DType::F32);
+        let prompt = prompts(&config, [1, 2, 6], DType::F32);
         let output = unet.predict(&noise(&[1, 4, 5, 7], 1, DType::F32), &[5.0], &prompt).unwrap();
         assert_eq!(output.dims(), [1, 4, 5, 7]);
     }
@@ -45,7 +46,7 @@ fn an_asymmetric_unet_refuses_sizes_that_it_cannot_return_to() {
     let mut config = unets()[0].clone();
     config.downsample_padding = 0;
     let (unet, _) = Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, &config)).unwrap();
-    let prompt = prompts([1, 2, 6], DType::F32);
+    let prompt = prompts(&config, [1, 2, 6], DType::F32);
     unet.predict(&noise(&[1, 4, 6, 4], 1, DType::F32), &[5.0], &prompt).unwrap();
     let message =
         unet.predict(&noise(&[1, 4, 5, 4], 1, DType::F32), &[5.0], &prompt).unwrap_err().to_string();
@@ -62,16 +63,42 @@ fn check_refusal<T: std::fmt::Debug>(result: votive_model::Result<T>, parts: &[&
 
 #[test]
 fn the_unet_refuses_what_does_not_fit() {
-    let (unet, _) = Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, &unets()[0])).unwrap();
-    let (latents, prompt) = (noise(&[2, 4, 4, 4], 1, DType::F32), prompts([2, 3, 6], DType::F32));
+    let [config, .., xl_config] = unets();
+    let build = |config| Params::fresh(1, &CPU, |scope| UNet2DConditionModel::new(scope, config)).unwrap().0;
+    let unet = build(&config);
+    let (latents, prompt) = (noise(&[2, 4, 4, 4], 1, DType::F32), prompts(&config, [2, 3, 6], DType::F32));
     let three = noise(&[2, 3, 4, 4], 1, DType::F32);
     check_refusal(unet.predict(&three, &[1.0, 2.0], &prompt), &["latents", "(B, 4, H, W)", "[2, 3, 4, 4]"]);
     check_refusal(unet.predict(&latents, &[1.0], &prompt), &["timesteps", "2, one per sample", "found 1"]);
-    let wide = prompts([2, 3, 8], DType::F32);
+    let wide = prompts(&config, [2, 3, 8], DType::F32);
     check_refusal(
         unet.predict(&latents, &[1.0, 2.0], &wide),
         &["prompt embeddings", "(2, S, 6)", "[2, 3, 8]"],
     );
+    let times = [1.0, 2.0];
+    let told = prompts(&xl_config, [2, 3, 6], DType::F32);
+    check_refusal(unet.predict(&latents, &times, &told), &["expected nothing", "a pooled prompt and sizes"]);
+    let xl = build(&xl_config);
+    check_refusal(xl.predict(&latents, &times, &prompt), &["a pooled prompt and sizes", "found nothing"]);
+    let wide = prompt.with_pooled(noise(&[2, 6], 1, DType::F32)).unwrap();
+    check_refusal(xl.predict(&latents, &times, &wide), &["found a pooled prompt alone"]);
+    let wide = wide.with_time_ids(noise(&[2, 6], 1, DType::F32)).unwrap();
+    check_refusal(xl.predict(&latents, &times, &wide), &["beside 6 sizes", "(2, 5)", "[2, 6]"]);
+}
+
+#[test]
+fn slices_of_a_batch_are_the_batch() {
+    let (vae, _) = Params::fresh(1, &CPU, |scope| AutoencoderKl::new(scope, &vae_config())).unwrap();
+    let (images, latents) = (noise(&[5, 3, 8, 8], 1, DType::F32), noise(&[5, 4, 4, 4], 1, DType::F32));
+    let (whole, decoded) = (vae.encode(&images).unwrap(), vae.decode(&latents).unwrap());
+    // One image, two, and as many as there are.
+    for pixels in [0, 2 * 64 + 1, 5 * 64] {
+        let sliced = vae.clone().with_slice(pixels);
+        let posterior = sliced.encode(&images).unwrap();
+        assert!(largest(&(posterior.mean - &whole.mean).unwrap()) < 1e-5);
+        assert!(largest(&(posterior.log_variance - &whole.log_variance).unwrap()) < 1e-5);
+        assert!(largest(&(sliced.decode(&latents).unwrap() - &decoded).unwrap()) < 1e-5);
+    }
 }
 
 #[test]

@@ -7,12 +7,16 @@ use std::path::PathBuf;
 use votive_diffusion::Conditioning;
 use votive_model::config::ConfigFile;
 use votive_model::stable_diffusion::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, UNet2DConditionModel, UNetConfig, VaeConfig,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTextModelWithProjection, Component,
+    StableDiffusionFolder, UNet2DConditionModel, UNetConfig, VaeConfig,
 };
 use votive_model::{Denoiser, Params, files};
 
 /// Against diffusers in f32 on another order of sums; its own f32 is within 1e-6 of its f64.
 const PARITY: f64 = 2e-5;
+
+/// The SDXL pipeline, below the folder of the others.
+const XL: &str = "../sdxl/pipeline";
 
 pub(crate) fn fixture(pipeline: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/diffusion").join(pipeline)
@@ -57,7 +61,7 @@ fn check(what: &str, found: &Tensor, expected: &Tensor) {
 
 #[test]
 fn unet_equals_diffusers() {
-    for pipeline in ["sd1", "sd2"] {
+    for pipeline in ["sd1", "sd2", XL] {
         let (config, params) = component(pipeline, "unet", "diffusion_pytorch_model");
         let config = UNetConfig::from_file(&config).unwrap();
         let unet = params.build(|scope| UNet2DConditionModel::new(scope, &config)).unwrap();
@@ -65,7 +69,11 @@ fn unet_equals_diffusers() {
         for shape in ["square", "oblong"] {
             let get = |name: &str| &expected[&format!("{shape}.{name}")];
             let timesteps = get("timesteps").to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
-            let prompts = Conditioning::new(get("prompt_embeds").clone()).unwrap();
+            let mut prompts = Conditioning::new(get("prompt_embeds").clone()).unwrap();
+            if config.addition.is_some() {
+                prompts = prompts.with_pooled(get("text_embeds").clone()).unwrap();
+                prompts = prompts.with_time_ids(get("time_ids").clone()).unwrap();
+            }
             let found = unet.predict(get("latents"), &timesteps, &prompts).unwrap();
             check(&format!("{pipeline} {shape}"), &found, get("output"));
         }
@@ -84,6 +92,25 @@ fn vae_equals_diffusers() {
         check(pipeline, &posterior.log_variance, &expected["logvar"]);
         check(pipeline, &vae.decode(&expected["latents"]).unwrap(), &expected["decoded"]);
     }
+}
+
+#[test]
+fn both_text_encoders_of_sdxl_equal_those_of_diffusers() {
+    let folder = StableDiffusionFolder::open(&fixture(XL)).unwrap();
+    let encoders = folder.read_text_encoders(&CPU).unwrap();
+    let expected = expected(XL, "text_encoders");
+    let ids = ["input_ids", "input_ids_2"].map(|name| expected[name].to_dtype(DType::U32).unwrap());
+    let prompts = encoders.encode(&ids).unwrap();
+    check("states", prompts.prompt_embeds(), &expected["prompt_embeds"]);
+    check("pooled", prompts.pooled().unwrap(), &expected["pooled_prompt_embeds"]);
+    // Configurations from before transformers 4.31 name another end token, and prompts end at their largest id.
+    let config = ConfigFile::read(&fixture(XL).join("text_encoder_2/config.json")).unwrap();
+    let config = ClipTextConfig { eos_token_id: 2, ..ClipTextConfig::with_projection(&config).unwrap() };
+    let params = folder.params(Component::TextEncoder2, &CPU).unwrap();
+    let old = params.build(|scope| ClipTextModelWithProjection::new(scope, &config)).unwrap();
+    let ids_of_old = expected["input_ids_of_old_config"].to_dtype(DType::U32).unwrap();
+    check("old", &old.forward(&ids_of_old).unwrap().pooled, &expected["pooled_of_old_config"]);
+    assert!(encoders.encode(&ids[..1]).unwrap_err().to_string().contains("2 tables"));
 }
 
 #[test]

@@ -5,18 +5,17 @@
 //! over a latent, and the loss is `−log σ(½β·margin)`. The factor ½ is applied here, so an objective sees a
 //! log-probability like any other.
 
-use super::{DenoisedLikelihood, FrontEnd, Likelihood, Sample, SaveDtype};
+use super::{DenoisedLikelihood, FrontEnd, Likelihood, PromptEncoder, Sample, SaveDtype};
 use crate::error::{Result, TrainError};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
-use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
+use votive_data::{Augmentation, Cut, ImageLoader, ImagePair};
 use votive_diffusion::{
-    Conditioning, LossWeight, NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy, TimestepSharing,
+    Conditioning, ImageSizes, LossWeight, NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy,
+    TimestepSharing,
 };
-use votive_model::stable_diffusion::{
-    ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
-};
+use votive_model::stable_diffusion::{Component, StableDiffusionFolder, UNet2DConditionModel};
 use votive_model::{Denoiser, Lora, LoraFormat, Params, files};
 use votive_objective::CompletionFacts;
 use votive_tensor::random::{Draws, Stream};
@@ -77,11 +76,13 @@ pub struct DenoisingFrontEnd {
     empty_prompt: Conditioning,
 }
 
-/// A pair after the frozen parts: latents `(C, h, w)` in the U-Net's scale, and the prompt, in one row.
+/// A pair after the frozen parts: latents `(C, h, w)` in the U-Net's scale, the prompt, in one row, and the sizes of the
+/// chosen and the rejected image.
 struct EncodedPair {
     chosen: Tensor,
     rejected: Tensor,
     prompt: Conditioning,
+    sizes: [ImageSizes; 2],
     caption: String,
     row: usize,
 }
@@ -117,15 +118,15 @@ impl DenoisingFrontEnd {
         progress: impl Fn(usize, usize),
     ) -> Result<(Self, Params)> {
         let folder = StableDiffusionFolder::open(folder)?;
-        let scheduler = scheduler(&folder, &settings)?;
+        let scheduler = scheduler(&folder, &settings);
         let schedule = NoiseSchedule::new(&scheduler)?;
         let of_recipe = |error| TrainError::Plan(format!("diffusion.{error}"));
         settings.timesteps.check(&schedule).map_err(of_recipe)?;
         settings.noise.check(&schedule).map_err(of_recipe)?;
         let weights = settings.weight.factors(&schedule).map_err(of_recipe)?;
         let unet = folder.params(Component::UNet, device)?;
-        let prompts = Prompts::open(&folder, device)?;
-        let empty_prompt = prompts.encode("")?;
+        let prompts = PromptEncoder::open(&folder, device)?;
+        let empty_prompt = prompts.encode(&[""])?.conditioning;
         let mut front = Self {
             folder,
             scheduler,
@@ -151,7 +152,7 @@ impl DenoisingFrontEnd {
         &self,
         (file, pairs): (&Path, &[ImagePair]),
         before: usize,
-        prompts: &Prompts,
+        prompts: &PromptEncoder,
         progress: impl Fn(usize),
     ) -> Result<Vec<EncodedPair>> {
         if pairs.is_empty() {
@@ -161,9 +162,10 @@ impl DenoisingFrontEnd {
         let loader = ImageLoader::new(self.settings.resolution);
         let mut encoded = Vec::with_capacity(pairs.len());
         for (chunk, group) in pairs.chunks(ENCODE_BATCH / 2).enumerate() {
-            let mut pixels = Vec::new();
+            let (mut pixels, mut cuts) = (Vec::new(), Vec::new());
             for pair in group {
                 let both = loader.load(file, pair, Augmentation::default())?;
+                cuts.push([both.chosen_cut, both.rejected_cut]);
                 pixels.push(self.image(both.chosen)?);
                 pixels.push(self.image(both.rejected)?);
             }
@@ -179,11 +181,12 @@ impl DenoisingFrontEnd {
                 .collect();
             let noise = Tensor::from_vec(noise, posterior.mean.shape(), &self.device)?;
             let latents = (posterior.sample(&noise)? * self.folder.vae_config().scaling_factor)?.detach();
-            for (i, pair) in group.iter().enumerate() {
+            for (i, (pair, cuts)) in group.iter().zip(cuts).enumerate() {
                 encoded.push(EncodedPair {
                     chosen: latents.get(2 * i)?,
                     rejected: latents.get(2 * i + 1)?,
-                    prompt: prompts.encode(&pair.prompt)?,
+                    prompt: prompts.encode(&[&pair.prompt])?.conditioning,
+                    sizes: cuts.map(|cut| sizes(cut, self.settings.resolution)),
                     caption: pair.prompt.clone(),
                     row: pair.row,
                 });
@@ -215,6 +218,12 @@ impl DenoisingFrontEnd {
     #[must_use]
     pub fn numbers_a_row(&self) -> (usize, usize) {
         self.pairs.first().map_or((0, 0), |pair| (2 * pair.chosen.elem_count(), pair.prompt.elem_count()))
+    }
+
+    /// Tokens of a prompt.
+    #[must_use]
+    pub fn prompt_tokens(&self) -> usize {
+        self.empty_prompt.prompt_embeds().dims()[1]
     }
 
     /// The batch of given latents, noise, timesteps and conditioning; rows `0..B` chosen, `B..2B` rejected.
@@ -255,32 +264,14 @@ impl DenoisingFrontEnd {
 }
 
 /// The schedule of a folder, rescaled if the settings say so.
-fn scheduler(folder: &StableDiffusionFolder, settings: &DenoisingSettings) -> Result<SchedulerConfig> {
-    let config = SchedulerConfig::from_model_folder(folder.root())?;
-    Ok(if settings.zero_terminal_snr { config.with_zero_terminal_snr() } else { config })
+fn scheduler(folder: &StableDiffusionFolder, settings: &DenoisingSettings) -> SchedulerConfig {
+    let config = folder.scheduler().clone();
+    if settings.zero_terminal_snr { config.with_zero_terminal_snr() } else { config }
 }
 
-/// The frozen text encoder with its tokenizer.
-struct Prompts {
-    tokenizer: ClipTokenizer,
-    encoder: ClipTextModel,
-    device: Device,
-}
-
-impl Prompts {
-    fn open(folder: &StableDiffusionFolder, device: &Device) -> Result<Self> {
-        let tokenizer = ClipTokenizer::load(&folder.tokenizer())?;
-        tokenizer.check_model_vocabulary(folder.text_encoder_config().vocab_size)?;
-        let encoder = folder.read_text_encoder(device)?;
-        Ok(Self { tokenizer, encoder, device: device.clone() })
-    }
-
-    /// The prompt in one row.
-    fn encode(&self, prompt: &str) -> Result<Conditioning> {
-        let ids = self.tokenizer.encode(prompt)?.ids;
-        let ids = Tensor::from_vec(ids, (1, self.tokenizer.positions()), &self.device)?;
-        Ok(Conditioning::new(self.encoder.forward(&ids)?.detach())?)
-    }
+/// What SDXL is told of the sizes of an image.
+fn sizes(cut: Cut, resolution: u32) -> ImageSizes {
+    ImageSizes { original: cut.original, crop: cut.corner, target: (resolution, resolution) }
 }
 
 impl FrontEnd for DenoisingFrontEnd {
@@ -293,14 +284,13 @@ impl FrontEnd for DenoisingFrontEnd {
 
     fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
         let other = StableDiffusionFolder::open(folder)?;
-        let schedule = NoiseSchedule::new(&scheduler(&other, &self.settings)?)?;
+        let schedule = NoiseSchedule::new(&scheduler(&other, &self.settings))?;
         if schedule != self.schedule {
             let reason = "its noise schedule is not the model's, so the errors could not be compared";
             return Err(TrainError::Plan(format!("reference.path = {}: {reason}", folder.display())));
         }
         let (own, others) = (self.folder.unet_config(), other.unet_config());
-        let inputs = |config: &UNetConfig| (config.in_channels, config.cross_attention_dim);
-        if inputs(own) != inputs(others) {
+        if own.inputs() != others.inputs() {
             let reason = "its U-Net reads other latents or prompt embeddings than the model's";
             return Err(TrainError::Plan(format!("reference.path = {}: {reason}", folder.display())));
         }
@@ -351,8 +341,12 @@ impl FrontEnd for DenoisingFrontEnd {
             .zip(&ids)
             .map(|(pair, id)| if dropped(*id) { &self.empty_prompt } else { &pair.prompt });
         let prompts = Conditioning::cat(&prompts.collect::<Vec<_>>())?;
+        let side = |side: usize| pairs.iter().map(move |pair| pair.sizes[side]);
+        let sizes: Vec<ImageSizes> = side(0).chain(side(1)).collect();
+        let prompts =
+            self.folder.unet_config().with_sizes(Conditioning::cat(&[&prompts, &prompts])?, &sizes)?;
         let captions = pairs.iter().map(|pair| pair.caption.clone()).collect();
-        self.noised((latents, noise), timesteps, Conditioning::cat(&[&prompts, &prompts])?, captions)
+        self.noised((latents, noise), timesteps, prompts, captions)
     }
 
     fn parts(&self, batch: &DenoisingBatch) -> Option<Vec<String>> {

@@ -3,10 +3,12 @@
 //! The loop knows only [`FrontEnd`]; text and diffusion are its two implementations.
 
 mod denoising;
+mod prompts;
 mod text;
 
 pub(crate) use denoising::ENCODE_BATCH;
 pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, DenoisingSettings};
+pub use prompts::{EncodedPrompts, PromptEncoder};
 pub use text::{TextBatch, TextFrontEnd};
 
 use crate::error::Result;

@@ -4,7 +4,7 @@ use super::{Activations, FLOAT, Footprint, Part, folder_bytes, runs_reference};
 use crate::front_end::{DenoisingFrontEnd, ENCODE_BATCH, FrontEnd};
 use crate::plan::Plan;
 use votive_model::Params;
-use votive_model::stable_diffusion::{UNetConfig, UNetLevel};
+use votive_model::stable_diffusion::{AutoencoderKl, Component, UNetConfig};
 use votive_objective::Needs;
 
 /// Numbers a channel that a transformer block keeps for every pixel: three norms, seven projections of attention to the
@@ -38,28 +38,28 @@ impl Counter<'_> {
         self.add(2 * ins + 6 * outs + around, size);
     }
 
-    fn transformer(&mut self, level: &UNetLevel, size: (u64, u64)) {
-        let (width, blocks) = (level.channels as u64, level.transformer_layers as u64);
+    fn transformer(&mut self, (channels, blocks): (usize, usize), size: (u64, u64)) {
+        let (width, blocks) = (channels as u64, blocks as u64);
         self.add((AROUND + BLOCK * blocks) * width, size);
         // Keys and values of the prompt.
         self.floats += self.batch * self.prompt * 2 * width * blocks;
     }
 
     fn down(&mut self, index: usize, size: (u64, u64)) {
-        let level = self.config.levels[index];
+        let level = &self.config.levels[index];
         let above = if index == 0 { level.channels } else { self.config.levels[index - 1].channels };
         for layer in 0..level.layers {
             let ins = if layer == 0 { above } else { level.channels };
             self.resnet(ins as u64, level.channels as u64, size);
             if level.down_attention {
-                self.transformer(&level, size);
+                self.transformer((level.channels, level.down_transformers.at(layer)), size);
             }
         }
     }
 
     fn up(&mut self, index: usize, size: (u64, u64)) {
         let levels = &self.config.levels;
-        let level = levels[index];
+        let level = &levels[index];
         let channels = |i: usize| levels.get(i).map_or(level.channels, |level| level.channels);
         let (below, above) = (channels(index + 1), channels(index.saturating_sub(1)));
         for layer in 0..=level.layers {
@@ -69,7 +69,7 @@ impl Counter<'_> {
             self.add(both, size);
             self.resnet(both, level.channels as u64, size);
             if level.up_attention {
-                self.transformer(&level, size);
+                self.transformer((level.channels, level.up_transformers.at(layer)), size);
             }
         }
         if index > 0 {
@@ -88,9 +88,9 @@ impl Counter<'_> {
                 self.add(self.config.levels[index].channels as u64, size(index + 1));
             }
         }
-        if let Some(last) = self.config.levels.last().copied() {
+        if let Some(last) = self.config.levels.last() {
             (0..2).for_each(|_| self.resnet(last.channels as u64, last.channels as u64, size(n - 1)));
-            self.transformer(&last, size(n - 1));
+            self.transformer((last.channels, last.down_transformers.at(0)), size(n - 1));
         }
         (0..n).rev().for_each(|index| self.up(index, size(index)));
         let first = self.config.levels.first().map_or(0, |level| level.channels) as u64;
@@ -104,8 +104,7 @@ impl Footprint for DenoisingFrontEnd {
     fn activations(&self, plan: &Plan, _: &Params, rows: usize) -> Activations {
         let (config, side) = (self.folder().unet_config(), latent_side(self));
         let (batch, latents) = (2 * rows as u64, (side, side));
-        let prompt = self.numbers_a_row().1 / config.cross_attention_dim.max(1);
-        let mut counter = Counter { config, batch, prompt: prompt as u64, floats: 0 };
+        let mut counter = Counter { config, batch, prompt: self.prompt_tokens() as u64, floats: 0 };
         let kept = counter.whole(latents);
         let pixels = latents.0 * latents.1;
         let first = config.levels.first().map_or(0, |level| level.channels) as u64;
@@ -127,10 +126,12 @@ impl Footprint for DenoisingFrontEnd {
 
     fn preparing(&self) -> u64 {
         let vae = self.folder().vae_config();
-        let pixels = (ENCODE_BATCH * self.resolution() * self.resolution()) as u64;
+        let image = self.resolution() * self.resolution();
+        let pixels = (ENCODE_BATCH * image).min(AutoencoderKl::pixels_at_once(image)) as u64;
         let first = vae.block_out_channels.first().copied().unwrap_or(0) as u64;
-        let files = ["vae", "text_encoder"].map(|part| folder_bytes(&self.folder().root().join(part)));
-        FLOAT * FORWARD * first * pixels + 2 * files.iter().sum::<u64>()
+        let frozen = self.folder().class().components().iter().filter(|part| **part != Component::UNet);
+        let files = frozen.map(|part| folder_bytes(&self.folder().root().join(part.folder())));
+        FLOAT * FORWARD * first * pixels + 2 * files.sum::<u64>()
     }
 }
 
