@@ -111,12 +111,7 @@ impl Conv2d {
     }
 
     /// What is under the kernel at every pixel of the result, `(patch, pixels)`.
-    pub(super) fn columns<'a, R: Real>(
-        &self,
-        g: &Geometry,
-        image: &'a [R],
-        scratch: &'a mut [R],
-    ) -> &'a [R] {
+    pub(super) fn columns<'a, R: Real>(&self, g: &Geometry, image: &'a [R], scratch: &'a mut [R]) -> &'a [R] {
         if self.is_pointwise(g) {
             return image;
         }

@@ -80,8 +80,7 @@ impl LowRankConv {
     fn update_grads<R: Real>(&self, call: &Call<R>, x: &[R], grad: &[R]) -> [Vec<R>; 2] {
         let Call { g, rank, .. } = call;
         let images = g.batch.div_ceil(PARTS).max(1);
-        let (x, grad) =
-            (x.par_chunks(images * g.input()), grad.par_chunks(images * g.outs * g.pixels()));
+        let (x, grad) = (x.par_chunks(images * g.input()), grad.par_chunks(images * g.outs * g.pixels()));
         let parts: Vec<[Vec<R>; 2]> =
             (x, grad).into_par_iter().map(|(x, grad)| self.part_of_update_grads(call, x, grad)).collect();
         let mut sums = [vec![R::zero(); rank * g.patch()], vec![R::zero(); g.outs * rank]];
@@ -211,7 +210,9 @@ mod tests {
     #[test]
     fn misfits_are_refused() {
         let (x, weight, bias) = (t(&[2, 2, 5, 5], 1), t(&[3, 2, 3, 3], 4), t(&[3], 5));
-        for (a, b) in [([2, 2, 1, 1], [3, 2, 1, 1]), ([2, 2, 3, 3], [3, 4, 1, 1]), ([2, 2, 3, 3], [4, 2, 1, 1])] {
+        for (a, b) in
+            [([2, 2, 1, 1], [3, 2, 1, 1]), ([2, 2, 3, 3], [3, 4, 1, 1]), ([2, 2, 3, 3], [4, 2, 1, 1])]
+        {
             let update = (&t(&a, 2), &t(&b, 3), 1.0);
             let error = low_rank_conv2d(&x, (&weight, &bias), update, (1, 1)).unwrap_err();
             assert!(error.to_string().contains("low-rank conv2d"), "{error}");

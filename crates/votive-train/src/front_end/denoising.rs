@@ -15,7 +15,7 @@ use votive_diffusion::{NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPoli
 use votive_model::stable_diffusion::{
     ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
-use votive_model::{Denoiser, Lora, LoraFormat, Params};
+use votive_model::{Adaptable, Denoiser, Lora, LoraFormat, Params, PipelineLora};
 use votive_objective::CompletionFacts;
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
@@ -53,6 +53,8 @@ pub struct DenoisingSettings {
     pub beta_convention: BetaConvention,
     /// Pixels along a side of the images.
     pub resolution: u32,
+    /// What an adapter is written as.
+    pub adapter_format: LoraFormat,
 }
 
 /// A Stable Diffusion folder with encoded pairs.
@@ -371,7 +373,10 @@ impl FrontEnd for DenoisingFrontEnd {
 
     fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
         match params.lora() {
-            Some(lora) => lora.save(folder, LoraFormat::Diffusers, &self.folder.root().to_string_lossy())?,
+            Some(_) => {
+                let networks = [(Adaptable::UNet, params)];
+                PipelineLora::save(folder, self.settings.adapter_format, &networks, self.folder.root())?;
+            }
             None => {
                 let dtype = dtype.of(&self.folder.root().join("unet"), "diffusion_pytorch_model")?;
                 self.folder.save_with_unet(folder, params, dtype)?;
@@ -382,8 +387,7 @@ impl FrontEnd for DenoisingFrontEnd {
 
     fn restore(&self, start: &Params, folder: &Path) -> Result<Params> {
         if start.lora().is_some() {
-            let lora = Lora::load(folder, start.device())?.into_trainable()?;
-            return Ok(start.without_adapter().untracked()?.with_lora(lora)?);
+            return Ok(start.with_lora_values(Lora::load(folder, start.device())?)?);
         }
         let saved = StableDiffusionFolder::open(folder)?;
         Ok(saved.params(Component::UNet, start.device())?.into_trainable()?)
