@@ -1,5 +1,6 @@
 //! A Stable Diffusion folder, ready to draw: what the image commands share.
 
+use crate::cli::weighted::WeightedPath;
 use crate::cli::{Failure, Outcome, Output};
 use candle_core::{Device, Tensor};
 use image::{ImageFormat, RgbImage};
@@ -9,7 +10,7 @@ use votive_diffusion::{BoxError, Conditioning, ImageSizes, SchedulerConfig};
 use votive_model::stable_diffusion::{
     AutoencoderKl, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
-use votive_model::{Denoiser, Lora, files};
+use votive_model::{Adaptable, Denoiser, Lora, Params, PipelineLora, files};
 use votive_train::front_end::PromptEncoder;
 
 /// Pixels along a side at most: beyond, memory would end before the first step.
@@ -32,21 +33,32 @@ pub(crate) struct ImageModel<U = UNet2DConditionModel> {
 }
 
 impl ImageModel {
-    /// Loads a folder in diffusers' layout, and puts an adapter on its U-Net.
+    /// Loads a folder in diffusers' layout, and puts an adapter on its U-Net, and on its text encoder if it has one for it.
     ///
     /// # Errors
     /// If a file is missing or wrong, or the parts do not belong together.
     pub(crate) fn load(folder: &Path, adapter: Option<&Path>, device: &Device) -> Outcome<Self> {
-        let unet = |files: &StableDiffusionFolder| unet(files, adapter, device);
-        Self::with(&StableDiffusionFolder::open(folder)?, unet, device)
+        let adapters = adapter.map(|path| PipelineLora::load(path, device)).transpose()?.unwrap_or_default();
+        let files = StableDiffusionFolder::open(folder)?;
+        files.check_networks_of(&adapters)?;
+        let unet = |files: &StableDiffusionFolder| {
+            build_unet(files, &files.adapted(Adaptable::UNet, &adapters, device)?)
+        };
+        Self::with(&files, unet, &adapters, device)
     }
 
-    /// Loads the U-Net of another folder, for the same latents and prompts as this model's.
+    /// Loads the U-Net of another folder, for the same latents and prompts as this model's, under the sum of adapters.
     ///
     /// # Errors
     /// As [`ImageModel::load`]; if the two don't fit together.
-    pub(crate) fn load_partner(&self, folder: &Path) -> Outcome<UNet2DConditionModel> {
-        let partner = unet(&StableDiffusionFolder::open(folder)?, None, &self.device)?;
+    pub(crate) fn load_partner(
+        &self,
+        folder: &Path,
+        adapters: &[WeightedPath],
+    ) -> Outcome<UNet2DConditionModel> {
+        let files = StableDiffusionFolder::open(folder)?;
+        let params = under_sum(files.params(Component::UNet, &self.device)?, adapters)?;
+        let partner = build_unet(&files, &params)?;
         let (own, other) = (&self.unet_config, partner.config());
         for (what, own, other) in [
             ("channels", own.in_channels, other.in_channels),
@@ -70,7 +82,7 @@ impl ImageModel<()> {
     /// # Errors
     /// As [`ImageModel::load`].
     pub(crate) fn around_a_unet(folder: &Path, device: &Device) -> Outcome<Self> {
-        Self::with(&StableDiffusionFolder::open(folder)?, |_| Ok(()), device)
+        Self::with(&StableDiffusionFolder::open(folder)?, |_| Ok(()), &PipelineLora::default(), device)
     }
 }
 
@@ -78,16 +90,17 @@ impl<U> ImageModel<U> {
     fn with(
         files: &StableDiffusionFolder,
         unet: impl FnOnce(&StableDiffusionFolder) -> Outcome<U>,
+        adapters: &PipelineLora,
         device: &Device,
     ) -> Outcome<Self> {
-        let (prompts, vae) = (PromptEncoder::open(files, device)?, files.read_vae(device)?);
+        let prompts = PromptEncoder::open(files, adapters, device)?;
         Ok(Self {
             unet: unet(files)?,
             unet_config: files.unet_config().clone(),
             scheduler: files.scheduler().clone(),
             unused: files.unused(),
             prompts,
-            vae,
+            vae: files.read_vae(device)?,
             device: device.clone(),
         })
     }
@@ -190,16 +203,22 @@ fn added(config: &UNetConfig) -> usize {
     config.addition.map_or(0, |addition| addition.input_dim)
 }
 
-fn unet(
-    files: &StableDiffusionFolder,
-    adapter: Option<&Path>,
-    device: &Device,
-) -> Outcome<UNet2DConditionModel> {
-    let mut params = files.params(Component::UNet, device)?;
-    if let Some(adapter) = adapter {
-        params = params.with_lora(Lora::load(adapter, device)?)?;
-    }
+fn build_unet(files: &StableDiffusionFolder, params: &Params) -> Outcome<UNet2DConditionModel> {
     Ok(params.build(|scope| UNet2DConditionModel::new(scope, files.unet_config()))?)
+}
+
+/// A U-Net under the weighted sum of adapters; as it is if there are none.
+fn under_sum(unet: Params, adapters: &[WeightedPath]) -> Outcome<Params> {
+    if adapters.is_empty() {
+        return Ok(unet);
+    }
+    let mut terms = Vec::new();
+    for WeightedPath { weight, path } in adapters {
+        let adapted = unet.with_lora(Lora::load(path, unet.device())?)?;
+        terms.extend(adapted.lora().cloned().map(|lora| (*weight, lora)));
+    }
+    let terms: Vec<(f64, &Lora)> = terms.iter().map(|(weight, lora)| (*weight, lora)).collect();
+    Ok(unet.with_lora(Lora::weighted_sum(&terms)?)?)
 }
 
 /// Writes an image as PNG.

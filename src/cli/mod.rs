@@ -32,6 +32,7 @@ mod score;
 mod signal;
 mod text_model;
 mod train;
+mod weighted;
 mod world;
 
 use clap::{Parser, Subcommand};

@@ -2,6 +2,7 @@
 
 use crate::cli::image_model::{ImageModel, as_network, write_png};
 use crate::cli::prompts::Prompts;
+use crate::cli::weighted::WeightedPath;
 use crate::cli::{Context, Failure, Outcome};
 use candle_core::{DType, Device, Tensor};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -23,12 +24,17 @@ pub(crate) struct Args {
     /// The model's folder, in diffusers' layout.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// A LoRA adapter to put on the U-Net, in PEFT's or diffusers' format.
-    #[arg(long, value_name = "DIR")]
+    /// A LoRA adapter in the format of diffusers, kohya or PEFT, a file or a folder, to put on the U-Net and, if it is for
+    /// that too, on the text encoder.
+    #[arg(long, value_name = "PATH")]
     adapter: Option<PathBuf>,
     /// A model whose U-Net predicts the negative half of the guidance (Diffusion-NPO).
     #[arg(long, value_name = "DIR")]
     negative_model: Option<PathBuf>,
+    /// An adapter for the U-Net that predicts the negative half: that of --negative-model, or else that of --model without
+    /// --adapter. Given several times, changes add up, each times its weight.
+    #[arg(long, value_name = "[WEIGHT:]PATH", allow_hyphen_values = true)]
+    negative_adapter: Vec<WeightedPath>,
     #[command(flatten)]
     prompts: Prompts,
     /// What to guide away from [default: the empty prompt, or zeros for an SDXL model that says so].
@@ -73,8 +79,9 @@ fn sampler() -> impl TypedValueParser<Value = SamplerKind> {
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let prompts = args.prompts.read()?;
-    if args.negative_model.is_some() && args.cfg <= 1.0 {
-        let idle = Failure::usage(format!("--negative-model has no effect at --cfg {}", args.cfg));
+    let negative = [("model", args.negative_model.is_some()), ("adapter", !args.negative_adapter.is_empty())];
+    if let Some((what, _)) = negative.iter().find(|(_, is_given)| *is_given && args.cfg <= 1.0) {
+        let idle = Failure::usage(format!("--negative-{what} has no effect at --cfg {}", args.cfg));
         return Err(idle.hint("use --cfg above 1"));
     }
     let device = ctx.device()?;
@@ -135,7 +142,13 @@ impl<'a> Drawing<'a> {
     fn new(args: &'a Args, model: &'a ImageModel, size: (u32, u32)) -> Outcome<Self> {
         // A number of steps that does not fit is better known before other weights are read.
         args.sampler.build(&model.scheduler, args.steps)?;
-        let negative = args.negative_model.as_deref().map(|folder| model.load_partner(folder)).transpose()?;
+        let negative = match &args.negative_model {
+            None if args.negative_adapter.is_empty() => None,
+            folder => {
+                let folder = folder.as_deref().unwrap_or(&args.model);
+                Some(model.load_partner(folder, &args.negative_adapter)?)
+            }
+        };
         Ok(Self { args, model, size, negative })
     }
 

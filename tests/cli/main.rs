@@ -12,6 +12,7 @@ mod image;
 mod methods;
 mod plan;
 mod program;
+mod sums;
 mod text;
 mod watching;
 

@@ -113,6 +113,13 @@ impl ClipTokenizer {
         self.size
     }
 
+    /// Whether another tokenizer gives every token the same id, and begins, ends and fills captions with the same.
+    #[must_use]
+    pub fn is_same_vocabulary(&self, other: &Self) -> bool {
+        let special = |it: &Self| (it.start_id, it.end_id, it.pad_id, it.positions);
+        special(self) == special(other) && self.tokenizer.get_vocab(true) == other.tokenizer.get_vocab(true)
+    }
+
     /// Checks that every id has a row in the text encoder's embedding.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorView};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -291,6 +292,23 @@ pub fn write(
         .map_err(|e| ModelError::Safetensors { path: path.into(), reason: e.to_string() })?;
     sort_metadata(&mut bytes).map_err(|source| ModelError::Json { path: path.into(), source })?;
     write_bytes(path, &bytes)
+}
+
+/// SHA-256 of what [`write`] puts behind the header of a file of these tensors: `0x` and hexadecimal digits.
+///
+/// # Errors
+/// If a tensor has a type that is not written.
+pub(crate) fn data_sha256(tensors: &BTreeMap<String, Tensor>, float: DType) -> Result<String> {
+    let encoded = tensors
+        .iter()
+        .map(|(name, tensor)| Ok((name, encode(tensor, float)?)))
+        .collect::<candle_core::Result<BTreeMap<_, _>>>()?;
+    let malformed = |reason| ModelError::Safetensors { path: PathBuf::new(), reason };
+    let bytes = safetensors::serialize(encoded.iter(), None).map_err(|e| malformed(e.to_string()))?;
+    let header = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length)) as usize;
+    let data = bytes.get(LENGTH + header..).unwrap_or_default();
+    let digits: String = Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("0x{digits}"))
 }
 
 /// Orders the strings in a file's header: safetensors keeps them in a hash map, whose order differs from one time to

@@ -1,10 +1,12 @@
 //! Networks that can be trained: language models, Stable Diffusion's U-Net, and the VAE and CLIP text tower around it.
 //!
 //! One file per architecture, named as in the checkpoints of transformers and diffusers. Parameters are named,
-//! ordered and loaded strictly; LoRA comes in and goes out in PEFT's format.
+//! ordered and loaded strictly; LoRA comes in and goes out in the formats of PEFT, diffusers and
+//! kohya.
 //!
 //! Invariant: no data set, no objective, no optimizer.
 
+mod arithmetic;
 mod causal_lm;
 pub mod config;
 mod denoiser;
@@ -30,6 +32,6 @@ pub use generate::{GenerateOptions, Generated, Request, Watcher, generate, gener
 pub use generation_config::GenerationConfig;
 pub use language::llama::{self, LlamaConfig};
 pub use language::{CausalLmConfig, Decoder, KvCache, load_causal_lm, load_causal_lm_stored, save_causal_lm};
-pub use lora::{Lora, LoraConfig, LoraFormat, Targets};
+pub use lora::{Adaptable, Lora, LoraConfig, LoraFormat, PipelineLora, Targets};
 pub use params::{Init, Params, Scope};
 pub use sampling::SamplingPolicy;

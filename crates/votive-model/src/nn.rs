@@ -46,26 +46,41 @@ impl Linear {
                 Weight::Stored(weight) => ops::stored_linear(x, weight, bias)?,
             });
         };
-        let update = (&lora.a, &lora.b, lora.scale);
-        let Some(stretch) = lora.stretch(&self.weight)? else {
-            return Ok(ops::low_rank_linear(x, &self.weight, bias, update)?);
-        };
-        // DoRA stretches what the weight gives, and not the bias.
-        let y = ops::low_rank_linear(x, &self.weight, None, update)?.broadcast_mul(&stretch)?;
-        match bias {
-            None => Ok(y),
-            Some(bias) => Ok(y.broadcast_add(bias)?),
-        }
+        adapted_linear(x, &self.weight, bias, lora)
     }
 }
 
-/// A convolution with bias.
+/// `x (…, ins)` → `(…, outs)` through a weight `(outs, ins)` and its adapter, whose matrices may be kernels of one pixel.
+///
+/// # Errors
+/// If the sizes don't fit.
+pub(crate) fn adapted_linear(
+    x: &Tensor,
+    weight: &Weight,
+    bias: Option<&Tensor>,
+    lora: &LoraLayer,
+) -> Result<Tensor> {
+    let (a, b) = (lora.a.flatten_from(1)?, lora.b.flatten_from(1)?);
+    let update = (&a, &b, lora.scale);
+    let Some(stretch) = lora.stretch(weight)? else {
+        return Ok(ops::low_rank_linear(x, weight, bias, update)?);
+    };
+    // DoRA stretches what the weight gives, and not the bias.
+    let y = ops::low_rank_linear(x, weight, None, update)?.broadcast_mul(&stretch)?;
+    match bias {
+        None => Ok(y),
+        Some(bias) => Ok(y.broadcast_add(bias)?),
+    }
+}
+
+/// A convolution with bias, with a low-rank adapter if the parameters have one for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Conv2d {
     weight: Tensor,
     bias: Tensor,
     stride: usize,
     padding: usize,
+    lora: Option<LoraLayer>,
 }
 
 impl Conv2d {
@@ -82,7 +97,8 @@ impl Conv2d {
     ) -> Result<Self> {
         let init = Init::fan_in(ins * kernel * kernel);
         let weight = scope.get("weight", &[outs, ins, kernel, kernel], init)?;
-        Ok(Self { weight, bias: scope.get("bias", &[outs], Init::Zero)?, stride, padding })
+        let bias = scope.get("bias", &[outs], Init::Zero)?;
+        Ok(Self { weight, bias, stride, padding, lora: scope.lora() })
     }
 
     /// `x (B, ins, H, W)` → `(B, outs, H', W')`.
@@ -90,7 +106,18 @@ impl Conv2d {
     /// # Errors
     /// If the sizes don't fit.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::conv2d(x, &self.weight, &self.bias, self.stride, self.padding)?)
+        let (weight, bias, steps) = (&self.weight, &self.bias, (self.stride, self.padding));
+        let Some(lora) = &self.lora else {
+            return Ok(ops::conv2d(x, weight, bias, self.stride, self.padding)?);
+        };
+        let update = (&lora.a, &lora.b, lora.scale);
+        let Some(stretch) = lora.stretch(&Weight::Whole(weight.clone()))? else {
+            return Ok(ops::low_rank_conv2d(x, (weight, bias), update, steps)?);
+        };
+        // DoRA stretches what the kernel gives, and not the bias.
+        let y = ops::low_rank_conv2d(x, (weight, &bias.zeros_like()?), update, steps)?;
+        let channels = (1, (), 1, 1);
+        Ok(y.broadcast_mul(&stretch.reshape(channels)?)?.broadcast_add(&bias.reshape(channels)?)?)
     }
 }
 

@@ -71,6 +71,11 @@ impl Params {
         self.weights.whole.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
+    /// Names of the network's tensors, however they are kept.
+    pub(crate) fn tensor_names(&self) -> Vec<String> {
+        self.weights.shapes().into_keys().map(str::to_owned).collect()
+    }
+
     /// One tensor of the network.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Tensor> {
@@ -180,8 +185,21 @@ impl Params {
     /// # Errors
     /// If a layer of the adapter has no counterpart or another shape.
     pub fn with_lora(&self, lora: Lora) -> Result<Self> {
-        lora.check(&self.weights)?;
+        let lora = lora.fitted(&self.weights)?;
         Ok(Self { lora: Some(lora), ..self.clone() })
+    }
+
+    /// The network under its adapter with the values of one that was saved, trainable. Configuration and scales stay
+    /// what they are: a file may hold them with fewer digits.
+    ///
+    /// # Errors
+    /// If there is no adapter, or the saved one is on other modules.
+    pub fn with_lora_values(&self, saved: Lora) -> Result<Self> {
+        let Some(own) = &self.lora else {
+            return Err(ModelError::Adapter("no adapter is trained that could take its values".to_owned()));
+        };
+        let lora = own.with_values_of(saved.fitted(&self.weights)?)?.into_trainable()?;
+        Ok(Self { lora: Some(lora), ..self.without_adapter().untracked()? })
     }
 
     /// The adapter put into the weights.
@@ -327,7 +345,9 @@ impl<'a> Reader<'a> {
             return Err(mismatch(params, problems));
         }
         match params.lora.iter().flat_map(Lora::paths).find(|path| !used_lora.contains(*path)) {
-            Some(path) => Err(ModelError::Adapter(format!("`{path}` is not a linear map of this network"))),
+            Some(path) => Err(ModelError::Adapter(format!(
+                "`{path}` is no linear map and no convolution of this network"
+            ))),
             None => Ok(()),
         }
     }
@@ -378,7 +398,7 @@ impl Scope<'_> {
         self.reader.linear(self.sub("weight").path, shape, init)
     }
 
-    /// The adapter of the linear map here.
+    /// The adapter of the linear map or convolution here.
     pub(crate) fn lora(&self) -> Option<LoraLayer> {
         let Source::Given(params) = &self.reader.source else { return None };
         let found = params.lora.as_ref()?.layer(&self.path)?.clone();

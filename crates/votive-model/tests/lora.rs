@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use votive_model::{CausalLm, CausalLmConfig, Lora, LoraConfig, LoraFormat, Params, Targets, TokenBatch};
+use votive_model::{CausalLm, CausalLmConfig, Lora, LoraConfig, Params, Targets, TokenBatch};
 use votive_model::{files, load_causal_lm};
 use votive_tensor::random::{Draws, Stream};
 
@@ -63,7 +63,7 @@ fn a_saved_adapter_is_read_back_as_it_was() {
     for case in CASES {
         let (config, params) = base(case);
         let folder = tempfile::tempdir().unwrap();
-        adapter(case).save(folder.path(), LoraFormat::Peft, "base").unwrap();
+        adapter(case).save(folder.path(), "base").unwrap();
         let again = Lora::load(folder.path(), &CPU).unwrap();
         assert_eq!(again.config(), adapter(case).config(), "{case}");
         let of = |lora| log_probs(case, &config, &params.with_lora(lora).unwrap()).0;

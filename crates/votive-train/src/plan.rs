@@ -18,7 +18,7 @@ use crate::recipe::{NamesOrRule, Resolver, Setting, to_toml};
 use crate::reference::ReferencePlan;
 use std::path::{Path, PathBuf};
 use votive_data::{RowPolicy, TextSource, Traversal};
-use votive_model::{LoraConfig, Targets};
+use votive_model::{LoraConfig, LoraFormat, Targets};
 use votive_objective::Mixture;
 use votive_tensor::Storage;
 
@@ -62,6 +62,8 @@ pub struct Plan {
     pub model: PathBuf,
     /// The adapter; none for full fine-tuning.
     pub adapter: Option<LoraConfig>,
+    /// What the adapter is written as.
+    pub adapter_format: LoraFormat,
     /// How the linear maps below the adapter are kept in memory; none for f32.
     pub base: Option<Storage>,
     /// The data.
@@ -162,6 +164,7 @@ impl Plan {
         let modality = if model.as_os_str().is_empty() { Ok(Modality::Text) } else { Modality::of(&model) };
         let kind = modality.as_ref().copied().unwrap_or(Modality::Text);
         let (adapter, base) = adapter(&mut r, kind);
+        let adapter_format = adapter_format(&mut r, kind);
         let data = data::data(&mut r, kind);
         let objective = objective::objective(&mut r);
         let reference = reference::reference(&mut r);
@@ -180,6 +183,7 @@ impl Plan {
         Ok(Self {
             model,
             adapter,
+            adapter_format,
             base,
             data,
             objective,
@@ -216,6 +220,7 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     let mut r = Resolver::parse(Path::new("reference"), tables, &[])?;
     path(&mut r, "model.path", "Folder of the model, in the hub's layout.");
     adapter(&mut r, modality);
+    adapter_format(&mut r, modality);
     data::data(&mut r, modality);
     reference::reference(&mut r);
     let of_one_kind = r.settings().len();
@@ -302,6 +307,16 @@ fn adapter(r: &mut Resolver, modality: Modality) -> (Option<LoraConfig>, Option<
         }
         Modality::Image => (Some(config), None),
     }
+}
+
+/// The files of an image adapter; a language model's is PEFT's folder.
+fn adapter_format(r: &mut Resolver, modality: Modality) -> LoraFormat {
+    if modality == Modality::Text || r.names_below("adapter").is_empty() {
+        return LoraFormat::Peft;
+    }
+    let formats = [LoraFormat::Diffusers, LoraFormat::Kohya].map(|format| (format, format.name()));
+    let doc = "Whose names the adapter's file has: diffusers', or those of kohya's scripts, which other programs read.";
+    r.named("adapter.lora.format", &formats, LoraFormat::Diffusers, doc)
 }
 
 /// What a recipe calls the ways to keep frozen weights.

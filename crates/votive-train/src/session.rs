@@ -124,6 +124,7 @@ fn prepare_image(
         caption_dropout: diffusion.caption_dropout,
         beta_convention: diffusion.beta_convention,
         resolution: resolution(plan, diffusion)?,
+        adapter_format: plan.adapter_format,
     };
     let (front, params) = DenoisingFrontEnd::open(&plan.model, sources, settings, device, progress)?;
     Ok(Prepared::Image(Box::new(front), trainable(plan, params)?, report))

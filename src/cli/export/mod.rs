@@ -1,36 +1,43 @@
 //! `votive export`: a finished run or a model, in the form that another program loads.
 
 mod gguf;
+mod image;
 mod source;
 
-use crate::cli::merge::{Dtype, check_out, check_text, write_card, write_merged};
+use crate::cli::merge::{Dtype, check_out, write_card, write_merged};
 use crate::cli::{Context, Failure, Outcome};
 use clap::ValueEnum;
 use gguf::Precision;
 use serde_json::json;
 use source::Source;
+pub(crate) use source::is_image_adapter;
 use std::path::{Path, PathBuf};
-use votive_model::{Lora, LoraFormat, Params, hub_folder, load_causal_lm};
+use votive_model::{Lora, Params, hub_folder, load_causal_lm};
+use votive_train::Modality;
 use votive_train::model_card::{self, Library};
 
 /// Write a model for other programs.
 ///
-/// The source is the folder of a run, of a model or of an adapter.
+/// The source is the folder of a run, of a model or of an adapter, or an image adapter's file. Text models are written for
+/// PEFT, transformers and llama.cpp, adapters of image models for diffusers, for programs that read kohya's files, and for
+/// PEFT.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   votive export runs/mine --to peft --out adapter        # adapter_config.json, adapter_model.safetensors
   votive export runs/mine --to hub --out model           # a whole model, the adapter merged
   votive export runs/mine --to gguf --out model.gguf --dtype q8_0
+  votive export runs/image --to kohya --out mine.safetensors
+  votive export mine.safetensors --model sd15 --to diffusers --out adapter
 
 A GGUF file holds Llama, Mistral, Qwen2 and Qwen3 models with byte-level or SentencePiece tokenizers. What llama.cpp would \
 compute otherwise (a sliding window, a splitting pattern that it does not know) is refused.")]
 pub(crate) struct Args {
-    /// Folder of a run, a model or an adapter.
+    /// Folder of a run, a model or an adapter, or an adapter's file.
     source: PathBuf,
     /// What to write.
-    #[arg(long, value_enum)]
+    #[arg(long, visible_alias = "format", value_enum)]
     to: Target,
-    /// The folder, or for GGUF the file; must not be there yet.
+    /// The folder, or for GGUF the file; an image adapter's may be either. Must not be there yet.
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
     /// The model below an adapter [default: the one that the adapter names].
@@ -50,15 +57,23 @@ enum Target {
     Hub,
     /// A GGUF file, as llama.cpp loads it.
     Gguf,
+    /// An image adapter as diffusers loads it.
+    Diffusers,
+    /// An image adapter as kohya's scripts write it.
+    Kohya,
 }
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let source = Source::find(&args.source, args.model.as_deref())?;
-    check_text(&source.base)?;
-    let details = match args.to {
-        Target::Peft => args.peft(&source, ctx)?,
-        Target::Hub => args.hub(&source, ctx)?,
-        Target::Gguf => gguf::write(&source, args, ctx)?,
+    let details = match (Modality::of(&source.base)?, args.to) {
+        (Modality::Image, _) => image::write(&source, args, ctx)?,
+        (Modality::Text, Target::Peft) => args.peft(&source, ctx)?,
+        (Modality::Text, Target::Hub) => args.hub(&source, ctx)?,
+        (Modality::Text, Target::Gguf) => gguf::write(&source, args, ctx)?,
+        (Modality::Text, Target::Diffusers | Target::Kohya) => {
+            let other = Failure::usage(format!("{}: is of a language model", args.source.display()));
+            return Err(other.hint("an adapter of one is written with --to peft"));
+        }
     };
     if ctx.output.wants_json() {
         let to = args.to.to_possible_value().map(|value| value.get_name().to_owned());
@@ -82,7 +97,7 @@ impl Args {
         let (_, params) = load_causal_lm(&source.base, &ctx.device()?)?;
         params.with_lora(lora.clone())?;
         hub_folder::write_folder(&self.out, |folder| -> Outcome {
-            lora.save(folder, LoraFormat::Peft, &source.base.to_string_lossy())?;
+            lora.save(folder, &source.base.to_string_lossy())?;
             hub_folder::copy_tokenizer(&source.base, folder)?;
             let made = "An adapter in PEFT's format.";
             Ok(model_card::derive(folder, adapter, &source.base, Library::Peft, made)?)

@@ -1,5 +1,10 @@
-//! `votive merge`: an adapter added into its model's weights, as a folder of its own.
+//! `votive merge`: an adapter added into its model's weights, or models and adapters added with weights, as a folder of its
+//! own.
 
+mod expression;
+mod model;
+mod sum;
+mod terms;
 mod verify;
 
 use crate::cli::prompts;
@@ -7,32 +12,52 @@ use crate::cli::text_model::TextModel;
 use crate::cli::{Code, Context, Failure, Outcome};
 use candle_core::{DType, Tensor};
 use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use terms::{Named, Terms};
 use verify::{Comparison, Networks, built_in_rows, compare};
 use votive_data::TextTokenizer;
-use votive_model::{CausalLmConfig, Lora, Params, hub_folder, load_causal_lm};
+use votive_model::{CausalLmConfig, Lora, LoraFormat, Params, hub_folder, load_causal_lm};
 use votive_train::Modality;
 use votive_train::model_card::{self, Library};
 
-/// Add an adapter into a model's weights.
+/// Add an adapter into a model's weights, or add up models and adapters with weights.
 ///
 /// The result is a model folder in the hub's layout: the base's own configuration, tokenizer and licence, and weights
 /// W + (α/r)·B·A, which any program loads without knowing of adapters.
+///
+/// --sum is a formula over named folders of text or image models of one architecture, and of adapters, whose names stand
+/// for their change alone. The weights of the models add up to 1. A sum of adapters alone is an adapter, whose rank is the
+/// sum of the ranks; give the model below them with --model.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   votive merge --model Qwen2.5-0.5B-Instruct --adapter runs/mine/final --out merged --dtype bf16 --verify
+  votive merge base=lm helpful=runs/a/final harmless=runs/b/final --sum 'base + 0.7*(helpful - base) + 0.3*(harmless - base)' \
+--out both
+  votive merge new=runs/2/final old=runs/1/final --sum 'new + 0.3*(new - old)' --out ahead
+  votive merge base=sd15 dpo=dpo-sd15 npo=npo.safetensors --sum '0.2*base + 0.8*dpo + npo' --out negative
+  votive merge a=runs/a/final b=b.safetensors --sum '0.5*a + 0.5*b' --model sd15 --format kohya --out mixed
 
 --verify reads the folder back and computes the logits of the same rows with it and with model and adapter. They may differ
 by what rounding to the stored type does to the merged weights in memory, and by 1.6e-5 of the largest logit for f32
-arithmetic; beyond that the merge ends with exit code 5, and nothing is left behind.")]
+arithmetic; beyond that the merge ends with exit code 5, and nothing is left behind. After --sum, weights are compared.")]
 pub(crate) struct Args {
+    /// The models and adapters of a sum.
+    #[arg(value_name = "NAME=PATH", requires = "sum")]
+    named: Vec<Named>,
+    /// What to add up: names times numbers, with + - * / and parentheses.
+    #[arg(long, value_name = "FORMULA", requires = "named", conflicts_with_all = ["adapter", "prompts"], allow_hyphen_values = true)]
+    sum: Option<String>,
     /// The folder of the model that the adapter was trained on.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
-    /// The adapter's folder, in PEFT's format.
-    #[arg(long, value_name = "DIR")]
-    adapter: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "sum")]
+    model: Option<PathBuf>,
+    /// The adapter: PEFT's folder; for an image model also a file or folder of diffusers' or kohya's.
+    #[arg(long, value_name = "PATH", required_unless_present = "sum")]
+    adapter: Option<PathBuf>,
+    /// What a sum of image adapters is written as [default: diffusers].
+    #[arg(long, value_name = "FORMAT", requires = "sum", value_parser = format())]
+    format: Option<LoraFormat>,
     /// Where the merged model goes; must not be there yet.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -81,37 +106,20 @@ pub(crate) fn check_out(out: &Path) -> Outcome {
     }
 }
 
-/// Refuses what holds no language model.
-pub(crate) fn check_text(model: &Path) -> Outcome {
-    match Modality::of(model)? {
-        Modality::Text => Ok(()),
-        Modality::Image => Err(Failure::data(format!(
-            "{}: adapters of Stable Diffusion are not merged; `votive sample --adapter` and diffusers load them as they are",
-            model.display()
-        ))),
-    }
+/// Parses an adapter's format; clap suggests the nearest for one that does not exist.
+fn format() -> impl TypedValueParser<Value = LoraFormat> {
+    let named = |name: String| LoraFormat::ALL.into_iter().find(|format| format.name() == name);
+    PossibleValuesParser::new(LoraFormat::ALL.map(LoraFormat::name))
+        .try_map(move |name| named(name).ok_or("not a format"))
 }
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
-    check_out(&args.out)?;
-    check_text(&args.model)?;
-    let device = ctx.device()?;
-    let (config, base) = load_causal_lm(&args.model, &device)?;
-    let adapted = base.with_lora(Lora::load(&args.adapter, &device)?)?;
-    let float = match args.dtype {
-        Some(dtype) => dtype.to_candle(),
-        None => hub_folder::stored_dtype(&args.model)?,
-    };
-    let mut comparison = None;
-    hub_folder::write_folder(&args.out, |folder| -> Outcome {
-        write_merged(&args.model, &adapted, folder, float, args.shard_mib << 20)?;
-        write_card(folder, &args.adapter, &args.model)?;
-        if args.verify {
-            comparison = Some(args.verified(&config, &adapted, folder, float)?);
-        }
-        Ok(())
-    })?;
-    report(args, float, comparison.as_ref(), ctx)
+    match (&args.sum, &args.model, &args.adapter) {
+        (Some(formula), ..) => sum::write(&Terms::read(formula, &args.named)?, args, ctx),
+        (None, Some(model), Some(adapter)) => args.merge(model, adapter, ctx),
+        // clap asks for both where there is no sum.
+        _ => Err(Failure::usage("--model and --adapter, or --sum: nothing to merge")),
+    }
 }
 
 /// Writes a model folder of adapted parameters.
@@ -133,6 +141,46 @@ pub(crate) fn write_card(folder: &Path, adapter: &Path, base: &Path) -> Outcome 
 }
 
 impl Args {
+    /// An adapter added into its model; an image model is the sum of both.
+    fn merge(&self, model: &Path, adapter: &Path, ctx: &Context) -> Outcome {
+        check_out(&self.out)?;
+        if Modality::of(model)? == Modality::Image {
+            if self.prompts.is_some() {
+                return Err(Failure::usage(
+                    "--prompts: the weights of an image model are compared, not its words",
+                ));
+            }
+            return sum::write(&Terms::merged(model, adapter), self, ctx)
+                .map_err(|failure| failure.at(format!("{} (Stable Diffusion)", model.display())));
+        }
+        let device = ctx.device()?;
+        let (config, base) = load_causal_lm(model, &device)?;
+        let adapted = base.with_lora(Lora::load(adapter, &device)?)?;
+        let float = match self.dtype {
+            Some(dtype) => dtype.to_candle(),
+            None => hub_folder::stored_dtype(model)?,
+        };
+        let mut comparison = None;
+        hub_folder::write_folder(&self.out, |folder| -> Outcome {
+            write_merged(model, &adapted, folder, float, self.shard_mib << 20)?;
+            write_card(folder, adapter, model)?;
+            if self.verify {
+                comparison = Some(self.verified(&config, &adapted, folder, float)?);
+            }
+            Ok(())
+        })?;
+        report(self, float, comparison.as_ref(), ctx)
+    }
+
+    /// What a card says of how its model was made.
+    fn made(&self) -> String {
+        let formula = self.sum.as_deref().unwrap_or("model + adapter");
+        let last = |named: &Named| named.to_string();
+        let named: Vec<String> = self.named.iter().map(last).collect();
+        let names = if named.is_empty() { String::new() } else { format!(", where {}", named.join(", ")) };
+        format!("This is the sum `{formula}`{names}.")
+    }
+
     fn verified(
         &self,
         config: &CausalLmConfig,

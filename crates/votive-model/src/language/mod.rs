@@ -127,6 +127,12 @@ impl CausalLmConfig {
         self.network.sizes()
     }
 
+    /// Whether two configurations are of the same network, whatever else their files say.
+    #[must_use]
+    pub fn is_same_network(&self, other: &Self) -> bool {
+        format!("{:?}", self.network) == format!("{:?}", other.network)
+    }
+
     /// Rows of the embedding, V; at least the size of the tokenizer's vocabulary.
     #[must_use]
     pub fn vocab_size(&self) -> usize {

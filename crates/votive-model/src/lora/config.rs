@@ -1,5 +1,6 @@
 //! What an adapter is made of: ranks, scales and the modules that get one, chosen as PEFT 0.21.2 chooses them.
 
+use super::LoraLayer;
 use crate::error::{ModelError, Result};
 use fancy_regex::Regex;
 use std::collections::BTreeMap;
@@ -72,10 +73,44 @@ impl LoraConfig {
         }
     }
 
+    /// The configuration that these layers have, which are named in full: the commonest rank and α, and the others by
+    /// pattern.
+    pub(super) fn of_layers(layers: &BTreeMap<String, LoraLayer>) -> Self {
+        let ranks: BTreeMap<&String, usize> =
+            layers.iter().map(|(path, layer)| (path, layer.rank())).collect();
+        let alpha = |layer: &LoraLayer| layer.scale * layer.rank() as f64;
+        let alphas: BTreeMap<&String, f64> =
+            layers.iter().map(|(path, layer)| (path, alpha(layer))).collect();
+        let rank = commonest(ranks.values().copied()).unwrap_or(1);
+        let alpha = commonest(alphas.values().copied()).unwrap_or(1.0);
+        let other = |(path, value): (&String, usize)| (value != rank).then(|| (path.clone(), value));
+        let rank_pattern = ranks.into_iter().filter_map(other).collect();
+        let other = |(path, value): (&String, f64)| (value != alpha).then(|| (path.clone(), value));
+        Self {
+            rank_pattern,
+            alpha_pattern: alphas.into_iter().filter_map(other).collect(),
+            use_dora: layers.values().any(|layer| layer.magnitude.is_some()),
+            ..Self::new(rank, alpha, layers.keys().cloned().collect())
+        }
+    }
+
     /// Whether a module of this path is trained whole. PEFT looks at the end of the name, within a word too.
     pub(super) fn is_saved(&self, path: &str) -> bool {
         self.modules_to_save.iter().any(|name| path.ends_with(name.as_str()))
     }
+}
+
+/// The value that comes most often; of several the first.
+fn commonest<T: Copy + PartialEq>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: Vec<(T, usize)> = Vec::new();
+    for value in values {
+        match counts.iter_mut().find(|(known, _)| *known == value) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((value, 1)),
+        }
+    }
+    let most = counts.iter().map(|(_, count)| *count).max()?;
+    counts.into_iter().find(|(_, count)| *count == most).map(|(value, _)| value)
 }
 
 /// A configuration with its patterns compiled, ready to be asked about modules.
@@ -114,7 +149,13 @@ impl<'a> Chooser<'a> {
         })
     }
 
-    /// Whether the linear map at `path` gets an adapter.
+    /// Whether a weight of this shape can get an adapter: a matrix, or the kernel of a convolution, which PEFT's
+    /// `all-linear` does not mean.
+    pub(super) fn can_take(&self, weight: &[usize]) -> bool {
+        weight.len() == 2 || (weight.len() == 4 && !matches!(self.targets, Matcher::AllLinear))
+    }
+
+    /// Whether the module at `path` gets an adapter.
     ///
     /// # Errors
     /// If a pattern takes too long to match.
@@ -142,7 +183,7 @@ impl<'a> Chooser<'a> {
         Ok((rank, alpha / divisor))
     }
 
-    /// A target that names none of the linear `maps`, or a pattern that names none that is `adapted`: most likely a
+    /// A target that names none of `maps`, or a pattern that names none that is `adapted`: most likely a
     /// misprint.
     ///
     /// # Errors
@@ -151,7 +192,9 @@ impl<'a> Chooser<'a> {
         if let Matcher::Names(names) = &self.targets {
             let idle = names.iter().find(|name| !maps.iter().any(|path| is_or_ends_in(path, name)));
             if let Some(name) = idle {
-                return Ok(Some(format!("target `{name}` names no linear map of this network")));
+                return Ok(Some(format!(
+                    "target `{name}` names no linear map and no convolution of this network"
+                )));
             }
         }
         let keys = self.config.rank_pattern.keys().zip(self.ranks.iter().map(|(regex, _)| regex));

@@ -3,6 +3,7 @@
 //! Names, configuration fields and arithmetic are those of diffusers 0.42.1 and transformers 5, so that checkpoints
 //! go both ways.
 
+mod adapted;
 mod clip;
 mod clip_config;
 mod clip_projection;

@@ -13,6 +13,7 @@ use super::vae_config::VaeConfig;
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
 use crate::files;
+use crate::lora::{Adaptable, PipelineLora};
 use crate::params::Params;
 use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
@@ -194,15 +195,21 @@ impl StableDiffusionFolder {
         Ok(Params::new(&folder.display().to_string(), tensors, device))
     }
 
-    /// Reads the text encoders, without gradients.
+    /// The configurations of the text encoders: of one, or of SDXL's two.
+    #[must_use]
+    pub fn text_encoder_configs(&self) -> Vec<&ClipTextConfig> {
+        std::iter::once(&self.text_encoder).chain(&self.text_encoder_2).collect()
+    }
+
+    /// Reads the text encoders, without gradients and under their adapters.
     ///
     /// # Errors
-    /// If weights are missing, malformed or do not fit their configuration.
-    pub fn read_text_encoders(&self, device: &Device) -> Result<TextEncoders> {
-        let first = self.params(Component::TextEncoder, device)?;
+    /// If weights are missing, malformed or do not fit their configuration, or an adapter was made for another network.
+    pub fn read_text_encoders(&self, adapters: &PipelineLora, device: &Device) -> Result<TextEncoders> {
+        let first = self.adapted(Adaptable::TextEncoder, adapters, device)?;
         let first = first.build(|scope| ClipTextModel::new(scope, &self.text_encoder))?;
         let second = |config| {
-            let params = self.params(Component::TextEncoder2, device)?;
+            let params = self.adapted(Adaptable::TextEncoder2, adapters, device)?;
             params.build(|scope| ClipTextModelWithProjection::new(scope, config))
         };
         Ok(TextEncoders::new(first, self.text_encoder_2.as_ref().map(second).transpose()?))

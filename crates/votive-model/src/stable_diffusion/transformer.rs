@@ -5,10 +5,11 @@
 
 use super::spatial::{to_image, to_sequence};
 use crate::error::Result;
-use crate::nn::{GroupNorm, LayerNorm, Linear};
+use crate::lora::LoraLayer;
+use crate::nn::{GroupNorm, LayerNorm, Linear, adapted_linear};
 use crate::params::{Init, Scope};
 use candle_core::Tensor;
-use votive_tensor::{Activation, AttentionMask, attention, gated, linear};
+use votive_tensor::{Activation, AttentionMask, Weight, attention, gated, linear};
 
 /// Sizes of the attention of one level.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +103,7 @@ impl Block {
 #[derive(Clone, Debug)]
 enum Projection {
     Matrix(Linear),
-    Kernel { weight: Tensor, bias: Tensor },
+    Kernel { weight: Tensor, bias: Tensor, lora: Option<LoraLayer> },
 }
 
 impl Projection {
@@ -111,14 +112,17 @@ impl Projection {
             return Ok(Self::Matrix(Linear::new(scope, ins, outs, true)?));
         }
         let weight = scope.get("weight", &[outs, ins, 1, 1], Init::fan_in(ins))?;
-        Ok(Self::Kernel { weight, bias: scope.get("bias", &[outs], Init::Zero)? })
+        Ok(Self::Kernel { weight, bias: scope.get("bias", &[outs], Init::Zero)?, lora: scope.lora() })
     }
 
     /// `(B, T, ins)` → `(B, T, outs)`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Matrix(map) => map.forward(x),
-            Self::Kernel { weight, bias } => Ok(linear(x, &weight.flatten_from(1)?, Some(bias))?),
+            Self::Kernel { weight, bias, lora: None } => Ok(linear(x, &weight.flatten_from(1)?, Some(bias))?),
+            Self::Kernel { weight, bias, lora: Some(lora) } => {
+                adapted_linear(x, &Weight::Whole(weight.flatten_from(1)?), Some(bias), lora)
+            }
         }
     }
 }

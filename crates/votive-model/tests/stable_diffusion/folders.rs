@@ -193,7 +193,7 @@ fn a_trained_unet_is_saved_among_copies_of_the_other_parts() {
         assert_eq!(again.class(), folder.class());
         assert_eq!(again.forces_zeros_for_no_prompt(), folder.forces_zeros_for_no_prompt());
         again.read_vae(&CPU).unwrap();
-        again.read_text_encoders(&CPU).unwrap();
+        again.read_text_encoders(&votive_model::PipelineLora::default(), &CPU).unwrap();
     }
 }
 
@@ -222,7 +222,7 @@ fn fresh_networks_are_saved_and_read() {
     let unet = folder.params(Component::UNet, &CPU).unwrap();
     unet.build(|scope| UNet2DConditionModel::new(scope, folder.unet_config())).unwrap();
     folder.read_vae(&CPU).unwrap();
-    folder.read_text_encoders(&CPU).unwrap();
+    folder.read_text_encoders(&votive_model::PipelineLora::default(), &CPU).unwrap();
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn vae_equals_diffusers() {
 #[test]
 fn both_text_encoders_of_sdxl_equal_those_of_diffusers() {
     let folder = StableDiffusionFolder::open(&fixture(XL)).unwrap();
-    let encoders = folder.read_text_encoders(&CPU).unwrap();
+    let encoders = folder.read_text_encoders(&votive_model::PipelineLora::default(), &CPU).unwrap();
     let expected = expected(XL, "text_encoders");
     let ids = ["input_ids", "input_ids_2"].map(|name| expected[name].to_dtype(DType::U32).unwrap());
     let prompts = encoders.encode(&ids).unwrap();

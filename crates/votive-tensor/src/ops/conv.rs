@@ -8,7 +8,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 /// Parts that a batch is cut into for weight gradients; fixed, so that the sum does not depend on the threads.
-const PARTS: usize = 4;
+pub(super) const PARTS: usize = 4;
 
 /// A convolution with square stride and zero padding on all sides.
 ///
@@ -21,40 +21,48 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, stride: usize, padding
 }
 
 #[derive(Clone)]
-struct Conv2d {
-    stride: usize,
-    padding: usize,
+pub(super) struct Conv2d {
+    pub(super) stride: usize,
+    pub(super) padding: usize,
 }
 
+/// Sizes of one call.
 #[derive(Clone, Copy)]
-struct Geometry {
-    batch: usize,
+pub(super) struct Geometry {
+    pub(super) batch: usize,
     channels: usize,
     height: usize,
     width: usize,
-    outs: usize,
+    pub(super) outs: usize,
     kernel: (usize, usize),
     out_height: usize,
     out_width: usize,
 }
 
 impl Geometry {
-    fn input(&self) -> usize {
+    /// Numbers of an image.
+    pub(super) fn input(&self) -> usize {
         self.channels * self.height * self.width
     }
 
-    fn pixels(&self) -> usize {
+    /// Pixels of a result.
+    pub(super) fn pixels(&self) -> usize {
         self.out_height * self.out_width
     }
 
     /// Numbers under one position of the kernel.
-    fn patch(&self) -> usize {
+    pub(super) fn patch(&self) -> usize {
         self.channels * self.kernel.0 * self.kernel.1
+    }
+
+    /// A batch fills the threads with images, a single image with its product.
+    pub(super) fn threads(&self) -> Threads {
+        if self.batch == 1 { Threads::All } else { Threads::One }
     }
 }
 
 impl Conv2d {
-    fn geometry(&self, x: &[usize], weight: &[usize]) -> Geometry {
+    pub(super) fn geometry(&self, x: &[usize], weight: &[usize]) -> Geometry {
         let out = |size: usize, kernel: usize| (size + 2 * self.padding - kernel) / self.stride + 1;
         Geometry {
             batch: x[0],
@@ -95,6 +103,35 @@ impl Conv2d {
                 }
             }
         }
+    }
+
+    /// Memory for the columns of one image; none for a kernel of one pixel, whose columns are the image.
+    pub(super) fn scratch<R: Real>(&self, g: &Geometry) -> Vec<R> {
+        vec![R::zero(); if self.is_pointwise(g) { 0 } else { g.patch() * g.pixels() }]
+    }
+
+    /// What is under the kernel at every pixel of the result, `(patch, pixels)`.
+    pub(super) fn columns<'a, R: Real>(&self, g: &Geometry, image: &'a [R], scratch: &'a mut [R]) -> &'a [R] {
+        if self.is_pointwise(g) {
+            return image;
+        }
+        self.im2col(g, image, scratch);
+        scratch
+    }
+
+    /// Adds to an image, whose numbers are zero, what `fill` makes of its columns.
+    pub(super) fn add_columns<R: Real>(
+        &self,
+        g: &Geometry,
+        scratch: &mut [R],
+        image: &mut [R],
+        fill: impl FnOnce(&mut [R]),
+    ) {
+        if self.is_pointwise(g) {
+            return fill(image);
+        }
+        fill(scratch);
+        self.col2im(g, scratch, image);
     }
 
     fn im2col<R: Real>(&self, g: &Geometry, image: &[R], columns: &mut [R]) {
@@ -139,20 +176,12 @@ impl Kernel for Conv2d {
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
         let g = self.geometry(inputs[0].dims, inputs[1].dims);
         let (weight, pixels) = ((inputs[1].data, Matrix::dense(g.outs, g.patch())), g.pixels());
-        let pointwise = self.is_pointwise(&g);
-        // A batch fills the threads with images, a single image with its product.
-        let threads = if g.batch == 1 { Threads::All } else { Threads::One };
+        let threads = g.threads();
         output.par_chunks_mut(g.outs * pixels).zip(inputs[0].data.par_chunks(g.input())).for_each_init(
-            || vec![R::zero(); if pointwise { 0 } else { g.patch() * pixels }],
+            || self.scratch(&g),
             |columns, (out, image)| {
                 out.chunks_mut(pixels).zip(inputs[2].data).for_each(|(plane, b)| plane.fill(*b));
-                let source = if pointwise {
-                    image
-                } else {
-                    self.im2col(&g, image, columns);
-                    columns
-                };
-                let columns = (source, Matrix::dense(g.patch(), pixels));
+                let columns = (self.columns(&g, image, columns), Matrix::dense(g.patch(), pixels));
                 matmul((out, Matrix::dense(g.outs, pixels)), weight, columns, R::one(), true, threads);
             },
         );
@@ -190,47 +219,38 @@ impl Kernel for Conv2d {
 
 impl Conv2d {
     fn input_grad<R: Real>(&self, g: &Geometry, weight: &[R], grad: &[R]) -> Vec<R> {
-        let (pixels, pointwise) = (g.pixels(), self.is_pointwise(g));
+        let pixels = g.pixels();
         let weight = (weight, Matrix::dense(g.outs, g.patch()).t());
-        let threads = if g.batch == 1 { Threads::All } else { Threads::One };
+        let threads = g.threads();
         let mut dx = vec![R::zero(); g.batch * g.input()];
         dx.par_chunks_mut(g.input()).zip(grad.par_chunks(g.outs * pixels)).for_each_init(
-            || vec![R::zero(); if pointwise { 0 } else { g.patch() * pixels }],
+            || self.scratch(g),
             |columns, (dx, grad)| {
-                let grad = (grad, Matrix::dense(g.outs, pixels));
-                let shape = Matrix::dense(g.patch(), pixels);
-                if pointwise {
-                    matmul((dx, shape), weight, grad, R::one(), false, threads);
-                } else {
+                let (grad, shape) = ((grad, Matrix::dense(g.outs, pixels)), Matrix::dense(g.patch(), pixels));
+                self.add_columns(g, columns, dx, |columns| {
                     matmul((columns, shape), weight, grad, R::one(), false, threads);
-                    self.col2im(g, columns, dx);
-                }
+                });
             },
         );
         dx
     }
 
     fn weight_grad<R: Real>(&self, g: &Geometry, x: &[R], grad: &[R]) -> Vec<R> {
-        let (pixels, pointwise) = (g.pixels(), self.is_pointwise(g));
+        let pixels = g.pixels();
         let images = g.batch.div_ceil(PARTS).max(1);
-        let threads = if g.batch == 1 { Threads::All } else { Threads::One };
+        let threads = g.threads();
         let parts: Vec<Vec<R>> =
             (x.par_chunks(images * g.input()), grad.par_chunks(images * g.outs * pixels))
                 .into_par_iter()
                 .map(|(x, grad)| {
                     let mut d_weight = vec![R::zero(); g.outs * g.patch()];
-                    let mut columns = vec![R::zero(); if pointwise { 0 } else { g.patch() * pixels }];
+                    let mut columns = self.scratch(g);
                     for (image, grad) in x.chunks(g.input()).zip(grad.chunks(g.outs * pixels)) {
-                        let source = if pointwise {
-                            image
-                        } else {
-                            self.im2col(g, image, &mut columns);
-                            &columns
-                        };
+                        let columns = self.columns(g, image, &mut columns);
                         matmul(
                             (&mut d_weight, Matrix::dense(g.outs, g.patch())),
                             (grad, Matrix::dense(g.outs, pixels)),
-                            (source, Matrix::dense(g.patch(), pixels).t()),
+                            (columns, Matrix::dense(g.patch(), pixels).t()),
                             R::one(),
                             true,
                             threads,

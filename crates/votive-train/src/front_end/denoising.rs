@@ -16,7 +16,7 @@ use votive_diffusion::{
     TimestepSharing,
 };
 use votive_model::stable_diffusion::{Component, StableDiffusionFolder, UNet2DConditionModel};
-use votive_model::{Denoiser, Lora, LoraFormat, Params, files};
+use votive_model::{Adaptable, Denoiser, Lora, LoraFormat, Params, PipelineLora, files};
 use votive_objective::CompletionFacts;
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
@@ -60,6 +60,8 @@ pub struct DenoisingSettings {
     pub beta_convention: BetaConvention,
     /// Pixels along a side of the images.
     pub resolution: u32,
+    /// What an adapter is written as.
+    pub adapter_format: LoraFormat,
 }
 
 /// A Stable Diffusion folder with encoded pairs.
@@ -125,7 +127,7 @@ impl DenoisingFrontEnd {
         settings.noise.check(&schedule).map_err(of_recipe)?;
         let weights = settings.weight.factors(&schedule).map_err(of_recipe)?;
         let unet = folder.params(Component::UNet, device)?;
-        let prompts = PromptEncoder::open(&folder, device)?;
+        let prompts = PromptEncoder::open(&folder, &PipelineLora::default(), device)?;
         let empty_prompt = prompts.encode(&[""])?.conditioning;
         let mut front = Self {
             folder,
@@ -421,7 +423,10 @@ impl FrontEnd for DenoisingFrontEnd {
 
     fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
         match params.lora() {
-            Some(lora) => lora.save(folder, LoraFormat::Diffusers, &self.folder.root().to_string_lossy())?,
+            Some(_) => {
+                let networks = [(Adaptable::UNet, params)];
+                PipelineLora::save(folder, self.settings.adapter_format, &networks, self.folder.root())?;
+            }
             None => {
                 let dtype = dtype.of(&self.folder.root().join("unet"), "diffusion_pytorch_model")?;
                 self.folder.save_with_unet(folder, params, dtype)?;
@@ -436,8 +441,7 @@ impl FrontEnd for DenoisingFrontEnd {
 
     fn restore(&self, start: &Params, folder: &Path) -> Result<Params> {
         if start.lora().is_some() {
-            let lora = Lora::load(folder, start.device())?.into_trainable()?;
-            return Ok(start.without_adapter().untracked()?.with_lora(lora)?);
+            return Ok(start.with_lora_values(Lora::load(folder, start.device())?)?);
         }
         let saved = StableDiffusionFolder::open(folder)?;
         Ok(saved.params(Component::UNet, start.device())?.into_trainable()?)

@@ -4,6 +4,7 @@ use crate::error::Result;
 use candle_core::{Device, Tensor};
 use votive_data::ClipTokenizer;
 use votive_diffusion::Conditioning;
+use votive_model::PipelineLora;
 use votive_model::stable_diffusion::{StableDiffusionFolder, TextEncoders};
 
 /// The tokenizers of a folder, each with its text encoder.
@@ -24,12 +25,12 @@ pub struct EncodedPrompts {
 }
 
 impl PromptEncoder {
-    /// Reads the tokenizers and text encoders of a folder.
+    /// Reads the tokenizers of a folder and its text encoders, under their adapters.
     ///
     /// # Errors
     /// If a file is missing or malformed, or a tokenizer is larger than its encoder's vocabulary.
-    pub fn open(folder: &StableDiffusionFolder, device: &Device) -> Result<Self> {
-        let encoders = folder.read_text_encoders(device)?;
+    pub fn open(folder: &StableDiffusionFolder, adapters: &PipelineLora, device: &Device) -> Result<Self> {
+        let encoders = folder.read_text_encoders(adapters, device)?;
         let load = |(folder, vocab_size)| -> Result<ClipTokenizer> {
             let tokenizer = ClipTokenizer::load(folder)?;
             tokenizer.check_model_vocabulary(vocab_size)?;

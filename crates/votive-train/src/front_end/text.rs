@@ -14,8 +14,7 @@ use votive_data::{
     collate_unpaired,
 };
 use votive_model::{
-    CausalLm, CausalLmConfig, Lora, LoraFormat, Params, TokenBatch, load_causal_lm, load_causal_lm_stored,
-    save_causal_lm,
+    CausalLm, CausalLmConfig, Lora, Params, TokenBatch, load_causal_lm, load_causal_lm_stored, save_causal_lm,
 };
 use votive_objective::CompletionFacts;
 use votive_tensor::Storage;
@@ -336,7 +335,7 @@ impl FrontEnd for TextFrontEnd {
 
     fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
         match params.lora() {
-            Some(lora) => lora.save(folder, LoraFormat::Peft, &self.folder.to_string_lossy())?,
+            Some(lora) => lora.save(folder, &self.folder.to_string_lossy())?,
             None => save_causal_lm(folder, &self.config, params, dtype.of(&self.folder, "model")?)?,
         }
         for name in TOKENIZER_FILES {
@@ -350,8 +349,7 @@ impl FrontEnd for TextFrontEnd {
 
     fn restore(&self, start: &Params, folder: &Path) -> Result<Params> {
         if start.lora().is_some() {
-            let lora = Lora::load(folder, start.device())?.into_trainable()?;
-            return Ok(start.without_adapter().untracked()?.with_lora(lora)?);
+            return Ok(start.with_lora_values(Lora::load(folder, start.device())?)?);
         }
         let (config, params) = load_causal_lm(folder, start.device())?;
         if config != self.config {

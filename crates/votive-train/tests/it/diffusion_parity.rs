@@ -42,6 +42,7 @@ impl<'a> GivenBatches<'a> {
             caption_dropout: 0.0,
             beta_convention: plan.diffusion.as_ref().unwrap().beta_convention,
             resolution: 32,
+            adapter_format: plan.adapter_format,
         };
         let none = (Path::new("no pairs"), &[][..]);
         let (front, params) =

@@ -138,6 +138,19 @@ fn an_image_adapter_resumes_at_every_step() {
     check_every_step(&Workshop::image(), &[LORA, "reference.kind=adapter_off"]);
 }
 
+/// kohya's file keeps α with fewer digits than the recipe, and has other names.
+#[test]
+fn an_adapter_of_convolutions_in_kohyas_format_resumes_at_every_step() {
+    let adapter = [
+        LORA,
+        "adapter.lora.alpha=0.7",
+        "adapter.lora.format=kohya",
+        r#"adapter.lora.targets=["to_q", "conv1", "conv_in", "proj_out"]"#,
+        "adapter.lora.rank_pattern={ conv1 = 3 }",
+    ];
+    check_every_step(&Workshop::image(), &adapter);
+}
+
 /// A finished run does nothing more, and its directory takes no other run.
 #[test]
 fn a_finished_run_stays_as_it_is() {

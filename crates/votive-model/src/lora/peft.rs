@@ -1,113 +1,67 @@
-//! Adapter folders: PEFT's, whose `adapter_config.json` is read field by field, and diffusers'.
+//! PEFT's adapter folders, whose `adapter_config.json` is read field by field.
 
 use super::config::{ALL_LINEAR, Chooser, LoraConfig, Targets};
-use super::{Lora, LoraLayer};
+use super::keys::{self, Part};
+use super::{Lora, LoraLayer, pipeline};
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
-use crate::files;
+use crate::files::{self, TensorFile};
 use candle_core::{DType, Device, Tensor};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Whose file names and keys a folder follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoraFormat {
-    /// `adapter_config.json` and `adapter_model.safetensors` with keys `base_model.model.<module>.lora_A.weight`.
-    Peft,
-    /// `pytorch_lora_weights.safetensors` with keys `unet.<module>.lora_A.weight`, as diffusers writes a UNet's.
-    Diffusers,
-}
-
-impl LoraFormat {
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Peft => "base_model.model.",
-            Self::Diffusers => "unet.",
-        }
-    }
-
-    fn weights(self) -> &'static str {
-        match self {
-            Self::Peft => "adapter_model.safetensors",
-            Self::Diffusers => "pytorch_lora_weights.safetensors",
-        }
-    }
-}
-
-/// The parts of one module in a file.
-#[derive(Default)]
-struct Parts {
-    a: Option<Tensor>,
-    b: Option<Tensor>,
-    magnitude: Option<Tensor>,
-}
+/// Files of an adapter's folder.
+pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
+const CONFIG: &str = "adapter_config.json";
+/// What keys start with: PEFT's names of its wrappers around the model.
+pub(super) const PREFIX: &str = "base_model.model.";
 
 impl Lora {
-    /// Reads an adapter folder of either format.
+    /// Reads an adapter of one network: PEFT's folder, or a file of diffusers' or kohya's that is for the U-Net alone.
     ///
     /// # Errors
-    /// If files are missing, malformed or contradict each other, or the adapter uses what is not supported.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let formats = [LoraFormat::Peft, LoraFormat::Diffusers];
-        let Some(format) = formats.into_iter().find(|format| folder.join(format.weights()).exists()) else {
-            let expected = formats.map(LoraFormat::weights).join(", ");
-            return Err(ModelError::NotFound { folder: folder.into(), expected });
-        };
-        let path = folder.join(format.weights());
+    /// If files are missing, malformed or contradict each other, the adapter uses what is not supported, or the file is
+    /// for other networks too.
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        pipeline::read(path, device)?.into_one(path)
+    }
+
+    /// The adapter of a folder whose weights were read.
+    pub(super) fn from_peft(path: &Path, file: TensorFile) -> Result<Self> {
         let wrong = |problem: String| ModelError::Adapter(format!("{}: {problem}", path.display()));
-        let file = files::read(&path, device)?;
         let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
         let mut saved = BTreeMap::new();
         for (key, tensor) in file.tensors {
-            let key = key.strip_prefix(format.prefix()).unwrap_or(&key);
-            if let Some((module, part)) = split_key(key) {
-                *modules.entry(module.to_owned()).or_default().of(part) = Some(tensor);
-            } else {
-                saved.insert(key.to_owned(), tensor);
+            let key = key.strip_prefix(PREFIX).unwrap_or(&key);
+            match keys::split(key).and_then(|(module, part)| Some((module, Parts::place(part)?))) {
+                Some((module, place)) => {
+                    *place(modules.entry(module.to_owned()).or_default()) = Some(tensor);
+                }
+                None => {
+                    saved.insert(key.to_owned(), tensor);
+                }
             }
         }
-        let (config, made_for) = match format {
-            LoraFormat::Peft => read_peft_config(folder)?,
-            LoraFormat::Diffusers => (diffusers_config(&file.metadata, &modules)?, None),
-        };
+        let (config, made_for) = read_peft_config(path.parent().unwrap_or(Path::new("")))?;
         if let Some(key) = saved.keys().find(|_| config.modules_to_save.is_empty()) {
             return Err(wrong(format!("unknown key `{key}`, and no modules_to_save")));
         }
-        let layers = layers(&config, modules).map_err(wrong)?;
+        let layers = configured_layers(&config, modules).map_err(wrong)?;
         Ok(Self { config, layers, saved, made_for })
     }
 
-    /// Writes an adapter folder, f32.
+    /// Writes PEFT's adapter folder, f32.
     ///
     /// # Errors
-    /// If a file cannot be written, or the format cannot hold the adapter.
-    pub fn save(&self, folder: &Path, format: LoraFormat, base_model: &str) -> Result<()> {
-        let tensors =
-            self.named_tensors().map(|(name, tensor)| (format!("{}{name}", format.prefix()), tensor));
-        if format == LoraFormat::Diffusers && (self.config.use_dora || !self.saved.is_empty()) {
-            let problem = "diffusers' files hold neither DoRA nor modules_to_save".to_owned();
-            return Err(ModelError::Adapter(problem));
-        }
-        let config = self.peft_config(base_model);
-        let metadata = match format {
-            LoraFormat::Peft => {
-                files::write_json(&folder.join("adapter_config.json"), &config)?;
-                BTreeMap::new()
-            }
-            LoraFormat::Diffusers => {
-                // diffusers ≥ 0.34 reads these from here; without them, it assumes α = r.
-                let keys =
-                    ["r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern"];
-                let nested: Map<String, Value> =
-                    keys.iter().map(|key| (format!("unet.{key}"), config[*key].clone())).collect();
-                BTreeMap::from([("lora_adapter_metadata".to_owned(), Value::from(nested).to_string())])
-            }
-        };
-        files::write(&folder.join(format.weights()), tensors, DType::F32, metadata)
+    /// If a file cannot be written.
+    pub fn save(&self, folder: &Path, base_model: &str) -> Result<()> {
+        let tensors = self.named_tensors().map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor));
+        files::write_json(&folder.join(CONFIG), &self.peft_config(base_model))?;
+        files::write(&folder.join(WEIGHTS), tensors, DType::F32, BTreeMap::new())
     }
 
-    fn peft_config(&self, base_model: &str) -> Value {
+    pub(super) fn peft_config(&self, base_model: &str) -> Value {
         let config = &self.config;
         json!({
             "peft_type": "LORA",
@@ -141,51 +95,48 @@ fn targets_to_json(targets: &Targets) -> Value {
     }
 }
 
+/// The parts of one module in a file.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) a: Option<Tensor>,
+    pub(super) b: Option<Tensor>,
+    pub(super) magnitude: Option<Tensor>,
+}
+
+/// Where a part goes.
+type Place = fn(&mut Parts) -> &mut Option<Tensor>;
+
 impl Parts {
-    fn of(&mut self, part: Part) -> &mut Option<Tensor> {
+    /// The place of a part that PEFT knows.
+    pub(super) fn place(part: Part) -> Option<Place> {
         match part {
-            Part::A => &mut self.a,
-            Part::B => &mut self.b,
-            Part::Magnitude => &mut self.magnitude,
+            Part::A => Some(|parts| &mut parts.a),
+            Part::B => Some(|parts| &mut parts.b),
+            Part::Magnitude => Some(|parts| &mut parts.magnitude),
+            Part::DoraScale | Part::Alpha => None,
         }
+    }
+
+    /// A and B, which belong together.
+    pub(super) fn matrices(&self, module: &str) -> std::result::Result<(Tensor, Tensor), String> {
+        let (Some(a), Some(b)) = (&self.a, &self.b) else {
+            return Err(format!("`{module}` lacks lora_A or lora_B"));
+        };
+        Ok((a.clone(), b.clone()))
     }
 }
 
-#[derive(Clone, Copy)]
-enum Part {
-    A,
-    B,
-    Magnitude,
-}
-
-/// Splits `<module>.lora_A.weight`, its older spellings and its companions.
-fn split_key(key: &str) -> Option<(&str, Part)> {
-    let parts = [
-        (".lora_A.weight", Part::A),
-        (".lora_B.weight", Part::B),
-        (".lora_A.default.weight", Part::A),
-        (".lora_B.default.weight", Part::B),
-        (".lora.down.weight", Part::A),
-        (".lora.up.weight", Part::B),
-        (".lora_magnitude_vector", Part::Magnitude),
-        (".lora_magnitude_vector.weight", Part::Magnitude),
-        (".lora_magnitude_vector.default.weight", Part::Magnitude),
-    ];
-    parts.into_iter().find_map(|(suffix, part)| Some((key.strip_suffix(suffix)?, part)))
-}
-
 /// Joins the parts of each module, with the scale that the configuration gives it.
-fn layers(
+pub(super) fn configured_layers(
     config: &LoraConfig,
     modules: BTreeMap<String, Parts>,
 ) -> std::result::Result<BTreeMap<String, LoraLayer>, String> {
     let chooser = Chooser::new(config).map_err(|error| error.to_string())?;
     let join = |(module, parts): (String, Parts)| {
-        let (Some(a), Some(b)) = (parts.a, parts.b) else {
-            return Err(format!("`{module}` lacks lora_A or lora_B"));
-        };
+        let (a, b) = parts.matrices(&module)?;
         let (rank, scale) = chooser.shape(&module).map_err(|error| error.to_string())?;
-        if a.rank() != 2 || b.rank() != 2 || a.dims()[0] != rank {
+        let is_ranked = |side: &Tensor, at: usize| side.dims().get(at) == Some(&rank);
+        if !matches!(a.rank(), 2 | 4) || b.rank() != a.rank() || !is_ranked(&a, 0) || !is_ranked(&b, 1) {
             let (a, b) = (a.dims(), b.dims());
             return Err(format!("`{module}`: lora_A {a:?} and lora_B {b:?} do not have rank {rank}"));
         }
@@ -228,7 +179,7 @@ const KNOWN: &[&str] = &[
 
 /// The configuration, and the model that the adapter was made for.
 fn read_peft_config(folder: &Path) -> Result<(LoraConfig, Option<String>)> {
-    let file = ConfigFile::read(&folder.join("adapter_config.json"))?;
+    let file = ConfigFile::read(&folder.join(CONFIG))?;
     file.only("peft_type", &[json!("LORA")])?;
     file.only("bias", &[json!("none")])?;
     // Other starts (PiSSA, OLoRA, LoftQ, …) change the weights below the adapter.
@@ -301,41 +252,4 @@ fn read_pattern<T>(
     let pairs = value.as_object().map(|map| map.iter().map(|(key, v)| Some((key.clone(), read(v)?))));
     let read: Option<BTreeMap<String, T>> = pairs.and_then(Iterator::collect);
     read.ok_or_else(|| file.unsupported(field, "an object from patterns to numbers"))
-}
-
-fn diffusers_config(
-    metadata: &BTreeMap<String, String>,
-    modules: &BTreeMap<String, Parts>,
-) -> Result<LoraConfig> {
-    let saved: Value = match metadata.get("lora_adapter_metadata") {
-        None => Value::Null,
-        Some(text) => serde_json::from_str(text)
-            .map_err(|e| ModelError::Adapter(format!("`lora_adapter_metadata` is not JSON: {e}")))?,
-    };
-    let field = |name: &str| saved.get(format!("unet.{name}")).or_else(|| saved.get(name)).cloned();
-    let first = modules.values().find_map(|parts| parts.a.as_ref());
-    let rank = first.and_then(|a| a.dims().first().copied()).unwrap_or(1);
-    let names = |list: Value| list.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect();
-    let targets =
-        field("target_modules").and_then(names).unwrap_or_else(|| modules.keys().cloned().collect());
-    let flag = |name: &str| field(name).and_then(|value| value.as_bool()).unwrap_or(false);
-    let patterns = |name: &str| field(name).and_then(|value| value.as_object().cloned()).unwrap_or_default();
-    let rank_of = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
-    Ok(LoraConfig {
-        rank_pattern: patterns("rank_pattern")
-            .iter()
-            .filter_map(|(k, v)| Some((k.clone(), rank_of(v)?)))
-            .collect(),
-        alpha_pattern: patterns("alpha_pattern")
-            .iter()
-            .filter_map(|(k, v)| Some((k.clone(), v.as_f64()?)))
-            .collect(),
-        use_dora: flag("use_dora"),
-        use_rslora: flag("use_rslora"),
-        ..LoraConfig::new(
-            field("r").as_ref().and_then(rank_of).unwrap_or(rank),
-            field("lora_alpha").and_then(|v| v.as_f64()).unwrap_or(rank as f64),
-            targets,
-        )
-    })
 }
