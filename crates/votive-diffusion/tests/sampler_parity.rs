@@ -140,7 +140,8 @@ fn zero_terminal_snr_rescales_as_in_diffusers() {
     let schedule = NoiseSchedule::new(&SchedulerConfig::stable_diffusion().with_zero_terminal_snr()).unwrap();
     for (t, expected) in expected.iter().enumerate() {
         let found = schedule.alpha_bar(t).unwrap();
-        assert!((found - expected).abs() <= 1e-6 * expected.max(1e-4), "{t}: {found} against {expected}");
+        // √ᾱ is a difference in f32, of which less and less is left.
+        assert!((found - expected).abs() <= 1e-5 * expected.max(1e-4), "{t}: {found} against {expected}");
     }
     assert!((schedule.alpha_bar(500).unwrap() - 0.241018783).abs() < 1e-6);
     assert_eq!(schedule.alpha_bar(999).unwrap(), 0.0);

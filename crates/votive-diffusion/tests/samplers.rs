@@ -74,7 +74,7 @@ fn start() -> Tensor {
 
 /// Largest distance from the exact solution of the probability flow.
 fn flow_error(kind: SamplerKind, steps: usize) -> f64 {
-    let config = config(r#""timestep_spacing": "trailing""#);
+    let config = config(r#""timestep_spacing": "trailing", "set_alpha_to_one": true"#);
     let gaussian = Gaussian::new(&config);
     let mut sampler = kind.build(&config, steps).unwrap();
     let first = sampler.scale_input(&(start() * sampler.init_noise_sigma()).unwrap(), 0).unwrap();
@@ -103,7 +103,7 @@ fn deterministic_samplers_converge_to_the_exact_flow() {
 /// From a noisy image, every sampler without noise follows the flow from there, also those with a memory.
 #[test]
 fn from_an_image_the_flow_is_followed_from_its_level() {
-    let config = config(r#""timestep_spacing": "trailing""#);
+    let config = config(r#""timestep_spacing": "trailing", "set_alpha_to_one": true"#);
     let gaussian = Gaussian::new(&config);
     let image = start().affine(gaussian.spread, gaussian.mean).unwrap();
     let noise = initial_latents(&[8, 9], (4, 8, 8), &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
@@ -259,7 +259,7 @@ fn names_of_samplers() {
         assert_eq!(kind.name().parse::<SamplerKind>().unwrap(), *kind);
     }
     let error = "dpm".parse::<SamplerKind>().unwrap_err();
-    assert_eq!(error.to_string(), "unknown sampler `dpm`; samplers: ddim, ddpm, dpmpp, euler");
+    assert_eq!(error.to_string(), "unknown sampler `dpm`; samplers: ddim, ddpm, dpmpp, euler, euler_a, pndm");
 }
 
 #[track_caller]
