@@ -3,14 +3,13 @@
 use crate::cli::weighted::WeightedPath;
 use crate::cli::{Failure, Outcome, Output};
 use candle_core::{Device, Tensor};
-use image::{ImageFormat, RgbImage};
-use std::io::Cursor;
+use image::RgbImage;
 use std::path::Path;
 use votive_diffusion::{BoxError, Conditioning, ImageSizes, SchedulerConfig};
 use votive_model::stable_diffusion::{
     AutoencoderKl, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
-use votive_model::{Adaptable, Denoiser, Lora, Params, PipelineLora, files};
+use votive_model::{Adaptable, Denoiser, Lora, Params, PipelineLora};
 use votive_train::front_end::PromptEncoder;
 
 /// Pixels along a side at most: beyond, memory would end before the first step.
@@ -183,6 +182,17 @@ impl<U> ImageModel<U> {
         (pixels, pixels)
     }
 
+    /// Latents of an image, drawn from the autoencoder's posterior, in the U-Net's scale.
+    ///
+    /// # Shapes
+    /// `pixels (B, 3, H, W)` from −1 to 1 and standard normal `noise (B, C, h, w)` → `(B, C, h, w)`
+    /// # Errors
+    /// If the autoencoder fails.
+    pub(crate) fn encode(&self, pixels: &Tensor, noise: &Tensor) -> Outcome<Tensor> {
+        let latents = self.vae.encode(pixels)?.sample(noise)?;
+        Ok((latents * self.vae.config().scaling_factor)?.detach())
+    }
+
     /// The images of finished latents.
     ///
     /// # Shapes
@@ -219,18 +229,6 @@ fn under_sum(unet: Params, adapters: &[WeightedPath]) -> Outcome<Params> {
     }
     let terms: Vec<(f64, &Lora)> = terms.iter().map(|(weight, lora)| (*weight, lora)).collect();
     Ok(unet.with_lora(Lora::weighted_sum(&terms)?)?)
-}
-
-/// Writes an image as PNG.
-///
-/// # Errors
-/// If it cannot be encoded or the file cannot be written.
-pub(crate) fn write_png(image: &RgbImage, file: &Path) -> Outcome {
-    let mut bytes = Cursor::new(Vec::new());
-    image
-        .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|error| Failure::resources(format!("{}: {error}", file.display())))?;
-    Ok(files::write_bytes(file, bytes.get_ref())?)
 }
 
 fn to_image(values: &[f32], width: u32, height: u32) -> Outcome<RgbImage> {

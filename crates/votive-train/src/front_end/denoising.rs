@@ -5,15 +5,15 @@
 //! over a latent, and the loss is `−log σ(½β·margin)`. The factor ½ is applied here, so an objective sees a
 //! log-probability like any other.
 
-use super::{DenoisedLikelihood, FrontEnd, Likelihood, PromptEncoder, Sample, SaveDtype};
+use super::{DenoisedLikelihood, FrontEnd, Likelihood, Networks, PromptEncoder, Sample, SaveDtype};
 use crate::error::{Result, TrainError};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 use votive_data::{Augmentation, Cut, ImageLoader, ImagePair};
 use votive_diffusion::{
-    Conditioning, ImageSizes, LossWeight, NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy,
-    TimestepSharing,
+    Conditioning, ImageSizes, InversionBy, InversionInputs, LossWeight, NoisePolicy, NoiseSchedule,
+    SchedulerConfig, TimestepPolicy, TimestepSharing,
 };
 use votive_model::stable_diffusion::{Component, StableDiffusionFolder, UNet2DConditionModel};
 use votive_model::{Adaptable, Denoiser, Lora, LoraFormat, Params, PipelineLora, files};
@@ -349,6 +349,44 @@ impl FrontEnd for DenoisingFrontEnd {
             self.folder.unet_config().with_sizes(Conditioning::cat(&[&prompts, &prompts])?, &sizes)?;
         let captions = pairs.iter().map(|pair| pair.caption.clone()).collect();
         self.noised((latents, noise), timesteps, prompts, captions)
+    }
+
+    fn asks_networks(&self) -> bool {
+        matches!(self.settings.noise, NoisePolicy::Inversion(_))
+    }
+
+    /// Puts the noise that a network finds by inversion in the place of what was drawn.
+    fn complete(
+        &self,
+        (step, samples): (u64, &[Sample]),
+        batch: DenoisingBatch,
+        networks: Networks<Self::Network>,
+    ) -> Result<DenoisingBatch> {
+        let NoisePolicy::Inversion(plan) = self.settings.noise else { return Ok(batch) };
+        let network = match (plan.by, networks.reference) {
+            (InversionBy::Policy, _) => networks.policy,
+            (InversionBy::Reference, Some(reference)) => reference,
+            (InversionBy::Reference, None) => {
+                let reason = "diffusion.inversion_by = \"reference\" needs a reference that is a network";
+                return Err(TrainError::Plan(reason.to_owned()));
+            }
+        };
+        // The two sides of a pair need numbers of their own.
+        let side = |side: u64| samples.iter().map(move |sample| 2 * sample.position as u64 + side);
+        let inputs = InversionInputs {
+            latents: &batch.latents,
+            noise: &batch.noise,
+            timesteps: &batch.timesteps,
+            conditioning: &batch.conditioning,
+            seed: self.settings.seed,
+            step,
+            rows: &side(0).chain(side(1)).collect::<Vec<_>>(),
+        };
+        let predict = |latents: &Tensor, timesteps: &[f64], conditioning: &Conditioning| {
+            Ok(network.predict(latents, timesteps, conditioning)?)
+        };
+        let noise = plan.invert(&self.schedule, &predict, &inputs)?.noise;
+        self.noised((batch.latents, noise), batch.timesteps, batch.conditioning, batch.captions)
     }
 
     fn parts(&self, batch: &DenoisingBatch) -> Option<Vec<String>> {

@@ -205,11 +205,16 @@ pub trait FrontEnd {
         false
     }
 
-    /// The batch with what the networks of the moment have to say about it.
+    /// The batch of some rows at a step with what the networks of the moment have to say about it.
     ///
     /// # Errors
     /// Those of the networks.
-    fn complete(&self, batch: Self::Batch, _networks: Networks<Self::Network>) -> Result<Self::Batch> {
+    fn complete(
+        &self,
+        _rows: (u64, &[Sample]),
+        batch: Self::Batch,
+        _networks: Networks<Self::Network>,
+    ) -> Result<Self::Batch> {
         Ok(batch)
     }
 

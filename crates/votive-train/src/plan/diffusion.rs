@@ -120,11 +120,7 @@ fn noise(r: &mut Resolver) -> NoisePolicy {
     );
     match kind.as_str() {
         "independent" => NoisePolicy::Independent,
-        "inversion" => {
-            let plan = inversion(r);
-            r.mistake("diffusion.noise", "\"inversion\" is not part of a training step yet");
-            NoisePolicy::Inversion(plan)
-        }
+        "inversion" => NoisePolicy::Inversion(inversion(r)),
         _ => NoisePolicy::Shared,
     }
 }
@@ -141,7 +137,7 @@ fn inversion(r: &mut Resolver) -> InversionPlan {
     let perturbation =
         "Noise after each step, as a share of the step's standard deviation under η = 1 (`inversion`).";
     let refinements =
-        "Times that a step is taken again with the noise at both its ends (`inversion`); SmPO has 1.";
+        "Times that a step is taken again with the mean of its last two estimates (`inversion`); SmPO has 1.";
     InversionPlan {
         by,
         steps: r.whole("diffusion.inversion_steps", 0, Some(10), steps).unwrap_or(10) as usize,

@@ -71,7 +71,8 @@ impl<F: FrontEnd> Run<'_, F> {
             return Ok(batch);
         }
         let policy = self.front.network(&self.params.untracked()?)?;
-        self.front.complete(batch, Networks { policy: &policy, reference: self.reference.network() })
+        let networks = Networks { policy: &policy, reference: self.reference.network() };
+        self.front.complete((drawn_at, samples), batch, networks)
     }
 
     fn completions(&self, samples: &[Sample]) -> Vec<Vec<CompletionFacts>> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod alarms;
+mod diffusion_limits;
 mod diffusion_parity;
 mod drive;
 mod equality;

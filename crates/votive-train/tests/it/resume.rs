@@ -100,6 +100,10 @@ fn references_that_follow_the_policy_resume_at_every_step() {
     check_every_step(&Workshop::text(), &soft);
     check_every_step(&Workshop::image(), &[&[LORA], &soft[..]].concat());
     check_every_step(&Workshop::text(), &[LORA, "reference.kind=bema", "reference.every=2"]);
+    // One that may go nowhere, so that it is frozen at its first update, and noise that the policy inverts.
+    let limited = ["reference.kind=hard", "reference.every=2", "reference.max_divergence=1e-9"];
+    let inverted = ["diffusion.noise=inversion", "diffusion.inversion_steps=2"];
+    check_every_step(&Workshop::image(), &[&limited[..], &inverted].concat());
 }
 
 #[test]
