@@ -1,6 +1,6 @@
 //! `votive inspect`: what a step of a recipe sees, in words and in numbers.
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, reward};
 use candle_core::DType;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -33,12 +33,16 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let plan = Plan::read(&args.recipe, &args.overrides)?;
-    match prepare(&plan, &ctx.device()?, |_, _| {})? {
+    match prepare(&plan, &ctx.device()?, &reward::reward, |_, _| {})? {
         Prepared::Text(front, start, report) => {
             ctx.output.note(&report);
             inspect(args, &plan, front.as_ref(), start, ctx)
         }
         Prepared::Image(front, start, report) => {
+            ctx.output.note(&report);
+            inspect(args, &plan, front.as_ref(), start, ctx)
+        }
+        Prepared::Rollout(front, start, report) => {
             ctx.output.note(&report);
             inspect(args, &plan, front.as_ref(), start, ctx)
         }

@@ -28,6 +28,7 @@ mod png;
 mod pretrain;
 mod progress;
 mod prompts;
+mod reward;
 mod run_samples;
 mod sample;
 mod score;

@@ -2,7 +2,7 @@
 
 use super::bench::peak_rss_mib;
 use super::memory::{available, parse_bytes, show_bytes};
-use super::{Context, Failure, Outcome};
+use super::{Context, Failure, Outcome, reward};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let plan = Plan::read(&args.recipe, &args.overrides)?;
     let encoding = ctx.output.progress("encoding", "pairs", 0);
-    let prepared = prepare(&plan, &ctx.device()?, |done, _| encoding.set(done as u64))?;
+    let prepared = prepare(&plan, &ctx.device()?, &reward::reward, |done, _| encoding.set(done as u64))?;
     encoding.finish();
     match prepared {
         Prepared::Text(front, start, rows) => {
@@ -49,6 +49,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
             show(args, &plan, front.as_ref(), start, (&rows, lengths), ctx)
         }
         Prepared::Image(front, start, rows) => show(args, &plan, front.as_ref(), start, (&rows, None), ctx),
+        Prepared::Rollout(..) => Err(Failure::usage(
+            "what a [rollout] keeps in memory is not counted yet; `votive inspect` shows a step of it",
+        )),
     }
 }
 

@@ -6,13 +6,14 @@ use crate::cli::png::write_png;
 use crate::cli::prompts::read_file;
 use crate::cli::{Context, Failure, Outcome, signal};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use votive_data::{ChatOptions, Message, TextTokenizer};
 use votive_diffusion::{Guidance, SamplerKind, SchedulerConfig, StepNoise, initial_latents, sample};
 use votive_gallery::{SAMPLES_FILE, Sample, step_folder, write_run_gallery, write_samples};
 use votive_model::{CausalLm, Denoiser, GenerateOptions, generate};
 use votive_train::Run;
-use votive_train::front_end::{DenoisingFrontEnd, FrontEnd, TextFrontEnd};
+use votive_train::front_end::{FrontEnd, TextFrontEnd, TrainedPipeline};
 use votive_train::plan::{Drawing, PromptSource, SamplePlan};
 
 /// Prompts that are worked on at once.
@@ -156,21 +157,21 @@ impl ImageSampler {
     ///
     /// # Errors
     /// If the prompts cannot be read, or the number of steps does not go with the sampler.
-    pub(super) fn new(plan: &SamplePlan, front: &DenoisingFrontEnd) -> Outcome<Self> {
+    pub(super) fn new(plan: &SamplePlan, pipeline: &TrainedPipeline) -> Outcome<Self> {
         let Drawing::Image { sampler, steps, cfg } = plan.drawing else {
             return Err(Failure::usage("[sample] is for text, and the model draws images"));
         };
-        let (model, scheduler) = (front.folder().root().to_owned(), front.scheduler().clone());
+        let (model, scheduler) = (pipeline.folder().root().to_owned(), pipeline.scheduler().clone());
         sampler.build(&scheduler, steps)?;
         let prompts = prompts(plan)?;
         Ok(Self { model, scheduler, prompts, kind: sampler, steps, cfg, seed: plan.seed })
     }
 }
 
-impl Sampler<DenoisingFrontEnd> for ImageSampler {
+impl<F: FrontEnd<Network = Arc<dyn Denoiser>>> Sampler<F> for ImageSampler {
     fn draw(
         &self,
-        network: &<DenoisingFrontEnd as FrontEnd>::Network,
+        network: &Arc<dyn Denoiser>,
         folder: &Path,
         ctx: &Context,
     ) -> Outcome<Option<Vec<Sample>>> {

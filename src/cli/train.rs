@@ -1,13 +1,13 @@
 //! `votive train` and `votive resume`: one run, from its recipe or from where it stopped.
 
 use super::run_samples::{ImageSampler, Sampler, TextSampler, draw};
-use super::{Code, Context, Failure, Outcome, signal};
+use super::{Code, Context, Failure, Outcome, reward, signal};
 use crate::cli::progress::Progress;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use votive_gallery::write_run_gallery;
 use votive_model::Params;
-use votive_train::front_end::FrontEnd;
+use votive_train::front_end::{FrontEnd, TrainedPipeline};
 use votive_train::run_directory::BEST_FILE;
 use votive_train::{Alarm, HeldOut, Plan, Prepared, Run, RunDirectory, StepMetrics, Watch, prepare};
 
@@ -119,7 +119,7 @@ pub(crate) fn execute(
 ) -> Outcome<Vec<Alarm>> {
     let device = ctx.device()?;
     let encoding = ctx.output.progress("encoding", "pairs", 0);
-    let prepared = prepare(plan, &device, |done, _| encoding.set(done as u64))?;
+    let prepared = prepare(plan, &device, &reward::reward, |done, _| encoding.set(done as u64))?;
     encoding.finish();
     let sample = plan.sample.as_ref();
     match prepared {
@@ -131,14 +131,26 @@ pub(crate) fn execute(
         }
         Prepared::Image(front, start, report) => {
             ctx.output.note(&report);
-            let unused = front.folder().unused();
-            if !unused.is_empty() {
-                ctx.output.note(format!("{}: not used: {}", plan.model.display(), unused.join(", ")));
-            }
-            let sampler = sample.map(|sample| ImageSampler::new(sample, front.as_ref())).transpose()?;
+            note_unused(front.pipeline(), ctx);
+            let sampler = sample.map(|sample| ImageSampler::new(sample, front.pipeline())).transpose()?;
             let sampler = sampler.as_ref().map(|sampler| sampler as &dyn Sampler<_>);
             drive((plan, directory), front.as_ref(), start, sampler, on_alarm, ctx)
         }
+        Prepared::Rollout(front, start, report) => {
+            ctx.output.note(&report);
+            note_unused(front.pipeline(), ctx);
+            let sampler = sample.map(|sample| ImageSampler::new(sample, front.pipeline())).transpose()?;
+            let sampler = sampler.as_ref().map(|sampler| sampler as &dyn Sampler<_>);
+            drive((plan, directory), front.as_ref(), start, sampler, on_alarm, ctx)
+        }
+    }
+}
+
+/// Says which parts of a folder have no part in the run.
+fn note_unused(pipeline: &TrainedPipeline, ctx: &Context) {
+    let unused = pipeline.folder().unused();
+    if !unused.is_empty() {
+        ctx.output.note(format!("{}: not used: {}", pipeline.folder().root().display(), unused.join(", ")));
     }
 }
 

@@ -37,11 +37,12 @@ pub use pixels::{
     Augmentation, Cut, ImageLimits, ImageLoader, PairPixels, ResizeFilter, decode_image, to_latent_input,
 };
 pub use read::{
-    FORMATS, Format, PairChoice, Records, Refused, TextRecords, TextSource, catches_panics, read_image_pairs,
-    read_pairs, read_text, read_unpaired, screen_image_pairs,
+    FORMATS, Format, PairChoice, Records, Refused, TextRecords, TextSource, catches_panics, read_captions,
+    read_image_pairs, read_pairs, read_text, read_unpaired, screen_image_pairs,
 };
 pub use record::{
-    ChatOptions, Completion, ImagePair, Message, PairText, PreferencePair, RowNumbers, UnpairedExample,
+    CaptionRow, ChatOptions, Completion, ImagePair, Message, PairText, PreferencePair, RowNumbers,
+    UnpairedExample,
 };
 pub use report::{
     DataReport, FaultyRows, LengthSummary, LongRows, NumberSummary, RowList, RowPolicy, RowProblem, TrainOn,

@@ -163,6 +163,15 @@ pub struct UnpairedExample {
     pub numbers: RowNumbers,
 }
 
+/// A caption alone, which a model draws itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptionRow {
+    /// Number of the row in its file, counted from 1.
+    pub row: usize,
+    /// The caption.
+    pub prompt: String,
+}
+
 /// A caption with an image that is preferred to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImagePair {

@@ -79,13 +79,23 @@ impl<'a> Guidance<'a> {
         Ok(self)
     }
 
-    /// The guided prediction, detached from the graph.
+    /// The guided prediction, detached from the graph: that of a trainable network would be held on to from step to step.
     ///
     /// # Shapes
     /// `latents (B,C,H,W)`, as the sampler scales them → `(B,C,H,W)`
     /// # Errors
     /// [`DiffusionError::Network`]; [`DiffusionError::Shape`] if a prediction is not shaped like the latents.
     pub fn predict(&self, latents: &Tensor, timestep: f64) -> Result<Tensor> {
+        Ok(self.predict_tracked(latents, timestep)?.detach())
+    }
+
+    /// The guided prediction with its graph, for training through a step.
+    ///
+    /// # Shapes
+    /// As [`Guidance::predict`].
+    /// # Errors
+    /// As [`Guidance::predict`].
+    pub fn predict_tracked(&self, latents: &Tensor, timestep: f64) -> Result<Tensor> {
         let Some(negative) = &self.negative else {
             return call(self.network, latents, timestep, &self.prompts);
         };
@@ -114,8 +124,7 @@ fn call(network: &DenoiseFn, latents: &Tensor, timestep: f64, prompts: &Conditio
     let pred = network(latents, &vec![timestep; rows], prompts)
         .map_err(|source| DiffusionError::Network { timestep, source })?;
     same_dims("the network's prediction, shaped like the latents", latents, &pred)?;
-    // A trainable network's prediction holds its whole graph, and the next step would hold on to this one's.
-    Ok(pred.detach())
+    Ok(pred)
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub enum Stream {
     Posterior = 12,
     /// Noise that perturbs an inversion from latents to noise.
     Inversion = 13,
+    /// Seeds and steps of what a policy draws while it is trained.
+    Rollout = 14,
 }
 
 /// The draws that belong to one `(seed, stream, step, sample)`.

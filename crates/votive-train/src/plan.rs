@@ -4,9 +4,11 @@ mod data;
 mod diffusion;
 mod objective;
 mod reference;
+mod rollout;
 mod watching;
 
 pub use diffusion::DiffusionPlan;
+pub use rollout::{RewardKind, RolloutPlan};
 pub use watching::{Drawing, EvalPlan, EvalRows, PromptSource, SamplePlan};
 
 pub(crate) use watching::is_due;
@@ -78,6 +80,8 @@ pub struct Plan {
     pub train: TrainPlan,
     /// Noise and times of a diffusion model; none for a language model.
     pub diffusion: Option<DiffusionPlan>,
+    /// Pictures that the policy draws itself while it is trained; none if it learns from pictures on disk.
+    pub rollout: Option<RolloutPlan>,
     /// Evaluation of held-out rows; none if nothing is held out.
     pub eval: Option<EvalPlan>,
     /// Samples of the model while it is trained; none if the recipe asks for none.
@@ -168,13 +172,20 @@ impl Plan {
         let data = data::data(&mut r, kind);
         let objective = objective::objective(&mut r);
         let reference = reference::reference(&mut r);
-        let diffusion = (kind == Modality::Image).then(|| diffusion::diffusion(&mut r));
+        let rollout = if kind == Modality::Image { rollout::rollout(&mut r) } else { None };
+        let diffusion = (kind == Modality::Image).then(|| match rollout {
+            Some(_) => diffusion::of_rollouts(&mut r),
+            None => diffusion::diffusion(&mut r),
+        });
         let optimizer = optimizer(&mut r, kind);
         let train = train(&mut r, kind);
         let eval = watching::eval(&mut r, data.eval_fraction, train.save_every);
         let sample = watching::sample(&mut r, kind, train.save_every);
         if let Some(objective) = &objective {
             objective::check(&mut r, objective, &reference, kind);
+            if rollout.is_some() {
+                objective::check_rollouts(&mut r, objective);
+            }
         }
         let settings = r.finish()?;
         modality?;
@@ -191,6 +202,7 @@ impl Plan {
             optimizer,
             train,
             diffusion,
+            rollout,
             eval,
             sample,
             settings,
@@ -231,7 +243,8 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     watching::sample(&mut r, modality, save_every);
     let mut settings = r.settings().to_vec();
     if modality == Modality::Image {
-        settings.splice(before_optimizer..before_optimizer, diffusion::keys()?);
+        let of_images = rollout::keys()?.into_iter().chain(diffusion::keys()?);
+        settings.splice(before_optimizer..before_optimizer, of_images);
     }
     let of_every_kind = objective::keys()?.into_iter().chain(reference::keys()?);
     settings.splice(of_one_kind..of_one_kind, of_every_kind);

@@ -228,10 +228,11 @@ impl<'a, F: FrontEnd> Run<'a, F> {
     fn follow(&mut self, step: u64) -> Result<Option<f64>> {
         let samples = self.samples(step);
         let probe = &samples[..self.plan.train.micro_batch_size.min(samples.len())];
+        let batch = self.reference.measures_at(step + 1).then(|| self.batch(step, probe)).transpose()?;
         let front = self.front;
         self.reference.follow(front, &self.params, step + 1, |network, start| {
-            let batch = front.batch(step, probe)?;
-            let [far, near] = [network, start].map(|network| front.likelihood(network, &batch, None));
+            let Some(batch) = &batch else { return Ok(0.0) };
+            let [far, near] = [network, start].map(|network| front.likelihood(network, batch, None));
             let labels: Vec<bool> = front.facts(probe).iter().map(|one| one.is_desirable).collect();
             divergence(&far?, &near?, &labels)
         })
@@ -278,7 +279,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         if !self.plan.objective.needs().contains(Needs::KL) {
             return Ok(None);
         }
-        let batch = self.front.divergence_batch(step, samples)?;
+        let batch = self.completed(self.front.divergence_batch(step, samples)?, step, samples)?;
         let policy = self.front.network(&self.params.untracked()?)?;
         let policy = self.front.logps(&policy, &batch)?;
         let Some(reference) = self.reference.network() else {

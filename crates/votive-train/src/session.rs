@@ -1,14 +1,18 @@
 //! From a plan to a run: the model, the data, the front end and the policy.
 
 use crate::error::{Result, TrainError};
-use crate::front_end::{DenoisingFrontEnd, DenoisingSettings, TextFrontEnd};
-use crate::plan::{DiffusionPlan, Plan, Prefer};
+use crate::front_end::{
+    DenoisingFrontEnd, DenoisingSettings, ImageReward, PipelineSettings, Reversed, RolloutFrontEnd,
+    RolloutSettings, TextFrontEnd,
+};
+use crate::plan::{DiffusionPlan, Plan, Prefer, RewardKind, RolloutPlan};
 use crate::split::{RowReport, Rows, Split, TextRows, split};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use votive_data::{
-    DataReport, ImagePair, RowPolicy, TextRecords, TextSource, TokenizedPair, read_image_pairs,
-    screen_image_pairs,
+    CaptionRow, DataReport, ImagePair, RowPolicy, TextRecords, TextSource, TokenizedPair, read_captions,
+    read_image_pairs, screen_image_pairs,
 };
 use votive_model::stable_diffusion::StableDiffusionFolder;
 use votive_model::{ModelError, Params};
@@ -20,18 +24,31 @@ const MOST_PIXELS: usize = 4096;
 pub enum Prepared {
     /// A language model.
     Text(Box<TextFrontEnd>, Params, RowReport),
-    /// A diffusion model.
+    /// A diffusion model and pictures on disk.
     Image(Box<DenoisingFrontEnd>, Params, RowReport),
+    /// A diffusion model that draws the pictures itself.
+    Rollout(Box<RolloutFrontEnd>, Params, RowReport),
 }
+
+/// Makes the reward that a recipe names.
+pub type Rewards<'a> = dyn Fn(RewardKind) -> Arc<dyn ImageReward> + 'a;
 
 /// Reads model and data as the plan says.
 ///
 /// # Errors
 /// If a file is missing or malformed, or a row is faulty and the plan does not allow that.
-pub fn prepare(plan: &Plan, device: &Device, progress: impl Fn(usize, usize)) -> Result<Prepared> {
-    match &plan.diffusion {
-        None => prepare_text(plan, device),
-        Some(diffusion) => prepare_image(plan, diffusion, device, progress),
+pub fn prepare(
+    plan: &Plan,
+    device: &Device,
+    rewards: &Rewards,
+    progress: impl Fn(usize, usize),
+) -> Result<Prepared> {
+    match (&plan.diffusion, &plan.rollout) {
+        (None, _) => prepare_text(plan, device),
+        (Some(diffusion), None) => prepare_image(plan, diffusion, device, progress),
+        (Some(diffusion), Some(rollout)) => {
+            prepare_rollout(plan, (diffusion, rollout), rewards(rollout.reward), device)
+        }
     }
 }
 
@@ -120,14 +137,47 @@ fn prepare_image(
         timestep_sharing: diffusion.timestep_sharing,
         noise: diffusion.noise,
         weight: diffusion.weight,
-        zero_terminal_snr: diffusion.zero_terminal_snr,
         caption_dropout: diffusion.caption_dropout,
         beta_convention: diffusion.beta_convention,
         resolution: resolution(plan, diffusion)?,
-        adapter_format: plan.adapter_format,
+        pipeline: pipeline(plan, diffusion),
     };
     let (front, params) = DenoisingFrontEnd::open(&plan.model, sources, settings, device, progress)?;
     Ok(Prepared::Image(Box::new(front), trainable(plan, params)?, report))
+}
+
+fn prepare_rollout(
+    plan: &Plan,
+    (diffusion, rollout): (&DiffusionPlan, &RolloutPlan),
+    reward: Arc<dyn ImageReward>,
+    device: &Device,
+) -> Result<Prepared> {
+    let read = |path: &Path| -> Result<(Vec<CaptionRow>, DataReport)> { Ok(read_captions(path)?) };
+    let reward = match plan.data.prefer {
+        Prefer::Chosen => reward,
+        Prefer::Rejected => Arc::new(Reversed(reward)),
+    };
+    let path = plan.data.source.paths.first().map_or(Path::new(""), PathBuf::as_path);
+    let Split { train, held_out, report } = split(plan.eval.as_ref(), read(path)?, read)?;
+    let settings = RolloutSettings {
+        seed: plan.train.seed,
+        pairs: rollout.pairs,
+        steps: rollout.steps,
+        eta: rollout.eta,
+        cfg: rollout.cfg,
+        candidates: rollout.candidates,
+        first_step: rollout.first_step,
+        min_gap: rollout.min_gap,
+        resolution: resolution(plan, diffusion)?,
+        pipeline: pipeline(plan, diffusion),
+    };
+    let rows = [train, held_out.unwrap_or_default()];
+    let (front, params) = RolloutFrontEnd::open(&plan.model, rows, settings, reward, device)?;
+    Ok(Prepared::Rollout(Box::new(front), trainable(plan, params)?, report))
+}
+
+fn pipeline(plan: &Plan, diffusion: &DiffusionPlan) -> PipelineSettings {
+    PipelineSettings { zero_terminal_snr: diffusion.zero_terminal_snr, adapter_format: plan.adapter_format }
 }
 
 /// Pixels along a side of the images, the model's own if the recipe gives none.

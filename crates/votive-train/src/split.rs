@@ -8,7 +8,7 @@ use crate::plan::{EvalPlan, EvalRows};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::path::Path;
-use votive_data::{DataReport, ImagePair, TokenizedPair, TokenizedUnpaired};
+use votive_data::{CaptionRow, DataReport, ImagePair, TokenizedPair, TokenizedUnpaired};
 
 /// What happened to the rows of a run.
 #[derive(Clone, Debug)]
@@ -105,6 +105,21 @@ impl Rows for Vec<ImagePair> {
 
     fn part(self, picked: impl Fn(&[u8]) -> bool) -> (Self, Self) {
         self.into_iter().partition(|pair| !picked(pair.prompt.as_bytes()))
+    }
+}
+
+impl Rows for Vec<CaptionRow> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    /// A prompt has no sides.
+    fn turned(self) -> Self {
+        self
+    }
+
+    fn part(self, picked: impl Fn(&[u8]) -> bool) -> (Self, Self) {
+        self.into_iter().partition(|row| !picked(row.prompt.as_bytes()))
     }
 }
 

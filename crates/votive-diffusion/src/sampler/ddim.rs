@@ -60,6 +60,19 @@ impl Ddim {
         Ok(Self { timesteps, alpha_bars, prediction_type, clip: clip_range(config)?, eta })
     }
 
+    /// The steps that have noise, and so a density: a last step to clean latents has none.
+    #[must_use]
+    pub fn noisy_steps(&self) -> Vec<usize> {
+        let is_noisy = |step: &usize| self.std(self.alpha_bars[*step]) > 0.0;
+        (0..self.alpha_bars.len()).filter(is_noisy).collect()
+    }
+
+    /// Standard deviation of a step from ᾱ_t to ᾱ_p.
+    fn std(&self, (alpha_bar, previous): (f64, f64)) -> f64 {
+        let variance = (1.0 - previous) / (1.0 - alpha_bar) * (1.0 - alpha_bar / previous);
+        self.eta * variance.max(0.0).sqrt()
+    }
+
     /// Where step `step_idx` may lead.
     ///
     /// # Shapes
@@ -83,8 +96,7 @@ impl Ddim {
         let (of_latents, of_pred) = self.prediction_type.noise_weights(alpha, sigma);
         let predicted_noise = weighted_sum(&[(of_latents, latents), (of_pred, model_pred)])?;
 
-        let variance = (1.0 - previous) / (1.0 - alpha_bar) * (1.0 - alpha_bar / previous);
-        let std = self.eta * variance.max(0.0).sqrt();
+        let std = self.std((alpha_bar, previous));
         let direction = (1.0 - previous - std * std).max(0.0).sqrt();
         let mean = weighted_sum(&[(previous.sqrt(), &clean), (direction, &predicted_noise)])?;
         Ok(StepDistribution { mean, std, clean, step_idx })

@@ -5,18 +5,20 @@
 //! over a latent, and the loss is `−log σ(½β·margin)`. The factor ½ is applied here, so an objective sees a
 //! log-probability like any other.
 
-use super::{DenoisedLikelihood, FrontEnd, Likelihood, Networks, PromptEncoder, Sample, SaveDtype};
+use super::{
+    DenoisedLikelihood, FrontEnd, Likelihood, Networks, PipelineSettings, PromptEncoder, Sample, SaveDtype,
+    TrainedPipeline,
+};
 use crate::error::{Result, TrainError};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 use votive_data::{Augmentation, Cut, ImageLoader, ImagePair};
 use votive_diffusion::{
-    Conditioning, ImageSizes, InversionBy, InversionInputs, LossWeight, NoisePolicy, NoiseSchedule,
-    SchedulerConfig, TimestepPolicy, TimestepSharing,
+    Conditioning, ImageSizes, InversionBy, InversionInputs, LossWeight, NoisePolicy, TimestepPolicy,
+    TimestepSharing,
 };
-use votive_model::stable_diffusion::{Component, StableDiffusionFolder, UNet2DConditionModel};
-use votive_model::{Adaptable, Denoiser, Lora, LoraFormat, Params, PipelineLora, files};
+use votive_model::{Denoiser, Params};
 use votive_objective::CompletionFacts;
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
@@ -52,23 +54,19 @@ pub struct DenoisingSettings {
     pub noise: NoisePolicy,
     /// What the error at each time counts.
     pub weight: LossWeight,
-    /// Whether the schedule is rescaled so that nothing of the latents is left at its last time.
-    pub zero_terminal_snr: bool,
     /// Share of captions that are emptied.
     pub caption_dropout: f64,
     /// What β multiplies.
     pub beta_convention: BetaConvention,
     /// Pixels along a side of the images.
     pub resolution: u32,
-    /// What an adapter is written as.
-    pub adapter_format: LoraFormat,
+    /// How the model is trained and saved.
+    pub pipeline: PipelineSettings,
 }
 
 /// A Stable Diffusion folder with encoded pairs.
 pub struct DenoisingFrontEnd {
-    folder: StableDiffusionFolder,
-    scheduler: SchedulerConfig,
-    schedule: NoiseSchedule,
+    pipeline: TrainedPipeline,
     /// What the error at each time of the schedule counts.
     weights: Vec<f64>,
     settings: DenoisingSettings,
@@ -100,9 +98,6 @@ pub struct DenoisingBatch {
     captions: Vec<String>,
 }
 
-/// Parts of the noise schedule that metrics are logged for.
-const PARTS: usize = 4;
-
 /// Images that go through the autoencoder at a time.
 pub(crate) const ENCODE_BATCH: usize = 16;
 
@@ -119,20 +114,17 @@ impl DenoisingFrontEnd {
         device: &Device,
         progress: impl Fn(usize, usize),
     ) -> Result<(Self, Params)> {
-        let folder = StableDiffusionFolder::open(folder)?;
-        let scheduler = scheduler(&folder, &settings);
-        let schedule = NoiseSchedule::new(&scheduler)?;
+        let pipeline = TrainedPipeline::open(folder, settings.pipeline)?;
+        let schedule = pipeline.schedule();
         let of_recipe = |error| TrainError::Plan(format!("diffusion.{error}"));
-        settings.timesteps.check(&schedule).map_err(of_recipe)?;
-        settings.noise.check(&schedule).map_err(of_recipe)?;
-        let weights = settings.weight.factors(&schedule).map_err(of_recipe)?;
-        let unet = folder.params(Component::UNet, device)?;
-        let prompts = PromptEncoder::open(&folder, &PipelineLora::default(), device)?;
+        settings.timesteps.check(schedule).map_err(of_recipe)?;
+        settings.noise.check(schedule).map_err(of_recipe)?;
+        let weights = settings.weight.factors(schedule).map_err(of_recipe)?;
+        let unet = pipeline.unet(device)?;
+        let prompts = pipeline.prompts(device)?;
         let empty_prompt = prompts.encode(&[""])?.conditioning;
         let mut front = Self {
-            folder,
-            scheduler,
-            schedule,
+            pipeline,
             weights,
             settings,
             device: device.clone(),
@@ -160,7 +152,7 @@ impl DenoisingFrontEnd {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
-        let vae = self.folder.read_vae(&self.device)?;
+        let vae = self.pipeline.folder().read_vae(&self.device)?;
         let loader = ImageLoader::new(self.settings.resolution);
         let mut encoded = Vec::with_capacity(pairs.len());
         for (chunk, group) in pairs.chunks(ENCODE_BATCH / 2).enumerate() {
@@ -182,7 +174,8 @@ impl DenoisingFrontEnd {
                 })
                 .collect();
             let noise = Tensor::from_vec(noise, posterior.mean.shape(), &self.device)?;
-            let latents = (posterior.sample(&noise)? * self.folder.vae_config().scaling_factor)?.detach();
+            let latents =
+                (posterior.sample(&noise)? * self.pipeline.folder().vae_config().scaling_factor)?.detach();
             for (i, (pair, cuts)) in group.iter().zip(cuts).enumerate() {
                 encoded.push(EncodedPair {
                     chosen: latents.get(2 * i)?,
@@ -198,16 +191,10 @@ impl DenoisingFrontEnd {
         Ok(encoded)
     }
 
-    /// The folder of the model.
+    /// The model whose U-Net is trained.
     #[must_use]
-    pub fn folder(&self) -> &StableDiffusionFolder {
-        &self.folder
-    }
-
-    /// The schedule that the model is trained with, as it is to be sampled from.
-    #[must_use]
-    pub fn scheduler(&self) -> &SchedulerConfig {
-        &self.scheduler
+    pub fn pipeline(&self) -> &TrainedPipeline {
+        &self.pipeline
     }
 
     /// Pixels along a side of the images.
@@ -243,8 +230,8 @@ impl DenoisingFrontEnd {
         captions: Vec<String>,
     ) -> Result<DenoisingBatch> {
         Ok(DenoisingBatch {
-            noisy: self.schedule.add_noise(&latents, &noise, &timesteps)?,
-            target: self.schedule.target(&latents, &noise, &timesteps)?,
+            noisy: self.pipeline.schedule().add_noise(&latents, &noise, &timesteps)?,
+            target: self.pipeline.schedule().target(&latents, &noise, &timesteps)?,
             latents,
             noise,
             timesteps,
@@ -265,12 +252,6 @@ impl DenoisingFrontEnd {
     }
 }
 
-/// The schedule of a folder, rescaled if the settings say so.
-fn scheduler(folder: &StableDiffusionFolder, settings: &DenoisingSettings) -> SchedulerConfig {
-    let config = folder.scheduler().clone();
-    if settings.zero_terminal_snr { config.with_zero_terminal_snr() } else { config }
-}
-
 /// What SDXL is told of the sizes of an image.
 fn sizes(cut: Cut, resolution: u32) -> ImageSizes {
     ImageSizes { original: cut.original, crop: cut.corner, target: (resolution, resolution) }
@@ -281,27 +262,15 @@ impl FrontEnd for DenoisingFrontEnd {
     type Batch = DenoisingBatch;
 
     fn network(&self, params: &Params) -> Result<Self::Network> {
-        Ok(Arc::new(params.build(|scope| UNet2DConditionModel::new(scope, self.folder.unet_config()))?))
+        self.pipeline.network(params)
     }
 
     fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
-        let other = StableDiffusionFolder::open(folder)?;
-        let schedule = NoiseSchedule::new(&scheduler(&other, &self.settings))?;
-        if schedule != self.schedule {
-            let reason = "its noise schedule is not the model's, so the errors could not be compared";
-            return Err(TrainError::Plan(format!("reference.path = {}: {reason}", folder.display())));
-        }
-        let (own, others) = (self.folder.unet_config(), other.unet_config());
-        if own.inputs() != others.inputs() {
-            let reason = "its U-Net reads other latents or prompt embeddings than the model's";
-            return Err(TrainError::Plan(format!("reference.path = {}: {reason}", folder.display())));
-        }
-        let params = other.params(Component::UNet, device)?;
-        Ok(Arc::new(params.build(|scope| UNet2DConditionModel::new(scope, others))?))
+        self.pipeline.other_network(folder, device)
     }
 
     fn network_identity(&self) -> Vec<u8> {
-        format!("{:?} {:?}", self.folder.unet_config(), self.schedule).into_bytes()
+        self.pipeline.identity()
     }
 
     fn rows(&self) -> usize {
@@ -332,7 +301,7 @@ impl FrontEnd for DenoisingFrontEnd {
         let sides = pairs.iter().map(|pair| &pair.chosen).chain(pairs.iter().map(|pair| &pair.rejected));
         let latents = Tensor::stack(&sides.collect::<Vec<_>>(), 0)?;
         let (_, c, h, w) = latents.dims4()?;
-        let (schedule, sharing) = (&self.schedule, settings.timestep_sharing);
+        let (schedule, sharing) = (self.pipeline.schedule(), settings.timestep_sharing);
         let timesteps = settings.timesteps.for_pairs(sharing, schedule, settings.seed, step, &ids)?;
         let noise = settings.noise.for_pairs((c, h, w), settings.seed, step, &ids, &self.device)?;
         let dropped = |id: u64| {
@@ -345,8 +314,11 @@ impl FrontEnd for DenoisingFrontEnd {
         let prompts = Conditioning::cat(&prompts.collect::<Vec<_>>())?;
         let side = |side: usize| pairs.iter().map(move |pair| pair.sizes[side]);
         let sizes: Vec<ImageSizes> = side(0).chain(side(1)).collect();
-        let prompts =
-            self.folder.unet_config().with_sizes(Conditioning::cat(&[&prompts, &prompts])?, &sizes)?;
+        let prompts = self
+            .pipeline
+            .folder()
+            .unet_config()
+            .with_sizes(Conditioning::cat(&[&prompts, &prompts])?, &sizes)?;
         let captions = pairs.iter().map(|pair| pair.caption.clone()).collect();
         self.noised((latents, noise), timesteps, prompts, captions)
     }
@@ -385,17 +357,12 @@ impl FrontEnd for DenoisingFrontEnd {
         let predict = |latents: &Tensor, timesteps: &[f64], conditioning: &Conditioning| {
             Ok(network.predict(latents, timesteps, conditioning)?)
         };
-        let noise = plan.invert(&self.schedule, &predict, &inputs)?.noise;
+        let noise = plan.invert(self.pipeline.schedule(), &predict, &inputs)?.noise;
         self.noised((batch.latents, noise), batch.timesteps, batch.conditioning, batch.captions)
     }
 
     fn parts(&self, batch: &DenoisingBatch) -> Option<Vec<String>> {
-        let count = self.schedule.num_train_timesteps();
-        let part = |t: &usize| {
-            let i = t * PARTS / count;
-            format!("t{}-{}", (i * count).div_ceil(PARTS), ((i + 1) * count).div_ceil(PARTS) - 1)
-        };
-        Some(batch.timesteps.iter().map(part).collect())
+        Some(batch.timesteps.iter().map(|t| self.pipeline.part(*t)).collect())
     }
 
     fn divergence_batch(&self, step: u64, samples: &[Sample]) -> Result<DenoisingBatch> {
@@ -460,28 +427,10 @@ impl FrontEnd for DenoisingFrontEnd {
     }
 
     fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
-        match params.lora() {
-            Some(_) => {
-                let networks = [(Adaptable::UNet, params)];
-                PipelineLora::save(folder, self.settings.adapter_format, &networks, self.folder.root())?;
-            }
-            None => {
-                let dtype = dtype.of(&self.folder.root().join("unet"), "diffusion_pytorch_model")?;
-                self.folder.save_with_unet(folder, params, dtype)?;
-                if self.settings.zero_terminal_snr {
-                    let file = folder.join("scheduler").join("scheduler_config.json");
-                    files::write_bytes(&file, self.scheduler.to_json().as_bytes())?;
-                }
-            }
-        }
-        Ok(())
+        self.pipeline.save(params, folder, dtype)
     }
 
     fn restore(&self, start: &Params, folder: &Path) -> Result<Params> {
-        if start.lora().is_some() {
-            return Ok(start.with_lora_values(Lora::load(folder, start.device())?)?);
-        }
-        let saved = StableDiffusionFolder::open(folder)?;
-        Ok(saved.params(Component::UNet, start.device())?.into_trainable()?)
+        self.pipeline.restore(start, folder)
     }
 }

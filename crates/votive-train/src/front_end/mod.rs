@@ -3,12 +3,17 @@
 //! The loop knows only [`FrontEnd`]; text and diffusion are its two implementations.
 
 mod denoising;
+mod pipeline;
 mod prompts;
+mod rollout;
 mod text;
 
 pub(crate) use denoising::ENCODE_BATCH;
 pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, DenoisingSettings};
+pub use pipeline::{PipelineSettings, TrainedPipeline};
 pub use prompts::{EncodedPrompts, PromptEncoder};
+pub(crate) use rollout::Reversed;
+pub use rollout::{ImageReward, RolloutBatch, RolloutFrontEnd, RolloutPairs, RolloutSettings};
 pub use text::{TextBatch, TextFrontEnd};
 
 use crate::error::Result;
@@ -216,6 +221,11 @@ pub trait FrontEnd {
         _networks: Networks<Self::Network>,
     ) -> Result<Self::Batch> {
         Ok(batch)
+    }
+
+    /// What there is to log of a batch besides likelihoods and losses, a number for each row.
+    fn measures(&self, _batch: &Self::Batch) -> Vec<(&'static str, Vec<f64>)> {
+        Vec::new()
     }
 
     /// For each sequence the part of the noise schedule that it lies in, where there is one.

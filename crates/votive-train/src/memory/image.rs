@@ -102,7 +102,7 @@ impl Counter<'_> {
 
 impl Footprint for DenoisingFrontEnd {
     fn activations(&self, plan: &Plan, _: &Params, rows: usize) -> Activations {
-        let (config, side) = (self.folder().unet_config(), latent_side(self));
+        let (config, side) = (self.pipeline().folder().unet_config(), latent_side(self));
         let (batch, latents) = (2 * rows as u64, (side, side));
         let mut counter = Counter { config, batch, prompt: self.prompt_tokens() as u64, floats: 0 };
         let kept = counter.whole(latents);
@@ -125,17 +125,18 @@ impl Footprint for DenoisingFrontEnd {
     }
 
     fn preparing(&self) -> u64 {
-        let vae = self.folder().vae_config();
+        let vae = self.pipeline().folder().vae_config();
         let image = self.resolution() * self.resolution();
         let pixels = (ENCODE_BATCH * image).min(AutoencoderKl::pixels_at_once(image)) as u64;
         let first = vae.block_out_channels.first().copied().unwrap_or(0) as u64;
-        let frozen = self.folder().class().components().iter().filter(|part| **part != Component::UNet);
-        let files = frozen.map(|part| folder_bytes(&self.folder().root().join(part.folder())));
+        let frozen =
+            self.pipeline().folder().class().components().iter().filter(|part| **part != Component::UNet);
+        let files = frozen.map(|part| folder_bytes(&self.pipeline().folder().root().join(part.folder())));
         FLOAT * FORWARD * first * pixels + 2 * files.sum::<u64>()
     }
 }
 
 /// Side of the latents.
 fn latent_side(front: &DenoisingFrontEnd) -> u64 {
-    (front.resolution() / front.folder().vae_config().downscale().max(1)) as u64
+    (front.resolution() / front.pipeline().folder().vae_config().downscale().max(1)) as u64
 }

@@ -59,15 +59,14 @@ pub(super) fn diffusion(r: &mut Resolver) -> DiffusionPlan {
     );
     let noise = noise(r);
     let weight = weight(r);
-    let zero_terminal_snr = r.flag("diffusion.zero_terminal_snr", false, ZERO_TERMINAL_SNR);
+    let zero_terminal_snr = zero_terminal_snr(r);
     let dropout = r
         .float("diffusion.caption_dropout", 0.0, Some(0.0), "Share of captions that are emptied.")
         .unwrap_or(0.0);
     if dropout > 1.0 {
         r.mistake("diffusion.caption_dropout", "must be at most 1");
     }
-    let resolution =
-        r.whole("diffusion.resolution", 0, Some(0), "Pixels along a side; 0 for the model's own.");
+    let resolution = resolution(r);
     DiffusionPlan {
         beta_convention,
         timesteps,
@@ -76,8 +75,32 @@ pub(super) fn diffusion(r: &mut Resolver) -> DiffusionPlan {
         weight,
         zero_terminal_snr,
         caption_dropout: dropout,
-        resolution: u32::try_from(resolution.unwrap_or(0)).unwrap_or(u32::MAX),
+        resolution,
     }
+}
+
+/// What is left to say where the policy draws itself: times and noise are those of its chains.
+pub(super) fn of_rollouts(r: &mut Resolver) -> DiffusionPlan {
+    DiffusionPlan {
+        beta_convention: BetaConvention::Paper,
+        timesteps: TimestepPolicy::Uniform,
+        timestep_sharing: TimestepSharing::Pair,
+        noise: NoisePolicy::Shared,
+        weight: LossWeight::None,
+        zero_terminal_snr: zero_terminal_snr(r),
+        caption_dropout: 0.0,
+        resolution: resolution(r),
+    }
+}
+
+fn zero_terminal_snr(r: &mut Resolver) -> bool {
+    r.flag("diffusion.zero_terminal_snr", false, ZERO_TERMINAL_SNR)
+}
+
+fn resolution(r: &mut Resolver) -> u32 {
+    let doc = "Pixels along a side; 0 for the model's own.";
+    let resolution = r.whole("diffusion.resolution", 0, Some(0), doc);
+    u32::try_from(resolution.unwrap_or(0)).unwrap_or(u32::MAX)
 }
 
 fn read_timesteps(value: &Value) -> Option<TimestepPolicy> {

@@ -102,3 +102,18 @@ pub(super) fn check(r: &mut Resolver, objective: &Mixture, reference: &Reference
         }
     }
 }
+
+/// Notes what the objective reads and pictures that the policy draws itself do not have.
+pub(super) fn check_rollouts(r: &mut Resolver, objective: &Mixture) {
+    for term in objective.terms() {
+        let reads = |need| term.objective.needs().contains(need);
+        let lacking = [(Needs::ERRORS, "denoising errors"), (Needs::MARGINS, "scored margins of rows")];
+        if let Some((_, what)) = lacking.into_iter().find(|(need, _)| reads(*need)) {
+            let id = term.spec.id;
+            r.mistake(
+                &format!("objective.{id}"),
+                &format!("looks at {what}, which a [rollout] does not have"),
+            );
+        }
+    }
+}

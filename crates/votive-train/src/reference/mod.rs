@@ -155,6 +155,12 @@ impl<N> Reference<N> {
         }
     }
 
+    /// Whether [`Reference::follow`] will ask how far the reference may go after step `done`.
+    #[must_use]
+    pub fn measures_at(&self, done: u64) -> bool {
+        matches!(&self.source, Source::Following(follower, _) if follower.measures_at(done))
+    }
+
     /// Follows the policy after step `done`, counted from 1, if this is a reference that does. `divergence` says how far
     /// a network is from another one, the start; it is asked if there is a limit, and its answer is returned.
     ///

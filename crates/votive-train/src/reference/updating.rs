@@ -126,6 +126,15 @@ impl Follower {
         self.rule.max_divergence
     }
 
+    fn is_due(&self, done: u64) -> bool {
+        !self.is_frozen && done.is_multiple_of(self.rule.every)
+    }
+
+    /// Whether an update after step `done` is made only if it does not lead too far.
+    pub(super) fn measures_at(&self, done: u64) -> bool {
+        self.is_due(done) && self.rule.max_divergence.is_some()
+    }
+
     /// Keeps the reference as it is for good.
     pub(super) fn freeze(&mut self) {
         self.is_frozen = true;
@@ -148,7 +157,7 @@ impl Follower {
     /// # Errors
     /// Those of candle.
     pub(super) fn due(&self, policy: &Params, done: u64) -> Result<Option<Update>> {
-        if self.is_frozen || !done.is_multiple_of(self.rule.every) {
+        if !self.is_due(done) {
             return Ok(None);
         }
         let mut update = Update { values: Named::new(), average: Named::new() };

@@ -66,7 +66,11 @@ impl<F: FrontEnd> Run<'_, F> {
 
     /// Some rows as they are at a step, with what the networks of the moment have to say about them.
     pub(super) fn batch(&self, drawn_at: u64, samples: &[Sample]) -> Result<F::Batch> {
-        let batch = self.front.batch(drawn_at, samples)?;
+        self.completed(self.front.batch(drawn_at, samples)?, drawn_at, samples)
+    }
+
+    /// A batch with what the networks of the moment have to say about it.
+    pub(super) fn completed(&self, batch: F::Batch, drawn_at: u64, samples: &[Sample]) -> Result<F::Batch> {
         if !self.front.asks_networks() {
             return Ok(batch);
         }
@@ -88,6 +92,7 @@ impl<F: FrontEnd> Run<'_, F> {
     ) -> Result<Tensor> {
         let inputs = Inputs::new(self, micro)?;
         sums.add_likelihoods(micro, &inputs, self.front.tokens(&micro.batch))?;
+        sums.add_measures(self.front.measures(&micro.batch));
         let parts = self.front.parts(&micro.batch);
         if let Some(reference) = &micro.reference {
             sums.add_log_ratios(&micro.policy.logps, &reference.logps, &inputs.lengths)?;

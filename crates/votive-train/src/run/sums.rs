@@ -77,6 +77,11 @@ impl Sums {
         Ok(())
     }
 
+    /// What a front end measured of a batch by itself.
+    pub(super) fn add_measures(&mut self, measures: Vec<(&'static str, Vec<f64>)>) {
+        measures.into_iter().for_each(|(name, values)| self.add(name, values.into_iter()));
+    }
+
     /// How far the policy has gone from the reference, whichever way: nats a token, a latent counting as one.
     pub(super) fn add_log_ratios(
         &mut self,

@@ -3,16 +3,24 @@
 use candle_core::Tensor;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use votive_diffusion::BoxError;
 use votive_model::Params;
-use votive_train::front_end::FrontEnd;
+use votive_train::front_end::{FrontEnd, ImageReward};
 use votive_train::gradients::Gradients;
-use votive_train::{Plan, Result, Run, RunDirectory, StepMetrics, TrainError};
+use votive_train::{Plan, Result, RewardKind, Run, RunDirectory, StepMetrics, TrainError};
 
 /// Prepares a plan of either modality and goes on with its front end and the policy at its start.
 macro_rules! with_prepared {
     ($plan:expr, |$front:ident, $start:ident| $body:expr) => {
-        match votive_train::prepare($plan, &candle_core::Device::Cpu, |_, _| {}).unwrap() {
+        match votive_train::prepare($plan, &candle_core::Device::Cpu, &crate::drive::brightness, |_, _| {})
+            .unwrap()
+        {
+            votive_train::Prepared::Rollout($front, $start, _) => {
+                let $front = *$front;
+                $body
+            }
             votive_train::Prepared::Text($front, $start, _) => {
                 let $front = *$front;
                 $body
@@ -25,6 +33,26 @@ macro_rules! with_prepared {
     };
 }
 pub(crate) use with_prepared;
+
+/// Prefers bright pictures, whatever the prompt.
+struct Brightness;
+
+impl ImageReward for Brightness {
+    fn score(&self, _: &[String], images: &Tensor) -> std::result::Result<Vec<f64>, BoxError> {
+        let means = images.flatten_from(1)?.mean(1)?.to_vec1::<f32>()?;
+        Ok(means.into_iter().map(f64::from).collect())
+    }
+}
+
+/// The reward of runs that draw their own pictures.
+pub(crate) fn brightness(_: RewardKind) -> Arc<dyn ImageReward> {
+    Arc::new(Brightness)
+}
+
+/// The reward of runs that ask for none.
+pub(crate) fn no_reward(kind: RewardKind) -> Arc<dyn ImageReward> {
+    panic!("{kind:?} was asked for")
+}
 
 /// Starts a run or goes on with it, and asks it to stop after a step; returns the checkpoints that were passed over.
 pub(crate) fn drive(

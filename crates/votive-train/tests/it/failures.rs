@@ -1,5 +1,6 @@
 //! Numbers that go wrong stop a run, and the message says where.
 
+use crate::drive::no_reward;
 use crate::drive::{Trajectory, values};
 use crate::workshop::{LORA, Workshop};
 use candle_core::{Device, Tensor, Var};
@@ -10,7 +11,7 @@ use votive_train::{Plan, Prepared, Run, TrainError, prepare};
 
 /// Trains a language model whose parameters were changed before the run began.
 fn run_changed(plan: &Plan, change: impl Fn(&Params)) -> TrainError {
-    let Prepared::Text(front, start, _) = prepare(plan, &Device::Cpu, |_, _| {}).unwrap() else {
+    let Prepared::Text(front, start, _) = prepare(plan, &Device::Cpu, &no_reward, |_, _| {}).unwrap() else {
         panic!("a language model");
     };
     change(&start);
@@ -46,7 +47,9 @@ fn token_of_one_row(front: &TextFrontEnd) -> (usize, u32) {
 fn a_log_probability_that_is_not_finite_is_traced_to_its_row() {
     let workshop = Workshop::text();
     let plan = workshop.plan(&["data.order=sequential"]);
-    let Prepared::Text(front, ..) = prepare(&plan, &Device::Cpu, |_, _| {}).unwrap() else { panic!("text") };
+    let Prepared::Text(front, ..) = prepare(&plan, &Device::Cpu, &no_reward, |_, _| {}).unwrap() else {
+        panic!("text")
+    };
     let (row, id) = token_of_one_row(&front);
     let poison = |at, value| if at / WIDTH == id as usize { f32::NAN } else { value };
     let error = run_changed(&plan, |params| set(params, "model.embed_tokens.weight", poison));
@@ -95,7 +98,7 @@ fn a_loss_without_a_gradient_is_refused() {
 fn a_policy_that_is_not_its_reference_is_noticed() {
     let workshop = Workshop::text();
     let plan = workshop.plan(&["data.order=sequential"]);
-    let Prepared::Text(front, start, _) = prepare(&plan, &Device::Cpu, |_, _| {}).unwrap() else {
+    let Prepared::Text(front, start, _) = prepare(&plan, &Device::Cpu, &no_reward, |_, _| {}).unwrap() else {
         panic!("a language model");
     };
     let mut run = Run::new(&plan, &*front, start.clone(), None, |_, _| {}).unwrap();

@@ -125,7 +125,10 @@ fn the_metrics_of_training_do_not_depend_on_evaluation() {
 fn rows_that_cannot_be_held_out_are_refused() {
     let refusal = |workshop: &Workshop, overrides: &[&str]| {
         let plan = workshop.plan(overrides);
-        votive_train::prepare(&plan, &candle_core::Device::Cpu, |_, _| {}).err().unwrap().to_string()
+        votive_train::prepare(&plan, &candle_core::Device::Cpu, &crate::drive::no_reward, |_, _| {})
+            .err()
+            .unwrap()
+            .to_string()
     };
     let none = refusal(&Workshop::text(), &["data.eval_fraction=0.0000001"]);
     assert!(none.contains("data.eval_fraction") && none.contains("holds out 0 of 20 rows"), "{none}");

@@ -11,6 +11,7 @@ mod held_out;
 mod objectives;
 mod references;
 mod resume;
+mod rollouts;
 mod text_parity;
 mod torch;
 mod workshop;

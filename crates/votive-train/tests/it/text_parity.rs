@@ -1,6 +1,7 @@
 //! Five steps of plain PyTorch on tiny language models (tests/fixtures/text_steps, written by
 //! tools/parity/text_steps.py), along the whole path from a recipe and a file of preferences.
 
+use crate::drive::no_reward;
 use crate::fixture;
 use crate::torch::{TorchRun, assert_near, largest_distance};
 use crate::workshop::Workshop;
@@ -82,7 +83,7 @@ fn check_on(name: &'static str, change: impl Fn(&Path)) {
     lay_model(&workshop.path("model"), torch.model());
     change(&workshop.path("model"));
     let plan = workshop.plan(&[&format!("model.path={}", workshop.path("model").display())]);
-    let Prepared::Text(front, start, _) = prepare(&plan, &Device::Cpu, |_, _| {}).unwrap() else {
+    let Prepared::Text(front, start, _) = prepare(&plan, &Device::Cpu, &no_reward, |_, _| {}).unwrap() else {
         panic!("a language model");
     };
     assert_eq!(front.rows(), torch.pairs() * torch.steps() as usize);
