@@ -33,6 +33,8 @@ pub enum Stream {
     CaptionDropout = 11,
     /// Draws from the VAE's posterior.
     Posterior = 12,
+    /// Flips and crops of images.
+    Augmentation = 20,
 }
 
 /// The draws that belong to one `(seed, stream, step, sample)`.

@@ -15,7 +15,7 @@ use crate::optimizer::{AdamWConfig, LrSchedule};
 use crate::recipe::{NamesOrRule, Resolver, Setting, to_toml};
 use crate::reference::ReferencePlan;
 use std::path::{Path, PathBuf};
-use votive_data::{RowPolicy, TextSource, Traversal};
+use votive_data::{AugmentationPolicy, ImageDataSource, RowPolicy, TextSource, Traversal};
 use votive_diffusion::{NoisePolicy, TimestepPolicy};
 use votive_model::{LoraConfig, Targets};
 use votive_objective::Mixture;
@@ -85,14 +85,37 @@ pub struct Plan {
 /// Where rows come from and which are kept.
 #[derive(Clone, Debug)]
 pub struct DataPlan {
-    /// The files, and for text how they are read; images have one path.
+    /// The files of text, and how they are read; empty for images.
     pub source: TextSource,
+    /// The same for images; none for text.
+    pub images: Option<ImagePlan>,
     /// What happens to rows that are too long or faulty.
     pub rows: RowPolicy,
     /// The order of the rows.
     pub traversal: Traversal,
     /// Share of the prompts that is held out for evaluation, 0 for none.
     pub eval_fraction: f64,
+}
+
+impl DataPlan {
+    /// The files and folders that rows are read from.
+    #[must_use]
+    pub fn paths(&self) -> &[PathBuf] {
+        self.images.as_ref().map_or(&self.source.paths, |images| &images.source.paths)
+    }
+}
+
+/// Where image pairs come from, and what is done to their images.
+#[derive(Clone, Debug)]
+pub struct ImagePlan {
+    /// The files, and how they are read.
+    pub source: ImageDataSource,
+    /// What differs from step to step.
+    pub augmentation: AugmentationPolicy,
+    /// Whether images keep about their shape; if not, all are cut to a square.
+    pub buckets: bool,
+    /// The folder in which what the frozen networks make of images and prompts is kept; none to keep it in memory.
+    pub cache: Option<PathBuf>,
 }
 
 /// The optimizer and its learning rate.

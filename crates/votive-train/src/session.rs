@@ -1,14 +1,13 @@
 //! From a plan to a run: the model, the data, the front end and the policy.
 
 use crate::error::{Result, TrainError};
-use crate::front_end::{DenoisingFrontEnd, DenoisingSettings, TextFrontEnd};
+use crate::front_end::{DenoisingFrontEnd, DenoisingSettings, ImageSettings, TextFrontEnd};
 use crate::plan::{DiffusionPlan, Plan};
 use crate::split::{RowReport, Split, TextRows, split};
 use candle_core::Device;
-use std::path::{Path, PathBuf};
 use votive_data::{
-    DataReport, ImagePair, RowPolicy, TextRecords, TextSource, TokenizedPair, read_image_pairs,
-    screen_image_pairs,
+    Buckets, DataReport, FramedPair, ImageDataSource, ImageLimits, ImageSize, RowPolicy, TextRecords,
+    TextSource, TokenizedPair, frame_pairs, screen_image_pairs,
 };
 use votive_model::stable_diffusion::StableDiffusionFolder;
 use votive_model::{ModelError, Params};
@@ -97,11 +96,20 @@ fn prepare_image(
     device: &Device,
     progress: impl Fn(usize, usize),
 ) -> Result<Prepared> {
-    let read = |path: &Path| -> Result<(Vec<ImagePair>, DataReport)> {
-        Ok(screen_image_pairs(read_image_pairs(path)?, plan.data.rows.faulty_rows)?)
+    let folder = StableDiffusionFolder::open(&plan.model)?;
+    let resolution = resolution(&folder, diffusion.resolution)?;
+    let images = plan.data.images.as_ref();
+    let images = images.ok_or_else(|| TrainError::Plan("data.path: no images are given".to_owned()))?;
+    let buckets = buckets(&folder, resolution, images.buckets)?;
+    let read = |source: &ImageDataSource| -> Result<(Vec<FramedPair>, DataReport)> {
+        let (faulty_rows, limits) = (plan.data.rows.faulty_rows, ImageLimits::default());
+        let (pairs, mut report) = screen_image_pairs(source.read()?, faulty_rows, &limits, &progress)?;
+        Ok((frame_pairs(pairs, &buckets, &mut report), report))
     };
-    let path = plan.data.source.paths.first().map_or(Path::new(""), PathBuf::as_path);
-    let Split { train, held_out, report } = split(plan.eval.as_ref(), read(path)?, read)?;
+    let Split { train, held_out, mut report } = split(plan.eval.as_ref(), read(&images.source)?, |path| {
+        let paths = vec![path.to_owned()];
+        read(&ImageDataSource { paths, split: None, ..images.source.clone() })
+    })?;
     let held_out_file = report.eval.as_ref().map_or(&report.train.file, |eval| &eval.file);
     let sources = [(&*report.train.file, &*train), (held_out_file, held_out.as_deref().unwrap_or_default())];
     let settings = DenoisingSettings {
@@ -110,18 +118,35 @@ fn prepare_image(
         noise: diffusion.noise,
         caption_dropout: diffusion.caption_dropout,
         beta_convention: diffusion.beta_convention,
-        resolution: resolution(plan, diffusion)?,
+        resolution,
+        images: ImageSettings { augmentation: images.augmentation, cache: images.cache.clone() },
     };
-    let (front, params) = DenoisingFrontEnd::open(&plan.model, sources, settings, device, progress)?;
+    let (front, params) = DenoisingFrontEnd::open(&plan.model, sources, settings, device, &progress)?;
+    report.encoded = Some(front.counts());
     Ok(Prepared::Image(Box::new(front), trainable(plan, params)?, report))
 }
 
+/// The sizes that images are cut to: a square, or all of about its area whose sides every part of the model can halve.
+fn buckets(folder: &StableDiffusionFolder, resolution: u32, keep_shape: bool) -> Result<Buckets> {
+    if !keep_shape {
+        return Ok(Buckets::one(ImageSize::square(resolution)));
+    }
+    let halvings = folder.unet_config().levels.len().saturating_sub(1);
+    let unit = (folder.vae_config().downscale() << halvings) as u32;
+    if resolution < unit {
+        let reason = format!(
+            "diffusion.resolution: {resolution} pixels a side, but with data.buckets sides are multiples of {unit}"
+        );
+        return Err(TrainError::Plan(reason));
+    }
+    Ok(Buckets::of_area(resolution, unit))
+}
+
 /// Pixels along a side of the images, the model's own if the recipe gives none.
-fn resolution(plan: &Plan, diffusion: &DiffusionPlan) -> Result<u32> {
-    let folder = StableDiffusionFolder::open(&plan.model)?;
+fn resolution(folder: &StableDiffusionFolder, given: u32) -> Result<u32> {
     let least = folder.vae_config().downscale();
     let own = folder.unet_config().sample_size.map(|(height, _)| height * least);
-    let wanted = match diffusion.resolution {
+    let wanted = match given {
         0 => own.unwrap_or(folder.vae_config().sample_size),
         given => given as usize,
     };

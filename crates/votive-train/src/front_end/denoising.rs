@@ -5,12 +5,16 @@
 //! over a latent, and the loss is `−log σ(½β·margin)`. The factor ½ is applied here, so an objective sees a
 //! log-probability like any other.
 
+use super::encoded::{Encoded, EncodedCounts, Key, identity};
+use super::pair_latents::{ImageSettings, PairLatents, PairsOfFile};
 use super::{FrontEnd, Likelihood, Sample, SaveDtype};
 use crate::error::{Result, TrainError};
 use candle_core::{Device, Tensor};
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
+use votive_data::{ClipTokenizer, Frame};
 use votive_diffusion::{NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy};
 use votive_model::stable_diffusion::{
     ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
@@ -51,8 +55,10 @@ pub struct DenoisingSettings {
     pub caption_dropout: f64,
     /// What β multiplies.
     pub beta_convention: BetaConvention,
-    /// Pixels along a side of the images.
+    /// Pixels along a side of the images; with buckets, the root of their area.
     pub resolution: u32,
+    /// How images are seen.
+    pub images: ImageSettings,
 }
 
 /// A Stable Diffusion folder with encoded pairs.
@@ -61,18 +67,13 @@ pub struct DenoisingFrontEnd {
     schedule: NoiseSchedule,
     settings: DenoisingSettings,
     device: Device,
-    pairs: Vec<EncodedPair>,
+    latents: PairLatents,
+    /// Keys of the rows' prompts.
+    prompt_keys: Vec<Key>,
+    prompts: Encoded,
+    counts: EncodedCounts,
     held_out: usize,
     empty_prompt: Tensor,
-}
-
-/// A pair after the frozen parts: latents `(C, h, w)` in the U-Net's scale, and the prompt's embedding `(S, D)`.
-struct EncodedPair {
-    chosen: Tensor,
-    rejected: Tensor,
-    prompt: Tensor,
-    caption: String,
-    row: usize,
 }
 
 /// Noisy latents with everything that made them; rows chosen first.
@@ -86,9 +87,6 @@ pub struct DenoisingBatch {
     captions: Vec<String>,
 }
 
-/// Images that go through the autoencoder at a time.
-pub(crate) const ENCODE_BATCH: usize = 16;
-
 impl DenoisingFrontEnd {
     /// Reads a Stable Diffusion folder and encodes images and prompts: of the pairs that are trained on and of those
     /// that are held out, each with the file that they come from.
@@ -97,7 +95,7 @@ impl DenoisingFrontEnd {
     /// If a file is missing, an image cannot be decoded, or a part is not supported.
     pub fn open(
         folder: &Path,
-        [train, held_out]: [(&Path, &[ImagePair]); 2],
+        pairs: [PairsOfFile; 2],
         settings: DenoisingSettings,
         device: &Device,
         progress: impl Fn(usize, usize),
@@ -107,71 +105,41 @@ impl DenoisingFrontEnd {
         let of_recipe = |error| TrainError::Plan(format!("diffusion.timesteps: {error}"));
         settings.timesteps.check(&schedule).map_err(of_recipe)?;
         let unet = folder.params(Component::UNet, device)?;
-        let prompts = Prompts::open(&folder, device)?;
-        let empty_prompt = prompts.encode("")?;
-        let mut front = Self {
+        let encoder = Prompts::open(&folder, device)?;
+        let empty_prompt = encoder.encode("")?;
+        let held_out = pairs[1].1.len();
+        let how = (&settings.images, settings.seed);
+        let (latents, images) = PairLatents::new(&folder, pairs, how, device, progress)?;
+        let mut prompts = Encoded::open(settings.images.cache.as_deref(), "prompts", PROMPT_PARTS, device)?;
+        let all = (0..latents.len()).map(|row| latents.pair(row).pair.prompt.as_str());
+        let (prompt_keys, encoded) = encoder.encode_all(all, &mut prompts)?;
+        let counts = EncodedCounts { computed: [images[0], encoded[0]], found: [images[1], encoded[1]] };
+        let device = device.clone();
+        let front = Self {
             folder,
             schedule,
             settings,
-            device: device.clone(),
-            pairs: Vec::new(),
-            held_out: 0,
+            device,
+            latents,
+            prompt_keys,
+            prompts,
+            counts,
+            held_out,
             empty_prompt,
         };
-        let all = train.1.len() + held_out.1.len();
-        for source in [train, held_out] {
-            let before = front.pairs.len();
-            let encoded = front.encode(source, before, &prompts, |done| progress(before + done, all))?;
-            front.pairs.extend(encoded);
-        }
-        front.held_out = held_out.1.len();
         Ok((front, unet))
     }
 
-    fn encode(
-        &self,
-        (file, pairs): (&Path, &[ImagePair]),
-        before: usize,
-        prompts: &Prompts,
-        progress: impl Fn(usize),
-    ) -> Result<Vec<EncodedPair>> {
-        if pairs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let vae = self.folder.read_vae(&self.device)?;
-        let loader = ImageLoader::new(self.settings.resolution);
-        let mut encoded = Vec::with_capacity(pairs.len());
-        for (chunk, group) in pairs.chunks(ENCODE_BATCH / 2).enumerate() {
-            let mut pixels = Vec::new();
-            for pair in group {
-                let both = loader.load(file, pair, Augmentation::default())?;
-                pixels.push(self.image(both.chosen)?);
-                pixels.push(self.image(both.rejected)?);
-            }
-            let posterior = vae.encode(&Tensor::stack(&pixels, 0)?)?;
-            let shape = posterior.mean.dims()[1..].to_vec();
-            let size: usize = shape.iter().product();
-            let first = before + chunk * (ENCODE_BATCH / 2);
-            let noise: Vec<f32> = (0..pixels.len())
-                .flat_map(|i| {
-                    let row = (first + i / 2) as u64;
-                    Draws::new(self.settings.seed, Stream::Posterior, (i % 2) as u64, row).normals(size)
-                })
-                .collect();
-            let noise = Tensor::from_vec(noise, posterior.mean.shape(), &self.device)?;
-            let latents = (posterior.sample(&noise)? * self.folder.vae_config().scaling_factor)?.detach();
-            for (i, pair) in group.iter().enumerate() {
-                encoded.push(EncodedPair {
-                    chosen: latents.get(2 * i)?,
-                    rejected: latents.get(2 * i + 1)?,
-                    prompt: prompts.encode(&pair.prompt)?,
-                    caption: pair.prompt.clone(),
-                    row: pair.row,
-                });
-            }
-            progress(encoded.len());
-        }
-        Ok(encoded)
+    /// How much was encoded, and how much was found encoded.
+    #[must_use]
+    pub fn counts(&self) -> EncodedCounts {
+        self.counts
+    }
+
+    /// How the images of a step's rows are cut out, rows `0..B` chosen, `B..2B` rejected.
+    #[must_use]
+    pub fn frames(&self, step: u64, samples: &[Sample]) -> Vec<Frame> {
+        self.latents.frames(step, samples)
     }
 
     /// The folder of the model.
@@ -186,10 +154,22 @@ impl DenoisingFrontEnd {
         self.settings.resolution as usize
     }
 
-    /// Numbers of a row: those of its two latents, and those of its prompt's embedding.
+    /// Numbers that are in memory while rows wait: what their images and prompts were encoded to.
     #[must_use]
-    pub fn numbers_a_row(&self) -> (usize, usize) {
-        self.pairs.first().map_or((0, 0), |pair| (2 * pair.chosen.elem_count(), pair.prompt.elem_count()))
+    pub fn numbers_in_memory(&self) -> usize {
+        self.latents.numbers_in_memory() + self.prompts.numbers_in_memory()
+    }
+
+    /// Tokens of a prompt's embedding.
+    #[must_use]
+    pub fn prompt_tokens(&self) -> usize {
+        self.empty_prompt.dims().first().copied().unwrap_or(0)
+    }
+
+    /// Whether images go through the autoencoder at every step.
+    #[must_use]
+    pub fn encodes_on_the_way(&self) -> bool {
+        self.latents.encodes_on_the_way()
     }
 
     /// The batch of given latents, noise, timesteps and prompt embeddings; rows `0..B` chosen, `B..2B` rejected.
@@ -216,17 +196,16 @@ impl DenoisingFrontEnd {
             captions,
         })
     }
-
-    fn image(&self, pixels: Vec<f32>) -> Result<Tensor> {
-        let side = self.settings.resolution as usize;
-        Ok(Tensor::from_vec(pixels, (3, side, side), &self.device)?)
-    }
 }
+
+/// What is kept of a prompt.
+const PROMPT_PARTS: &[&str] = &["prompt_embeds"];
 
 /// The frozen text encoder with its tokenizer.
 struct Prompts {
     tokenizer: ClipTokenizer,
     encoder: ClipTextModel,
+    identity: Key,
     device: Device,
 }
 
@@ -234,14 +213,46 @@ impl Prompts {
     fn open(folder: &StableDiffusionFolder, device: &Device) -> Result<Self> {
         let tokenizer = ClipTokenizer::load(&folder.tokenizer())?;
         tokenizer.check_model_vocabulary(folder.text_encoder_config().vocab_size)?;
-        let encoder = folder.read_text_encoder(device)?;
-        Ok(Self { tokenizer, encoder, device: device.clone() })
+        let params = folder.params(Component::TextEncoder, device)?;
+        let encoder = params.build(|scope| ClipTextModel::new(scope, folder.text_encoder_config()))?;
+        let identity = identity(folder.text_encoder_config(), &params)?;
+        Ok(Self { tokenizer, encoder, identity, device: device.clone() })
     }
 
     fn encode(&self, prompt: &str) -> Result<Tensor> {
-        let ids = self.tokenizer.encode(prompt)?.ids;
-        let ids = Tensor::from_vec(ids, (1, self.tokenizer.positions()), &self.device)?;
+        self.encode_ids(&self.tokenizer.encode(prompt)?.ids)
+    }
+
+    fn encode_ids(&self, ids: &[u32]) -> Result<Tensor> {
+        let ids = Tensor::new(ids, &self.device)?.unsqueeze(0)?;
         Ok(self.encoder.forward(&ids)?.squeeze(0)?.detach())
+    }
+
+    /// Encodes prompts that are not in `prompts` yet, equal ones once; gives the key of each, and how many were encoded
+    /// and how many found.
+    fn encode_all<'a>(
+        &self,
+        all: impl Iterator<Item = &'a str>,
+        prompts: &mut Encoded,
+    ) -> Result<(Vec<Key>, [usize; 2])> {
+        let (mut keys, mut missing, mut found) = (Vec::new(), Vec::new(), Vec::new());
+        let mut seen = HashSet::new();
+        for prompt in all {
+            let ids = self.tokenizer.encode(prompt)?.ids;
+            let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+            let key = Sha256::new().chain_update(self.identity).chain_update(bytes).finalize().into();
+            if seen.insert(key) {
+                let list = if prompts.contains(&key) { &mut found } else { &mut missing };
+                list.push((key, ids));
+            }
+            keys.push(key);
+        }
+        prompts.verify(&found, |ids| Ok(vec![self.encode_ids(ids)?]))?;
+        for (key, ids) in &missing {
+            prompts.insert(*key, vec![self.encode_ids(ids)?])?;
+        }
+        prompts.write()?;
+        Ok((keys, [missing.len(), found.len()]))
     }
 }
 
@@ -275,7 +286,7 @@ impl FrontEnd for DenoisingFrontEnd {
     }
 
     fn rows(&self) -> usize {
-        self.pairs.len() - self.held_out.min(self.pairs.len())
+        self.latents.len() - self.held_out.min(self.latents.len())
     }
 
     fn held_out(&self) -> usize {
@@ -283,7 +294,15 @@ impl FrontEnd for DenoisingFrontEnd {
     }
 
     fn source_row(&self, row: usize) -> usize {
-        self.pairs[row].row
+        self.latents.pair(row).pair.row
+    }
+
+    fn weight(&self, row: usize) -> f64 {
+        self.latents.pair(row).pair.numbers.weight.unwrap_or(1.0)
+    }
+
+    fn bucket(&self, row: usize) -> usize {
+        self.latents.bucket(row)
     }
 
     fn completions(&self, _: usize) -> Vec<CompletionFacts> {
@@ -297,22 +316,21 @@ impl FrontEnd for DenoisingFrontEnd {
 
     fn batch(&self, step: u64, samples: &[Sample]) -> Result<DenoisingBatch> {
         let settings = &self.settings;
-        let pairs: Vec<&EncodedPair> = samples.iter().map(|sample| &self.pairs[sample.row]).collect();
         let ids: Vec<u64> = samples.iter().map(|sample| sample.position as u64).collect();
-        let sides = pairs.iter().map(|pair| &pair.chosen).chain(pairs.iter().map(|pair| &pair.rejected));
-        let latents = Tensor::stack(&sides.collect::<Vec<_>>(), 0)?;
+        let latents = self.latents.draw(step, samples)?;
         let (_, c, h, w) = latents.dims4()?;
         let timesteps = settings.timesteps.for_pairs(&self.schedule, settings.seed, step, &ids)?;
         let noise = settings.noise.for_pairs((c, h, w), settings.seed, step, &ids, &self.device)?;
         let dropped = |id: u64| {
             Draws::new(settings.seed, Stream::CaptionDropout, step, id).chance(settings.caption_dropout)
         };
-        let prompts = pairs
-            .iter()
-            .zip(&ids)
-            .map(|(pair, id)| if dropped(*id) { &self.empty_prompt } else { &pair.prompt });
-        let prompts = Tensor::stack(&prompts.collect::<Vec<_>>(), 0)?;
-        let captions = pairs.iter().map(|pair| pair.caption.clone()).collect();
+        let prompt = |sample: &Sample| match dropped(sample.position as u64) {
+            true => Ok(self.empty_prompt.clone()),
+            false => Ok(self.prompts.get(&self.prompt_keys[sample.row])?.remove(0)),
+        };
+        let prompts = Tensor::stack(&samples.iter().map(prompt).collect::<Result<Vec<_>>>()?, 0)?;
+        let captions =
+            samples.iter().map(|sample| self.latents.pair(sample.row).pair.prompt.clone()).collect();
         self.noised((latents, noise), timesteps, Tensor::cat(&[&prompts, &prompts], 0)?, captions)
     }
 

@@ -3,10 +3,14 @@
 //! The loop knows only [`FrontEnd`]; text and diffusion are its two implementations.
 
 mod denoising;
+mod encoded;
+mod pair_latents;
 mod text;
 
-pub(crate) use denoising::ENCODE_BATCH;
 pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, DenoisingSettings};
+pub use encoded::EncodedCounts;
+pub(crate) use pair_latents::ENCODE_BATCH;
+pub use pair_latents::{ImageSettings, PairsOfFile};
 pub use text::{TextBatch, TextFrontEnd};
 
 use crate::error::Result;
@@ -116,6 +120,11 @@ pub trait FrontEnd {
     /// How much a kept row counts.
     fn weight(&self, _row: usize) -> f64 {
         1.0
+    }
+
+    /// Which rows may be in a batch together: those of equal numbers. Held-out rows have one too.
+    fn bucket(&self, _row: usize) -> usize {
+        0
     }
 
     /// Whether a row looks the same at every step, so that a reference can be computed once.

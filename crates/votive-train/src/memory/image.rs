@@ -1,7 +1,7 @@
 //! Buffers of Stable Diffusion's U-Net, and of the autoencoder that makes its latents.
 
 use super::{Activations, FLOAT, Footprint, Part, folder_bytes, runs_reference};
-use crate::front_end::{DenoisingFrontEnd, ENCODE_BATCH, FrontEnd};
+use crate::front_end::{DenoisingFrontEnd, ENCODE_BATCH};
 use crate::plan::Plan;
 use votive_model::Params;
 use votive_model::stable_diffusion::{UNetConfig, UNetLevel};
@@ -104,13 +104,13 @@ impl Footprint for DenoisingFrontEnd {
     fn activations(&self, plan: &Plan, _: &Params, rows: usize) -> Activations {
         let (config, side) = (self.folder().unet_config(), latent_side(self));
         let (batch, latents) = (2 * rows as u64, (side, side));
-        let prompt = self.numbers_a_row().1 / config.cross_attention_dim.max(1);
-        let mut counter = Counter { config, batch, prompt: prompt as u64, floats: 0 };
+        let mut counter = Counter { config, batch, prompt: self.prompt_tokens() as u64, floats: 0 };
         let kept = counter.whole(latents);
         let pixels = latents.0 * latents.1;
         let first = config.levels.first().map_or(0, |level| level.channels) as u64;
         let reference = if runs_reference(plan) { FORWARD * first * pixels * batch } else { 0 };
-        let passing = reference.max(BACKWARD * first * pixels * batch);
+        let encoding = if self.encodes_on_the_way() { encoder(self) } else { 0 };
+        let passing = reference.max(BACKWARD * first * pixels * batch).max(encoding);
         let has_divergence = plan.objective.needs().contains(Needs::KL);
         let all = 2 * plan.train.batch_size as u64 * FORWARD * first * pixels;
         Activations {
@@ -121,17 +121,20 @@ impl Footprint for DenoisingFrontEnd {
     }
 
     fn data_bytes(&self) -> u64 {
-        let (latents, prompt) = self.numbers_a_row();
-        FLOAT * ((self.rows() + self.held_out()) * (latents + prompt)) as u64
+        let vae = if self.encodes_on_the_way() { folder_bytes(&self.folder().root().join("vae")) } else { 0 };
+        FLOAT * self.numbers_in_memory() as u64 + vae
     }
 
     fn preparing(&self) -> u64 {
-        let vae = self.folder().vae_config();
-        let pixels = (ENCODE_BATCH * self.resolution() * self.resolution()) as u64;
-        let first = vae.block_out_channels.first().copied().unwrap_or(0) as u64;
         let files = ["vae", "text_encoder"].map(|part| folder_bytes(&self.folder().root().join(part)));
-        FLOAT * FORWARD * first * pixels + 2 * files.iter().sum::<u64>()
+        FLOAT * encoder(self) + 2 * files.iter().sum::<u64>()
     }
+}
+
+/// Numbers that live at a time while images go through the autoencoder.
+fn encoder(front: &DenoisingFrontEnd) -> u64 {
+    let first = front.folder().vae_config().block_out_channels.first().copied().unwrap_or(0) as u64;
+    FORWARD * first * (ENCODE_BATCH * front.resolution() * front.resolution()) as u64
 }
 
 /// Side of the latents.
