@@ -222,7 +222,9 @@ impl From<TrainError> for Failure {
             TrainError::Diffusion(error) => return error.into(),
             TrainError::Tensor(error) => return error.into(),
             TrainError::Recipe { .. } | TrainError::Plan(_) | TrainError::RunDirectory { .. } => Code::Usage,
-            TrainError::ReferenceFile { .. } | TrainError::Checkpoint { .. } => Code::Data,
+            TrainError::ReferenceFile { .. } | TrainError::Encoded { .. } | TrainError::Checkpoint { .. } => {
+                Code::Data
+            }
             TrainError::File { ref source, .. } => code_of_io(source),
             TrainError::NotFinite { .. } | TrainError::NoGradient { .. } | TrainError::StartMargin { .. } => {
                 Code::Numbers

@@ -9,6 +9,7 @@ mod data;
 mod export;
 mod gallery;
 mod image;
+mod image_data;
 mod methods;
 mod plan;
 mod program;

@@ -5,7 +5,7 @@
 use crate::{assert_none, files_below, read, relative, root};
 use serde_json::Value;
 use std::fmt::Write as _;
-use votive_data::FORMATS;
+use votive_data::{FORMATS, IMAGE_FORMATS};
 use votive_objective::{METHODS, MethodSpec};
 use votive_train::plan::{Modality, describe};
 
@@ -82,15 +82,27 @@ fn the_table_of_methods() {
 }
 
 fn formats() -> String {
+    const COLUMNS: [&str; 4] = ["`data.format`", "published by", "columns", "a row becomes"];
     let mut text = "# Layouts of preference data\n\n\
-        Generated from `votive_data::FORMATS`. `data.format = \"auto\"` takes the first layout in this order that recognizes the first row\n\
-        by its columns; columns in brackets may be missing. Rows stand in `.jsonl`, `.json` or `.parquet` files, in shards or in a folder of\n\
-        shards. Any row may carry the numbers `weight` and `margin`. `votive data show` shows what becomes of a row.\n\n"
+        Generated from `votive_data::FORMATS` and `IMAGE_FORMATS`. `data.format = \"auto\"` takes the first layout in this order that recognizes\n\
+        the first row by its columns; columns in brackets may be missing. Rows stand in `.jsonl`, `.json` or `.parquet` files, in shards or in a\n\
+        folder of shards. Any row may carry the numbers `weight` and `margin`. `votive data show` shows what becomes of a row.\n\n\
+        ## Texts\n\n"
         .to_owned();
-    text += &header(["`data.format`", "published by", "columns", "a row becomes"]);
+    text += &header(COLUMNS);
     for format in FORMATS {
         text += &row([format!("`{}`", format.name).as_str(), format.origin, format.columns, format.yields]);
     }
+    text += "\n## Images\n\n\
+        Images are PNG, JPEG or WebP: bytes in a Parquet file, which are read when they are needed, or files, whose paths lie below the folder of\n\
+        the table or below `data.images`. Ties are left out and counted, or kept (`data.ties`). The images of a pair may have different sizes:\n\
+        each is scaled until it covers the size that the pair is trained at, and cut to it at the same place.\n\n";
+    text += &header(COLUMNS);
+    for format in IMAGE_FORMATS {
+        text += &row([format!("`{}`", format.name).as_str(), format.origin, format.columns, format.yields]);
+    }
+    text += "\nA folder with the folders `chosen` and `rejected` needs no table: images of a pair have equal names, and a caption is the line\n\
+        `{\"file_name\": …, \"text\": …}` of `metadata.jsonl` in the folder, or else the `.txt` file beside the chosen image.\n";
     text
 }
 

@@ -26,6 +26,8 @@ const WORDS: &str =
 pub struct ClipPrompt {
     /// (S,), S the number of positions: start, caption, end, padding.
     pub ids: Vec<u32>,
+    /// Tokens among them that are no padding: start, caption and end.
+    pub tokens: usize,
     /// Caption tokens that did not fit.
     pub truncated_tokens: usize,
 }
@@ -92,7 +94,7 @@ impl ClipTokenizer {
         ids.extend_from_slice(&caption_ids[..kept]);
         ids.push(self.end_id);
         ids.resize(self.positions, self.pad_id);
-        Ok(ClipPrompt { ids, truncated_tokens: caption_ids.len() - kept })
+        Ok(ClipPrompt { ids, tokens: kept + 2, truncated_tokens: caption_ids.len() - kept })
     }
 
     /// S, the positions of the text encoder; 77 unless the folder says otherwise.

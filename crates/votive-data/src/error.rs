@@ -264,25 +264,24 @@ pub enum DataError {
         message: String,
     },
     /// An image cannot be decoded.
-    #[error("{place}: {} is not an image that can be read: {message}", image.display())]
+    #[error("{place}: {image} is not an image that can be read: {message}")]
     Image {
         /// The row that names the image.
         place: Place,
-        /// The image file.
-        image: PathBuf,
+        /// Where the image lies.
+        image: String,
         /// What the decoder says.
         message: String,
     },
     /// An image is larger than the limits allow.
     #[error(
-        "{place}: {} is {width}x{height} pixels, more than the limit of {max_side} a side; scale it down",
-        image.display()
+        "{place}: {image} is {width}x{height} pixels, more than the limit of {max_side} a side; scale it down"
     )]
     ImageTooLarge {
         /// The row that names the image.
         place: Place,
-        /// The image file.
-        image: PathBuf,
+        /// Where the image lies.
+        image: String,
         /// Width that the header states.
         width: u32,
         /// Height that the header states.

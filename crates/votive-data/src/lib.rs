@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! JSONL │ JSON │ Parquet ─ TextSource ─▶ PreferencePair ─ TextTokenizer ─▶ TokenizedPair ─ collate_pairs ─▶ TextBatch
-//! JSONL │ folders ─ read ─▶ ImagePair ─ ImageLoader ─▶ pixels in [-1, 1]
+//! JSONL │ JSON │ Parquet │ folders ─ ImageDataSource ─▶ ImagePair ─ screen_image_pairs ─▶ ScreenedPair ─ frame_pairs ─▶ FramedPair
+//!   ─ ImageLoader ─▶ pixels in [-1, 1]
 //! ```
 //!
 //! Rows are counted from 1 and keep their number through every stage, so that an error or a NaN can name the line it
@@ -11,42 +12,52 @@
 //! Invariant: this crate knows no objective, no model and no device; it maps files to ids, masks and pixels.
 
 mod admission;
+mod buckets;
 mod clip;
 mod collate;
 mod convert;
 mod error;
 mod examine;
+mod framing;
+mod image_bytes;
+mod image_stats;
 mod order;
 mod pixels;
 mod read;
 mod record;
 mod report;
+mod screening;
 mod stats;
 mod template;
 mod tokenize;
 mod tokenizer;
 mod write;
 
+pub use buckets::Buckets;
 pub use clip::{ClipPrompt, ClipTokenizer};
 pub use collate::{TextBatch, collate_mismatched, collate_pairs, collate_unpaired};
 pub use convert::{TextLayout, convert};
 pub use error::{DataError, Place, Result};
 pub use examine::{Examination, ExaminedCompletion, Lint};
+pub use framing::{Augmentation, AugmentationPolicy, Crop, Frame, ImageSize, ResizeFilter};
+pub use image_bytes::ImageBytes;
+pub use image_stats::{ImageStats, Wins};
 pub use order::{DataOrder, Traversal};
-pub use pixels::{
-    Augmentation, Cut, ImageLimits, ImageLoader, PairPixels, ResizeFilter, decode_image, to_latent_input,
-};
+pub use pixels::{ImageLimits, ImageLoader, LoadedImage, decode_image, to_latent_input};
 pub use read::{
-    FORMATS, Format, PairChoice, Records, Refused, TextRecords, TextSource, catches_panics, read_captions,
-    read_image_pairs, read_pairs, read_text, read_unpaired, screen_image_pairs,
+    FORMATS, Format, IMAGE_FORMATS, ImageDataSource, ImageFormat, PairChoice, PairWeights, Records, Refused,
+    TextRecords, TextSource, Ties, catches_panics, holds_images, read_captions, read_pairs, read_text,
+    read_unpaired,
 };
 pub use record::{
-    CaptionRow, ChatOptions, Completion, ImagePair, Message, PairText, PreferencePair, RowNumbers,
-    UnpairedExample,
+    CaptionRow, ChatOptions, Completion, EmbeddedImage, ImageOrigin, ImagePair, ImageSource, Message,
+    PairText, PreferencePair, RowNumbers, UnpairedExample,
 };
 pub use report::{
-    DataReport, FaultyRows, LengthSummary, LongRows, NumberSummary, RowList, RowPolicy, RowProblem, TrainOn,
+    DataReport, FaultyRows, ImageSummary, LengthSummary, LongRows, NumberSummary, RowList, RowPolicy,
+    RowProblem, TrainOn,
 };
+pub use screening::{FramedPair, ImageFacts, ScreenedPair, frame_pairs, screen_image_pairs};
 pub use stats::{Bin, Distribution, Duplicates, Lengths};
 pub use template::{ChatTemplate, UtcTime};
 pub use tokenize::{TokenizedPair, TokenizedUnpaired, common_prefix_length};

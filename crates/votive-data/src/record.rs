@@ -1,6 +1,8 @@
 //! What a row of a preference data set means, whichever file it came from.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -172,23 +174,108 @@ pub struct CaptionRow {
     pub prompt: String,
 }
 
-/// A caption with an image that is preferred to another.
+/// Where the encoded bytes of an image lie. They are read when they are needed, so a data set of images is a list of
+/// places, whatever its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// A file of its own.
+    File(PathBuf),
+    /// A value of a Parquet file.
+    Embedded(EmbeddedImage),
+}
+
+/// The place of an image in a Parquet file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddedImage {
+    /// The Parquet file.
+    pub file: Arc<Path>,
+    /// The row group, counted from 0.
+    pub group: usize,
+    /// The row in its row group, counted from 0.
+    pub row: usize,
+    /// Path of the column that holds the bytes, such as `jpg_0` or `chosen.bytes`.
+    pub column: Arc<str>,
+    /// The file that the row names beside the bytes, for rows that have none.
+    pub or_file: Option<PathBuf>,
+}
+
+impl From<PathBuf> for ImageSource {
+    fn from(file: PathBuf) -> Self {
+        Self::File(file)
+    }
+}
+
+impl fmt::Display for ImageSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => write!(f, "{}", file.display()),
+            Self::Embedded(EmbeddedImage { column, group, row, .. }) => {
+                write!(f, "the image in column `{column}` (row {} of row group {group})", row + 1)
+            }
+        }
+    }
+}
+
+/// A caption with an image that is preferred to another.
+#[derive(Clone, Debug, PartialEq)]
 pub struct ImagePair {
-    /// Number of the row in its file, or of the pair in its folder, counted from 1.
+    /// Number of the row in its data set, or of the pair in its folder, counted from 1.
     pub row: usize,
     /// The caption.
     pub prompt: String,
-    /// File of the preferred image.
-    pub chosen: PathBuf,
-    /// File of the other image.
-    pub rejected: PathBuf,
+    /// The preferred image.
+    pub chosen: ImageSource,
+    /// The other image.
+    pub rejected: ImageSource,
+    /// Weight and margin.
+    pub numbers: RowNumbers,
+    /// What else the row says of the two images.
+    pub origin: ImageOrigin,
+}
+
+/// What a row says of its images beside the preference.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageOrigin {
+    /// Places of the chosen and of the rejected image in the row, counted from 0; none if the row calls them so.
+    pub places: Option<[usize; 2]>,
+    /// The models that made the chosen and the rejected image.
+    pub models: [Option<Arc<str>>; 2],
+    /// Neither image is preferred, and the pair was kept nevertheless: `chosen` is the one that stands first.
+    pub is_tie: bool,
+}
+
+impl ImagePair {
+    /// A pair of which nothing but the preference is known.
+    pub fn new(
+        row: usize,
+        prompt: impl Into<String>,
+        chosen: impl Into<ImageSource>,
+        rejected: impl Into<ImageSource>,
+    ) -> Self {
+        Self {
+            row,
+            prompt: prompt.into(),
+            chosen: chosen.into(),
+            rejected: rejected.into(),
+            numbers: RowNumbers::default(),
+            origin: ImageOrigin::default(),
+        }
+    }
+
+    /// The two images with the names of their sides, the chosen one first.
+    #[must_use]
+    pub fn sides(&self) -> [(&'static str, &ImageSource); 2] {
+        [("chosen", &self.chosen), ("rejected", &self.rejected)]
+    }
 }
 
 impl ImagePair {
     /// The pair with its sides exchanged.
     #[must_use]
     pub fn turned(self) -> Self {
-        Self { chosen: self.rejected, rejected: self.chosen, ..self }
+        let ImageOrigin { places, models: [chosen, rejected], is_tie } = self.origin;
+        let places = places.map(|[chosen, rejected]| [rejected, chosen]);
+        let origin = ImageOrigin { places, models: [rejected, chosen], is_tie };
+        Self { chosen: self.rejected, rejected: self.chosen, origin, ..self }
     }
 }

@@ -88,6 +88,12 @@ pub enum RowProblem {
     Unscored,
     /// Fewer than two completions with a score.
     NoRival,
+    /// Images that nobody compared (column `has_label`).
+    Unlabelled,
+    /// Images that are said to be the same (column `are_different`).
+    NotDifferent,
+    /// An image that cannot be read or decoded.
+    UnreadableImage,
 }
 
 impl RowProblem {
@@ -105,7 +111,10 @@ impl RowProblem {
                 "raise max_length, mend the row, or set faulty_rows to \"drop\""
             }
             Self::RolesUnknown => "set train_on to \"completion\", or faulty_rows to \"drop\"",
-            Self::Tie | Self::Unscored | Self::NoRival => "nothing is to be done",
+            Self::UnreadableImage => "mend the image, or set faulty_rows to \"drop\"",
+            Self::Tie | Self::Unscored | Self::NoRival | Self::Unlabelled | Self::NotDifferent => {
+                "nothing is to be done"
+            }
         }
     }
 
@@ -123,12 +132,15 @@ impl RowProblem {
             Self::Tie => "the scores are equal",
             Self::Unscored => "a completion has no score",
             Self::NoRival => "fewer than two completions have a score",
+            Self::Unlabelled => "has_label is false",
+            Self::NotDifferent => "are_different is false",
+            Self::UnreadableImage => "an image cannot be read",
         }
     }
 
-    /// Whether this is what the data say, and no mistake: a list may hold ties.
+    /// Whether this is what the data say, and no mistake: a list may hold ties, a row no label.
     pub(crate) fn is_expected(self) -> bool {
-        matches!(self, Self::Tie | Self::Unscored | Self::NoRival)
+        matches!(self, Self::Tie | Self::Unscored | Self::NoRival | Self::Unlabelled | Self::NotDifferent)
     }
 }
 
@@ -224,6 +236,44 @@ impl fmt::Display for NumberSummary {
     }
 }
 
+/// What the images of a data set are, and what is done to them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImageSummary {
+    /// Pairs without a preference that were kept.
+    pub ties_kept: RowList,
+    /// Pairs whose two images have different sizes.
+    pub mixed_sizes: RowList,
+    /// Pairs with an image that has fewer pixels than it is trained at.
+    pub enlarged: RowList,
+    /// Pairs by the size that their images are cut to, `WIDTHxHEIGHT`.
+    pub sizes: BTreeMap<String, usize>,
+    /// Share of each image's pixels that is cut off when it is cut in the middle.
+    pub lost: NumberSummary,
+}
+
+impl fmt::Display for ImageSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ties_kept, mixed_sizes, enlarged, sizes, lost } = self;
+        let lists = [
+            ("ties that are kept, the first image as chosen", ties_kept),
+            ("images of different sizes in a pair", mixed_sizes),
+            ("images that are enlarged", enlarged),
+        ];
+        for (what, rows) in lists.into_iter().filter(|(_, rows)| rows.count > 0) {
+            write!(f, "\n  {what}: {rows}")?;
+        }
+        if !sizes.is_empty() {
+            let sizes: Vec<_> = sizes.iter().map(|(size, pairs)| format!("{size} ({pairs})")).collect();
+            write!(f, "\n  pairs by the size they are cut to: {}", sizes.join(", "))?;
+        }
+        if lost.max > 0.0 {
+            let [mean, most] = [lost.mean, lost.max].map(|share| 100.0 * share);
+            write!(f, "\n  of an image {mean:.1} % is cut off on average, {most:.1} % at most")?;
+        }
+        Ok(())
+    }
+}
+
 /// What became of every row of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DataReport {
@@ -262,6 +312,9 @@ pub struct DataReport {
     pub ignored_columns: BTreeMap<String, usize>,
     /// Lengths of the rows kept.
     pub lengths: LengthSummary,
+    /// The images of the rows kept.
+    #[serde(default)]
+    pub images: ImageSummary,
 }
 
 impl DataReport {
@@ -358,6 +411,7 @@ impl fmt::Display for DataReport {
         if self.margins.count > 0 {
             write!(f, "\n  margin: {}; carried with the rows, no objective reads it yet", self.margins)?;
         }
+        write!(f, "{}", self.images)?;
         if !self.ignored_columns.is_empty() {
             let names: Vec<_> =
                 self.ignored_columns.iter().map(|(name, n)| format!("{name} ({n})")).collect();

@@ -205,14 +205,14 @@ pub struct Duplicates {
 
 /// Finds duplicates by hash.
 #[derive(Default)]
-struct Seen {
+pub(crate) struct Seen {
     prompts: HashSet<u64>,
     records: HashSet<u64>,
-    found: Duplicates,
+    pub(crate) found: Duplicates,
 }
 
 impl Seen {
-    fn note(&mut self, row: usize, prompt: u64, record: u64, opposite: u64) {
+    pub(crate) fn note(&mut self, row: usize, prompt: u64, record: u64, opposite: u64) {
         if !self.prompts.insert(prompt) {
             self.found.prompts.push(row);
         }
@@ -225,7 +225,7 @@ impl Seen {
     }
 }
 
-fn hash(parts: impl Hash) -> u64 {
+pub(crate) fn hash(parts: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     parts.hash(&mut hasher);
     hasher.finish()

@@ -6,11 +6,11 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value};
 
 use crate::convert::{pair_columns, with_numbers};
 use crate::error::{DataError, Result};
-use crate::record::{ImagePair, PreferencePair};
+use crate::record::{ImagePair, ImageSource, PreferencePair};
 
 /// Writes one row a line. The rows go to a file beside `file`, which takes its name once it is on disk.
 ///
@@ -70,14 +70,33 @@ pub fn write_text_pairs(file: &Path, pairs: &[PreferencePair]) -> Result<()> {
     write_jsonl(file, pairs.iter().map(|pair| with_numbers(pair_columns(&pair.text), pair.numbers)))
 }
 
-/// Writes image pairs in the columns that [`read_image_pairs`](crate::read_image_pairs) reads; images below the
-/// file's folder are named relative to it.
+/// Writes image pairs in the layout `image-pairs` of [`IMAGE_FORMATS`](crate::IMAGE_FORMATS); images below the file's
+/// folder are named relative to it.
 ///
 /// # Errors
-/// As [`write_jsonl`].
+/// As [`write_jsonl`]; if an image has no file of its own.
 pub fn write_image_pairs(file: &Path, pairs: &[ImagePair]) -> Result<()> {
     let folder = file.parent().unwrap_or(Path::new(""));
-    let relative = |image: &Path| image.strip_prefix(folder).unwrap_or(image).to_string_lossy().into_owned();
-    let row = |pair: &ImagePair| json!({"prompt": pair.prompt, "chosen": relative(&pair.chosen), "rejected": relative(&pair.rejected)});
-    write_jsonl(file, pairs.iter().map(row))
+    let rows: Vec<_> = pairs.iter().map(|pair| image_columns(file, folder, pair)).collect::<Result<_>>()?;
+    write_jsonl(file, rows)
+}
+
+fn image_columns(file: &Path, folder: &Path, pair: &ImagePair) -> Result<Value> {
+    let mut row = Map::new();
+    row.insert("prompt".to_owned(), pair.prompt.as_str().into());
+    for (side, image) in pair.sides() {
+        let ImageSource::File(path) = image else {
+            let (file, found, layout) = (file.to_owned(), "an embedded image", "image-pairs");
+            let advice = "write the image to a file first";
+            return Err(DataError::NotWritable { file, row: pair.row, found, layout, advice });
+        };
+        let path = path.strip_prefix(folder).unwrap_or(path);
+        row.insert(side.to_owned(), path.to_string_lossy().into());
+    }
+    for (column, model) in ["chosen_model", "rejected_model"].into_iter().zip(&pair.origin.models) {
+        if let Some(model) = model {
+            row.insert(column.to_owned(), (**model).into());
+        }
+    }
+    Ok(with_numbers(row.into(), pair.numbers))
 }

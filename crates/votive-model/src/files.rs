@@ -1,5 +1,9 @@
 //! Safetensors files, whole or sharded, and JSON beside them.
 
+mod index;
+
+pub use index::TensorIndex;
+
 use crate::error::{ModelError, Result};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use half::{bf16, f16};

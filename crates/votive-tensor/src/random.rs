@@ -37,6 +37,8 @@ pub enum Stream {
     Inversion = 13,
     /// Seeds and steps of what a policy draws while it is trained.
     Rollout = 14,
+    /// Flips and crops of images.
+    Augmentation = 15,
 }
 
 /// The draws that belong to one `(seed, stream, step, sample)`.

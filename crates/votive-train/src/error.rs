@@ -43,6 +43,14 @@ pub enum TrainError {
         /// Why, and what to do.
         reason: String,
     },
+    /// A file of encoded images or prompts cannot be used.
+    #[error("{path}: {reason}", path = .path.display())]
+    Encoded {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A file cannot be written or read.
     #[error("{path}: {source}", path = .path.display())]
     File {

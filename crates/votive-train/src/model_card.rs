@@ -174,7 +174,7 @@ impl RunFacts<'_> {
         let adapter = plan.adapter.as_ref().map_or("none: all weights were trained".to_owned(), |lora| {
             format!("LoRA, r = {}, α = {}, on {}", lora.rank, lora.alpha, targets(&lora.targets))
         });
-        let paths = &plan.data.source.paths;
+        let paths = plan.data.paths();
         let data = paths.iter().map(|path| file_facts(path)).collect::<Result<Vec<_>>>()?.join(", ");
         let train = &plan.train;
         let lines = [

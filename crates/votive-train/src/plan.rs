@@ -19,7 +19,7 @@ use crate::optimizer::{AdamWConfig, LrSchedule};
 use crate::recipe::{NamesOrRule, Resolver, Setting, to_toml};
 use crate::reference::ReferencePlan;
 use std::path::{Path, PathBuf};
-use votive_data::{RowPolicy, TextSource, Traversal};
+use votive_data::{AugmentationPolicy, ImageDataSource, RowPolicy, TextSource, Traversal};
 use votive_model::{LoraConfig, LoraFormat, Targets};
 use votive_objective::Mixture;
 use votive_tensor::Storage;
@@ -92,8 +92,10 @@ pub struct Plan {
 /// Where rows come from and which are kept.
 #[derive(Clone, Debug)]
 pub struct DataPlan {
-    /// The files, and for text how they are read; images have one path.
+    /// The files of text, and how they are read; empty for images.
     pub source: TextSource,
+    /// The same for images; none for text.
+    pub images: Option<ImagePlan>,
     /// What happens to rows that are too long or faulty.
     pub rows: RowPolicy,
     /// Which side of the data is preferred.
@@ -104,6 +106,14 @@ pub struct DataPlan {
     pub eval_fraction: f64,
 }
 
+impl DataPlan {
+    /// The files and folders that rows are read from.
+    #[must_use]
+    pub fn paths(&self) -> &[PathBuf] {
+        self.images.as_ref().map_or(&self.source.paths, |images| &images.source.paths)
+    }
+}
+
 /// Which side of the data a run prefers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefer {
@@ -111,6 +121,19 @@ pub enum Prefer {
     Chosen,
     /// What they rejected: the model is to stand against another one in guidance (Diffusion-NPO).
     Rejected,
+}
+
+/// Where image pairs come from, and what is done to their images.
+#[derive(Clone, Debug)]
+pub struct ImagePlan {
+    /// The files, and how they are read.
+    pub source: ImageDataSource,
+    /// What differs from step to step.
+    pub augmentation: AugmentationPolicy,
+    /// Whether images keep about their shape; if not, all are cut to a square.
+    pub buckets: bool,
+    /// The folder in which what the frozen networks make of images and prompts is kept; none to keep it in memory.
+    pub cache: Option<PathBuf>,
 }
 
 /// The optimizer and its learning rate.

@@ -130,7 +130,8 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let policy = front.network(&params)?;
         let parameters = params.trainable();
         let train = &plan.train;
-        let order = DataOrder::new(train.seed, front.rows(), train.batch_size, plan.data.traversal);
+        let buckets: Vec<usize> = (0..front.rows()).map(|row| front.bucket(row)).collect();
+        let order = DataOrder::in_buckets(train.seed, &buckets, train.batch_size, plan.data.traversal);
         Ok(Self {
             plan,
             front,

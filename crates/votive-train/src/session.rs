@@ -2,8 +2,8 @@
 
 use crate::error::{Result, TrainError};
 use crate::front_end::{
-    DenoisingFrontEnd, DenoisingSettings, ImageReward, PipelineSettings, Reversed, RolloutFrontEnd,
-    RolloutSettings, TextFrontEnd,
+    DenoisingFrontEnd, DenoisingSettings, ImageReward, ImageSettings, PipelineSettings, Reversed,
+    RolloutFrontEnd, RolloutSettings, TextFrontEnd,
 };
 use crate::plan::{DiffusionPlan, Plan, Prefer, RewardKind, RolloutPlan};
 use crate::split::{RowReport, Rows, Split, TextRows, split};
@@ -11,8 +11,8 @@ use candle_core::Device;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use votive_data::{
-    CaptionRow, DataReport, ImagePair, RowPolicy, TextRecords, TextSource, TokenizedPair, read_captions,
-    read_image_pairs, screen_image_pairs,
+    Buckets, CaptionRow, DataReport, FramedPair, ImageDataSource, ImageLimits, ImageSize, RowPolicy,
+    TextRecords, TextSource, TokenizedPair, frame_pairs, read_captions, screen_image_pairs,
 };
 use votive_model::stable_diffusion::StableDiffusionFolder;
 use votive_model::{ModelError, Params};
@@ -123,12 +123,20 @@ fn prepare_image(
     device: &Device,
     progress: impl Fn(usize, usize),
 ) -> Result<Prepared> {
-    let read = |path: &Path| -> Result<(Vec<ImagePair>, DataReport)> {
-        let (pairs, report) = screen_image_pairs(read_image_pairs(path)?, plan.data.rows.faulty_rows)?;
-        Ok((preferred(plan, pairs), report))
+    let folder = StableDiffusionFolder::open(&plan.model)?;
+    let resolution = resolution(&folder, diffusion.resolution)?;
+    let images = plan.data.images.as_ref();
+    let images = images.ok_or_else(|| TrainError::Plan("data.path: no images are given".to_owned()))?;
+    let buckets = buckets(&folder, resolution, images.buckets)?;
+    let read = |source: &ImageDataSource| -> Result<(Vec<FramedPair>, DataReport)> {
+        let (faulty_rows, limits) = (plan.data.rows.faulty_rows, ImageLimits::default());
+        let (pairs, mut report) = screen_image_pairs(source.read()?, faulty_rows, &limits, &progress)?;
+        Ok((preferred(plan, frame_pairs(pairs, &buckets, &mut report)), report))
     };
-    let path = plan.data.source.paths.first().map_or(Path::new(""), PathBuf::as_path);
-    let Split { train, held_out, report } = split(plan.eval.as_ref(), read(path)?, read)?;
+    let Split { train, held_out, mut report } = split(plan.eval.as_ref(), read(&images.source)?, |path| {
+        let paths = vec![path.to_owned()];
+        read(&ImageDataSource { paths, split: None, ..images.source.clone() })
+    })?;
     let held_out_file = report.eval.as_ref().map_or(&report.train.file, |eval| &eval.file);
     let sources = [(&*report.train.file, &*train), (held_out_file, held_out.as_deref().unwrap_or_default())];
     let settings = DenoisingSettings {
@@ -139,10 +147,12 @@ fn prepare_image(
         weight: diffusion.weight,
         caption_dropout: diffusion.caption_dropout,
         beta_convention: diffusion.beta_convention,
-        resolution: resolution(plan, diffusion)?,
+        resolution,
+        images: ImageSettings { augmentation: images.augmentation, cache: images.cache.clone() },
         pipeline: pipeline(plan, diffusion),
     };
-    let (front, params) = DenoisingFrontEnd::open(&plan.model, sources, settings, device, progress)?;
+    let (front, params) = DenoisingFrontEnd::open(&plan.model, sources, settings, device, &progress)?;
+    report.encoded = Some(front.counts());
     Ok(Prepared::Image(Box::new(front), trainable(plan, params)?, report))
 }
 
@@ -157,8 +167,9 @@ fn prepare_rollout(
         Prefer::Chosen => reward,
         Prefer::Rejected => Arc::new(Reversed(reward)),
     };
-    let path = plan.data.source.paths.first().map_or(Path::new(""), PathBuf::as_path);
+    let path = plan.data.paths().first().map_or(Path::new(""), PathBuf::as_path);
     let Split { train, held_out, report } = split(plan.eval.as_ref(), read(path)?, read)?;
+    let folder = StableDiffusionFolder::open(&plan.model)?;
     let settings = RolloutSettings {
         seed: plan.train.seed,
         pairs: rollout.pairs,
@@ -168,7 +179,7 @@ fn prepare_rollout(
         candidates: rollout.candidates,
         first_step: rollout.first_step,
         min_gap: rollout.min_gap,
-        resolution: resolution(plan, diffusion)?,
+        resolution: resolution(&folder, diffusion.resolution)?,
         pipeline: pipeline(plan, diffusion),
     };
     let rows = [train, held_out.unwrap_or_default()];
@@ -180,12 +191,27 @@ fn pipeline(plan: &Plan, diffusion: &DiffusionPlan) -> PipelineSettings {
     PipelineSettings { zero_terminal_snr: diffusion.zero_terminal_snr, adapter_format: plan.adapter_format }
 }
 
+/// The sizes that images are cut to: a square, or all of about its area whose sides every part of the model can halve.
+fn buckets(folder: &StableDiffusionFolder, resolution: u32, keep_shape: bool) -> Result<Buckets> {
+    if !keep_shape {
+        return Ok(Buckets::one(ImageSize::square(resolution)));
+    }
+    let halvings = folder.unet_config().levels.len().saturating_sub(1);
+    let unit = (folder.vae_config().downscale() << halvings) as u32;
+    if resolution < unit {
+        let reason = format!(
+            "diffusion.resolution: {resolution} pixels a side, but with data.buckets sides are multiples of {unit}"
+        );
+        return Err(TrainError::Plan(reason));
+    }
+    Ok(Buckets::of_area(resolution, unit))
+}
+
 /// Pixels along a side of the images, the model's own if the recipe gives none.
-fn resolution(plan: &Plan, diffusion: &DiffusionPlan) -> Result<u32> {
-    let folder = StableDiffusionFolder::open(&plan.model)?;
+fn resolution(folder: &StableDiffusionFolder, given: u32) -> Result<u32> {
     let least = folder.vae_config().downscale();
     let own = folder.unet_config().sample_size.map(|(height, _)| height * least);
-    let wanted = match diffusion.resolution {
+    let wanted = match given {
         0 => own.unwrap_or(folder.vae_config().sample_size),
         given => given as usize,
     };

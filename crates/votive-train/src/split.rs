@@ -4,11 +4,12 @@
 //! of a prompt are on the same side, so that nothing that was trained on is evaluated.
 
 use crate::error::{Result, TrainError};
+use crate::front_end::EncodedCounts;
 use crate::plan::{EvalPlan, EvalRows};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::path::Path;
-use votive_data::{CaptionRow, DataReport, ImagePair, TokenizedPair, TokenizedUnpaired};
+use votive_data::{CaptionRow, DataReport, FramedPair, TokenizedPair, TokenizedUnpaired};
 
 /// What happened to the rows of a run.
 #[derive(Clone, Debug)]
@@ -19,16 +20,21 @@ pub struct RowReport {
     pub eval: Option<DataReport>,
     /// Rows that are held out, of whichever file.
     pub held_out: usize,
+    /// Images and prompts that were encoded or found encoded; none for text.
+    pub encoded: Option<EncodedCounts>,
 }
 
 impl fmt::Display for RowReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.train)?;
         match &self.eval {
-            Some(eval) => write!(f, "\nheld out for evaluation: {eval}"),
-            None if self.held_out > 0 => write!(f, "\n  held out for evaluation: {} of them", self.held_out),
-            None => Ok(()),
+            Some(eval) => write!(f, "\nheld out for evaluation: {eval}")?,
+            None if self.held_out > 0 => {
+                write!(f, "\n  held out for evaluation: {} of them", self.held_out)?;
+            }
+            None => {}
         }
+        self.encoded.iter().try_for_each(|encoded| write!(f, "\n  {encoded}"))
     }
 }
 
@@ -79,7 +85,7 @@ pub(crate) fn split<R: Rows>(
     Ok(Split {
         train,
         held_out,
-        report: RowReport { train: report, eval: eval_report, held_out: n_held_out },
+        report: RowReport { train: report, eval: eval_report, held_out: n_held_out, encoded: None },
     })
 }
 
@@ -94,17 +100,17 @@ fn bytes(ids: &[u32]) -> Vec<u8> {
     ids.iter().flat_map(|id| id.to_le_bytes()).collect()
 }
 
-impl Rows for Vec<ImagePair> {
+impl Rows for Vec<FramedPair> {
     fn count(&self) -> usize {
         self.len()
     }
 
     fn turned(self) -> Self {
-        self.into_iter().map(ImagePair::turned).collect()
+        self.into_iter().map(FramedPair::turned).collect()
     }
 
     fn part(self, picked: impl Fn(&[u8]) -> bool) -> (Self, Self) {
-        self.into_iter().partition(|pair| !picked(pair.prompt.as_bytes()))
+        self.into_iter().partition(|row| !picked(row.pair.prompt.as_bytes()))
     }
 }
 
@@ -184,20 +190,24 @@ impl TextRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use votive_data::{ImageFacts, ImagePair, ImageSize};
 
-    fn pair(row: usize) -> ImagePair {
+    fn pair(row: usize) -> FramedPair {
+        let image = |name: &str| std::path::PathBuf::from(name);
+        let size = ImageSize::square(8);
         // Two pairs of every prompt.
-        ImagePair { row, prompt: format!("prompt {}", row / 2), chosen: "a".into(), rejected: "b".into() }
+        let pair = ImagePair::new(row, format!("prompt {}", row / 2), image("a"), image("b"));
+        FramedPair { pair, images: [ImageFacts { size, digest: [0; 32] }; 2], target: size }
     }
 
     #[test]
     fn a_share_is_held_out_by_prompt_and_stays_when_rows_are_added() {
         let part = |n: usize| {
-            let rows: Vec<ImagePair> = (0..n).map(pair).collect();
+            let rows: Vec<FramedPair> = (0..n).map(pair).collect();
             let (train, held_out) = rows.part(|prompt| is_held_out(prompt, 0.2));
             assert_eq!(train.len() + held_out.len(), n);
-            assert!(held_out.iter().all(|out| train.iter().all(|row| row.prompt != out.prompt)));
-            held_out.into_iter().map(|pair| pair.row).collect::<Vec<_>>()
+            assert!(held_out.iter().all(|out| train.iter().all(|row| row.pair.prompt != out.pair.prompt)));
+            held_out.into_iter().map(|row| row.pair.row).collect::<Vec<_>>()
         };
         let (few, many) = (part(1000), part(2000));
         assert!((160..240).contains(&few.len()), "{}", few.len());

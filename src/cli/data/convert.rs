@@ -1,7 +1,8 @@
 //! `votive data convert`: a data set in another layout.
 
-use super::source::Source;
-use crate::cli::{Context, Outcome};
+use super::image_convert;
+use super::source::{Found, Source};
+use crate::cli::{Context, Failure, Outcome};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -10,35 +11,61 @@ use votive_data::{TextLayout, TextRecords, convert, write_jsonl};
 /// Write a data set in another layout
 ///
 /// The file holds the pairs that were made, weight and margin included, one JSON object a line. A record that the layout
-/// cannot say is refused with its row.
+/// cannot say is refused with its row. Of images, those that are embedded in Parquet are written to a folder beside the
+/// file, each once, and pairs that cannot be used are left out and counted.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     source: Source,
     /// The layout to write.
     #[arg(long, value_name = "LAYOUT", value_parser = layout())]
-    to: TextLayout,
+    to: Layout,
     /// The file to write.
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
 }
 
-fn layout() -> impl TypedValueParser<Value = TextLayout> {
-    PossibleValuesParser::new(TextLayout::NAMES.map(|(_, name)| name)).try_map(|name| {
+/// What can be written.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    Text(TextLayout),
+    Images,
+}
+
+/// The layout of image pairs.
+const IMAGES: &str = "image-pairs";
+
+fn layout() -> impl TypedValueParser<Value = Layout> {
+    let names = TextLayout::NAMES.into_iter().map(|(_, name)| name).chain([IMAGES]);
+    PossibleValuesParser::new(names).try_map(|name| {
         let found = TextLayout::NAMES.into_iter().find(|(_, known)| *known == name);
-        found.map(|(layout, _)| layout).ok_or("no such layout")
+        let text = found.map(|(layout, _)| Layout::Text(layout));
+        text.or((name == IMAGES).then_some(Layout::Images)).ok_or("no such layout")
     })
 }
 
 pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
-    let records = args.source.read(ctx)?;
-    let rows = convert(&records, args.to)?;
+    match (args.source.read(ctx)?, args.to) {
+        (Found::Text(records), Layout::Text(layout)) => convert_text(args, &records, layout, ctx),
+        (Found::Images(records), Layout::Images) => image_convert::convert(records, &args.out, ctx),
+        (Found::Text(_), Layout::Images) => {
+            Err(Failure::usage("--to: texts cannot be written as pairs of images"))
+        }
+        (Found::Images(_), Layout::Text(layout)) => {
+            let layout = layout.name();
+            Err(Failure::usage(format!("--to: images cannot be written as {layout}; use --to {IMAGES}")))
+        }
+    }
+}
+
+fn convert_text(args: &Args, records: &TextRecords, layout: TextLayout, ctx: &Context) -> Outcome {
+    let rows = convert(records, layout)?;
     write_jsonl(&args.out, &rows)?;
-    let refused = match &records {
+    let refused = match records {
         TextRecords::Pairs(records) => records.refused.len(),
         TextRecords::Unpaired(records) => records.refused.len(),
     };
-    let entry = dataset_info(args, &records);
+    let entry = dataset_info(args, records, layout);
     if ctx.output.wants_json() {
         return ctx
             .output
@@ -53,8 +80,8 @@ pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
 }
 
 /// The entry under which LLaMA-Factory finds the file.
-fn dataset_info(args: &Args, records: &TextRecords) -> Option<Value> {
-    let (formatting, mut columns) = match args.to {
+fn dataset_info(args: &Args, records: &TextRecords, layout: TextLayout) -> Option<Value> {
+    let (formatting, mut columns) = match layout {
         TextLayout::Sharegpt => ("sharegpt", json!({"messages": "conversations"})),
         TextLayout::Alpaca => {
             ("alpaca", json!({"prompt": "instruction", "query": "input", "history": "history"}))

@@ -1,7 +1,8 @@
 //! `votive data show`: records as they were read, as they are tokenized, and what is wrong with them.
 
+use super::image_show;
 use super::segments;
-use super::source::{Source, train_on};
+use super::source::{Found, Source, train_on};
 use crate::cli::{Context, Failure, Outcome};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -17,20 +18,24 @@ use votive_data::{
 /// With colour the prompt is dim, trained tokens are green and tokens that are cut red; without, trained tokens stand
 /// in [brackets] and cut ones in {braces}. Behind the tokens it says in words what is wrong: a missing, doubled or
 /// untrained end of text, a system prompt that the template adds, a truncated completion, a prompt that is tokenized
-/// differently alone than within the whole.
+/// differently alone than within the whole. Of images it says size, file, model and place in the row; with --out they are
+/// drawn, chosen left and rejected right.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     source: Source,
     /// The model whose tokenizer and chat template are used.
     #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    pub(super) model: Option<PathBuf>,
     /// Show what was made of this row, counted from 1.
     #[arg(long, value_name = "N", conflicts_with = "rows")]
-    row: Option<NonZeroUsize>,
+    pub(super) row: Option<NonZeroUsize>,
     /// Show the first records, so many.
     #[arg(long, value_name = "K", default_value = "3")]
-    rows: NonZeroUsize,
+    pub(super) rows: NonZeroUsize,
+    /// Images: draw them side by side in this file.
+    #[arg(long, value_name = "FILE.png")]
+    pub(super) out: Option<PathBuf>,
     /// Tokens that fit into the context.
     #[arg(long, value_name = "N", requires = "model")]
     max_length: Option<NonZeroUsize>,
@@ -40,7 +45,16 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
-    let records = args.source.read(ctx)?;
+    let records = match args.source.read(ctx)? {
+        Found::Text(records) => records,
+        Found::Images(records) if args.max_length.is_none() => return image_show::show(args, &records, ctx),
+        Found::Images(_) => {
+            return Err(Failure::usage("--max-length: captions have the length of their model"));
+        }
+    };
+    if args.out.is_some() {
+        return Err(Failure::usage("--out: only images are drawn, and these are texts"));
+    }
     let tokenizer = args.model.as_deref().map(TextTokenizer::load).transpose()?;
     let colour = std::io::stdout().is_terminal() && !ctx.output.wants_json();
     let viewer = Viewer { args, tokenizer, colour, ctx };

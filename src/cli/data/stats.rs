@@ -1,7 +1,8 @@
 //! `votive data stats`: a data set in numbers.
 
-use super::source::{Source, train_on};
-use crate::cli::{Context, Outcome};
+use super::image_stats;
+use super::source::{Found, Source, train_on};
+use crate::cli::{Context, Failure, Outcome};
 use serde::Serialize;
 use std::fmt::Write;
 use std::num::NonZeroUsize;
@@ -14,7 +15,8 @@ use votive_data::{
 /// Count what a data set holds: rows, reasons for leaving rows out, lengths, margins, duplicates
 ///
 /// Lengths are in tokens with a model and in characters without. Rows that could not be trained on are counted by
-/// reason; only a tokenizer finds all of them.
+/// reason; only a tokenizer finds all of them. Every image is decoded, so that those that are damaged are found; captions
+/// are then in tokens of CLIP.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -46,7 +48,15 @@ struct Stats {
 const WIDEST: usize = 40;
 
 pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
-    let records = args.source.read(ctx)?;
+    let records = match args.source.read(ctx)? {
+        Found::Text(records) => records,
+        Found::Images(records) if args.max_length.is_none() => {
+            return image_stats::stats(records, args.model.as_deref(), ctx);
+        }
+        Found::Images(_) => {
+            return Err(Failure::usage("--max-length: captions have the length of their model"));
+        }
+    };
     let tokenizer = args.model.as_deref().map(TextTokenizer::load).transpose()?;
     let stats = args.stats(&records, tokenizer.as_ref())?;
     if ctx.output.wants_json() {
@@ -119,21 +129,27 @@ impl Stats {
         }
         text += &histogram("margin", &self.margin);
         text += &histogram("weight", &self.weight);
-        let Duplicates { prompts, records, contradictions } = &self.duplicates;
-        let said = [
-            ("a prompt that came before", prompts),
-            ("prompt and completions that came before", records),
-            ("the opposite of what came before", contradictions),
-        ];
-        for (what, RowList { count, .. }) in said.iter().filter(|(_, rows)| rows.count > 0) {
-            let _ = write!(text, "\n{what}: {count}");
-        }
-        text
+        text + &duplicates(&self.duplicates, "prompt and completions that came before")
     }
 }
 
+/// Duplicates in words, of which `same` says what a repeated record is; nothing if there are none.
+pub(super) fn duplicates(found: &Duplicates, same: &str) -> String {
+    let Duplicates { prompts, records, contradictions } = found;
+    let said = [
+        ("a prompt that came before", prompts),
+        (same, records),
+        ("the opposite of what came before", contradictions),
+    ];
+    let mut text = String::new();
+    for (what, RowList { count, .. }) in said.iter().filter(|(_, rows)| rows.count > 0) {
+        let _ = write!(text, "\n{what}: {count}");
+    }
+    text
+}
+
 /// A distribution as bars, with its quantiles above; nothing if there are no numbers.
-fn histogram(name: &str, found: &Distribution) -> String {
+pub(super) fn histogram(name: &str, found: &Distribution) -> String {
     let Distribution { count, min, mean, p50, p90, p99, max, bins } = found;
     if *count == 0 {
         return String::new();

@@ -38,12 +38,8 @@ pub(super) fn run(setting: &Setting) -> Outcome<ModalityReport> {
             let path = setting.out.join(format!("pairs/{i:05}-{side}.png"));
             save(&pictures[label.prompt * SAMPLES_PER_PROMPT + sample], &path).map(|()| path)
         };
-        pairs.push(ImagePair {
-            row: i + 1,
-            prompt: captions[label.prompt].clone(),
-            chosen: put("chosen", label.chosen)?,
-            rejected: put("rejected", label.rejected)?,
-        });
+        let (chosen, rejected) = (put("chosen", label.chosen)?, put("rejected", label.rejected)?);
+        pairs.push(ImagePair::new(i + 1, captions[label.prompt].clone(), chosen, rejected));
     }
     let file = setting.out.join("pairs.jsonl");
     write_image_pairs(&file, &pairs)?;

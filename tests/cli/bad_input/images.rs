@@ -53,8 +53,13 @@ fn an_image_that_cannot_be_read_is_named_with_its_row_and_side() {
         "chosen0.png",
         &["chosen and rejected are the same", "faulty_rows to \"drop\""],
     );
-    let data = format!("data.path={}", trial.path(""));
-    trial.refused(&[&data], DATA, &["a folder without `chosen` and `rejected`"]);
+    fs::create_dir(trial.path("empty")).unwrap();
+    let data = format!("data.path={}", trial.path("empty"));
+    trial.refused(
+        &[&data],
+        DATA,
+        &["a folder without `chosen` and `rejected` and without tables", ".parquet"],
+    );
 }
 
 #[test]
@@ -87,6 +92,46 @@ fn folders_of_pairs_have_equal_names_and_captions() {
     fs::write(trial.path("pairs/chosen/0.txt"), "a picture").unwrap();
     fs::copy(trial.path("chosen1.png"), trial.path("pairs/chosen/1.png")).unwrap();
     trial.refused(&[&data], DATA, &["`chosen/1.png` has no partner `rejected/1.png`"]);
+}
+
+#[test]
+fn a_corrupt_image_in_parquet_stops_the_run_or_is_counted_as_asked() {
+    let trial = Trial::image();
+    let data = format!("data.path={}", fixture("images/corrupt.parquet"));
+    let place =
+        "corrupt.parquet: row 3, field `rejected`: the image in column `jpg_1` (row 3 of row group 0)";
+    trial.refused(&[&data], DATA, &[place, "is not an image that can be read"]);
+    let mut args = trial.training(&[&data, "data.faulty_rows=drop", "train.steps=1"]);
+    args.retain(|arg| arg != "--quiet");
+    let said = trial.works(&args);
+    for part in ["an image cannot be read: 2 (row 3, 5)", "the scores are equal: 1 (row 4)", "5 rows; "] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let cut = fs::read(fixture("images/pick_a_pic.parquet")).unwrap();
+    fs::write(trial.path("cut.parquet"), &cut[..cut.len() / 2]).unwrap();
+    let data = format!("data.path={}", trial.path("cut.parquet"));
+    fs::remove_dir_all(trial.path("run")).unwrap();
+    trial.refused(&[&data], DATA, &["cut.parquet", "not a whole Parquet file", "copy it again"]);
+}
+
+#[test]
+fn columns_that_hold_no_image_pairs_are_listed() {
+    let trial = Trial::image();
+    let check = |row: &str, parts: &[&str]| {
+        let data = format!("data.path={}", trial.folder.text("rows.jsonl", row));
+        trial.refused(&[&data], DATA, &[&["rows.jsonl: row 1"], parts].concat());
+    };
+    let unknown = ["no known format; found: `caption`, `url`; known formats: pick-a-pic, hpdv2"];
+    check(r#"{"caption": "a", "url": "b"}"#, &unknown);
+    check(r#"{"caption": "a", "label_0": 1, "label_1": 0}"#, &["field `jpg_0` is missing", "without images"]);
+    check(
+        r#"{"prompt": "a", "chosen": 5, "rejected": "b.png"}"#,
+        &["field `chosen`: expected the path of an image, found the number 5"],
+    );
+    let weighed = "data.weights=prompt";
+    trial.refused(&[weighed], DATA, &["pairs.jsonl: row 1, field `num_example_per_prompt` is missing"]);
+    trial.refused(&["data.crop=middle"], USAGE, &["data.crop", r#""center" | "random""#]);
+    trial.refused(&["data.max_length=3"], USAGE, &["unknown key `data.max_length`"]);
 }
 
 #[test]

@@ -121,13 +121,8 @@ impl Gathered {
         if let Some(format) = self.format {
             return Ok(format);
         }
-        let Some(format) = Format::of(row).or_else(|| Format::nearest(row)) else {
-            let Place { file, row: number, .. } = row.place("");
-            let columns = row.names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            let known = FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ");
-            let columns = if columns.is_empty() { "none".to_owned() } else { columns };
-            return Err(DataError::UnknownColumns { file, row: number, columns, known });
-        };
+        let found = Format::of(row).or_else(|| Format::nearest(row));
+        let format = found.ok_or_else(|| row.of_no_layout(FORMATS.iter().map(|format| format.name)))?;
         (self.format, self.records.format) = (Some(format), Some(format.name));
         Ok(format)
     }
@@ -151,7 +146,7 @@ impl Gathered {
         for _ in scores.iter().filter(|score| score.is_none()) {
             self.refuse(row, RowProblem::Unscored, "");
         }
-        for _ in 0..made.ties {
+        for _ in &made.ties {
             self.refuse(row, RowProblem::Tie, "");
         }
         if scores.iter().flatten().count() < 2 {

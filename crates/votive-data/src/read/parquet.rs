@@ -2,7 +2,7 @@
 //!
 //! Lists become JSON lists, structs objects, maps objects if their keys are strings. Null fields of a struct are
 //! absent, since writers give every struct of a list the fields of all of them. Bytes without an encoding are text if
-//! they are UTF-8.
+//! they are UTF-8. Columns of images are passed by: a row says where their bytes lie (`image_column`).
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -18,27 +18,33 @@ use parquet::record::{Field, Row as ParquetRow};
 use parquet::schema::types::Type;
 use serde_json::{Map, Number, Value};
 
+use super::image_column::ImageColumns;
 use super::row::{Position, Row};
 use super::table::Visit;
 use crate::error::{DataError, Result};
 
-/// Visits the rows of a file; returns the number of its last row, counted on from `before`.
-pub(super) fn visit(file: &Path, before: usize, visit: &mut Visit) -> Result<usize> {
+/// Visits the rows of a file; returns the number of its last row, counted on from `before`. Columns that are called as
+/// one of `images` and hold bytes are not read.
+pub(super) fn visit(file: &Path, before: usize, images: &[&str], visit: &mut Visit) -> Result<usize> {
     let opened = File::open(file).map_err(DataError::read(file))?;
     let damaged = |rows: usize, message: String| DataError::Parquet { file: file.to_owned(), rows, message };
     let reader = guarded(|| SerializedFileReader::new(opened)).map_err(|message| damaged(0, message))?;
     check_schema(reader.metadata().file_metadata().schema()).map_err(|message| damaged(0, message))?;
+    let images = ImageColumns::of(file, reader.metadata().file_metadata().schema(), images);
+    let projection = images.others().map_err(|error| damaged(0, error.to_string()))?;
     let mut rows = 0;
-    for group in 0..reader.num_row_groups() {
-        let group = guarded(|| reader.get_row_group(group)).map_err(|message| damaged(rows, message))?;
-        let iterator = guarded(|| RowIter::from_row_group(None, &*group));
+    for index in 0..reader.num_row_groups() {
+        let group = guarded(|| reader.get_row_group(index)).map_err(|message| damaged(rows, message))?;
+        let iterator = guarded(|| RowIter::from_row_group(projection.clone(), &*group));
         let mut iterator = iterator.map_err(|message| damaged(rows, message))?;
+        let before_group = rows;
         let expected = rows + usize::try_from(group.metadata().num_rows()).unwrap_or(0);
         while let Some(row) =
             guarded(|| iterator.next().transpose()).map_err(|message| damaged(rows, message))?
         {
             rows += 1;
-            visit(interpret(Position { file, in_file: rows, before }, row))?;
+            let row = interpret(Position { file, in_file: rows, before }, row);
+            visit(row.with_embedded_images(images.of_row(index, rows - 1 - before_group)))?;
         }
         if rows != expected {
             return Err(damaged(rows, format!("{expected} rows were announced")));
@@ -59,7 +65,7 @@ pub fn catches_panics() -> bool {
 }
 
 /// The decoder's answer. It checks less than it should and panics on some damaged files, so a panic is an answer too.
-fn guarded<T>(decode: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T, String> {
+pub(super) fn guarded<T>(decode: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T, String> {
     GUARDED.set(true);
     let answer = catch_unwind(AssertUnwindSafe(decode));
     GUARDED.set(false);

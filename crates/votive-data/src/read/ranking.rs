@@ -37,8 +37,8 @@ pub(super) struct Ranking {
 pub(super) struct Pairs {
     /// Places of the better and the worse completion, and the difference of their scores.
     pub(super) pairs: Vec<(usize, usize, f64)>,
-    /// Pairs that were not made because the scores are equal.
-    pub(super) ties: usize,
+    /// Places of the completions of pairs that were not made because the scores are equal, in the order of the file.
+    pub(super) ties: Vec<(usize, usize)>,
 }
 
 /// Chooses pairs among completions by their scores; what has no score is in none.
@@ -53,7 +53,7 @@ pub(super) fn choose(scores: &[Option<f64>], choice: PairChoice) -> Pairs {
         if margin > 0.0 {
             chosen.pairs.push((better.0, worse.0, margin));
         } else {
-            chosen.ties += 1;
+            chosen.ties.push((better.0.min(worse.0), better.0.max(worse.0)));
         }
     };
     match (choice, order.as_slice()) {
@@ -77,8 +77,8 @@ mod tests {
 
     #[test]
     fn best_and_worst_are_one_pair() {
-        assert_eq!(choose(&SCORES, PairChoice::BestWorst), Pairs { pairs: vec![(2, 4, 3.5)], ties: 0 });
-        let tied = Pairs { pairs: vec![], ties: 1 };
+        assert_eq!(choose(&SCORES, PairChoice::BestWorst), Pairs { pairs: vec![(2, 4, 3.5)], ties: vec![] });
+        let tied = Pairs { pairs: vec![], ties: vec![(0, 2)] };
         assert_eq!(choose(&[Some(2.0), Some(2.0), Some(2.0)], PairChoice::BestWorst), tied);
         assert_eq!(choose(&[Some(2.0), None], PairChoice::BestWorst), Pairs::default());
     }
@@ -86,12 +86,12 @@ mod tests {
     #[test]
     fn adjacent_pairs_follow_the_rank_and_leave_ties_out() {
         let pairs = vec![(2, 0, 2.0), (3, 4, 1.5)];
-        assert_eq!(choose(&SCORES, PairChoice::Adjacent), Pairs { pairs, ties: 1 });
+        assert_eq!(choose(&SCORES, PairChoice::Adjacent), Pairs { pairs, ties: vec![(0, 3)] });
     }
 
     #[test]
     fn all_pairs_are_each_with_every_worse_one() {
         let pairs = vec![(2, 0, 2.0), (2, 3, 2.0), (2, 4, 3.5), (0, 4, 1.5), (3, 4, 1.5)];
-        assert_eq!(choose(&SCORES, PairChoice::All), Pairs { pairs, ties: 1 });
+        assert_eq!(choose(&SCORES, PairChoice::All), Pairs { pairs, ties: vec![(0, 3)] });
     }
 }

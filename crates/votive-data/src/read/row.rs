@@ -1,12 +1,12 @@
 //! A row of a table with typed access to its columns; every failure names file, row and field.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::error::{DataError, Place, Result};
-use crate::record::{ChatOptions, Message};
+use crate::record::{ChatOptions, EmbeddedImage, ImageSource, Message};
 
 /// Where a row stands.
 #[derive(Clone, Copy)]
@@ -27,6 +27,7 @@ pub(super) struct Row {
     file: PathBuf,
     columns: Map<String, Value>,
     binary: BTreeSet<String>,
+    embedded: BTreeMap<String, EmbeddedImage>,
 }
 
 /// A column that holds text: a string, or the turns of a conversation.
@@ -51,12 +52,19 @@ impl Default for MessageTags {
 impl Row {
     pub(super) fn new(position: Position, columns: Map<String, Value>) -> Self {
         let Position { file, in_file, before } = position;
-        Self { number: before + in_file, in_file, file: file.to_owned(), columns, binary: BTreeSet::new() }
+        let (binary, embedded) = (BTreeSet::new(), BTreeMap::new());
+        Self { number: before + in_file, in_file, file: file.to_owned(), columns, binary, embedded }
     }
 
     /// Names columns whose values are bytes that are no text; in `columns` they are null.
     pub(super) fn with_binary_columns(self, binary: BTreeSet<String>) -> Self {
         Self { binary, ..self }
+    }
+
+    /// Names columns whose values are images that were not read; `columns` holds what stands beside the bytes, if
+    /// anything.
+    pub(super) fn with_embedded_images(self, embedded: BTreeMap<String, EmbeddedImage>) -> Self {
+        Self { embedded, ..self }
     }
 
     pub(super) fn has(&self, column: &str) -> bool {
@@ -68,9 +76,25 @@ impl Row {
         self.columns.get(column).filter(|value| !value.is_null())
     }
 
+    /// Whether the file has the column, be it null in this row.
+    pub(super) fn names_column(&self, column: &str) -> bool {
+        self.columns.contains_key(column) || self.holds_image(column)
+    }
+
+    /// Whether the bytes of an image stand in the column.
+    pub(super) fn holds_image(&self, column: &str) -> bool {
+        self.embedded.contains_key(column)
+    }
+
+    /// The images whose bytes were not read.
+    pub(super) fn embedded_images(&self) -> impl Iterator<Item = &EmbeddedImage> {
+        self.embedded.values()
+    }
+
     /// Names of the columns, in their order.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.columns.keys().map(String::as_str)
+        let embedded = self.embedded.keys().filter(|name| !self.columns.contains_key(*name));
+        self.columns.keys().chain(embedded).map(String::as_str)
     }
 
     pub(super) fn unread_columns(self) -> impl Iterator<Item = String> {
@@ -128,6 +152,14 @@ impl Row {
         }
     }
 
+    pub(super) fn optional_boolean(&mut self, column: &str) -> Result<Option<bool>> {
+        match self.take_optional(column) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(other) => Err(self.wrong(column, "true or false", &other)),
+        }
+    }
+
     /// A finite number that may be missing.
     pub(super) fn optional_number(&mut self, column: &str) -> Result<Option<f64>> {
         self.optional(column, "a finite number", |number| number.is_finite())
@@ -148,6 +180,35 @@ impl Row {
         match value.as_f64().filter(|number| is_right(*number)) {
             Some(number) => Ok(Some(number)),
             None => Err(self.wrong(column, expected, &value)),
+        }
+    }
+
+    /// The image of a column: bytes in the file, a path below `folder`, or an object that has either.
+    pub(super) fn image(
+        &mut self,
+        column: &str,
+        folder: &Path,
+        expected: &'static str,
+    ) -> Result<ImageSource> {
+        if let Some(mut embedded) = self.embedded.remove(column) {
+            let beside = self.take_optional(column);
+            let path = beside.as_ref().and_then(|value| value.get("path")).and_then(Value::as_str);
+            embedded.or_file = path.filter(|path| !path.is_empty()).map(|path| folder.join(path));
+            return Ok(ImageSource::Embedded(embedded));
+        }
+        let value = self.take(column, expected)?;
+        self.as_image(column, folder, &value)
+    }
+
+    /// A value as the path of an image below `folder`; `field` is where it stood.
+    pub(super) fn as_image(&self, field: &str, folder: &Path, value: &Value) -> Result<ImageSource> {
+        let path = match value {
+            Value::Object(fields) => fields.get("path").and_then(Value::as_str),
+            other => other.as_str(),
+        };
+        match path.filter(|path| !path.is_empty()) {
+            Some(path) => Ok(ImageSource::File(folder.join(path))),
+            None => Err(self.wrong(field, "the path of an image", value)),
         }
     }
 
@@ -224,6 +285,17 @@ impl Row {
             Some(other) => return Err(self.wrong("chat_template_kwargs", "an object", &other)),
         };
         Ok(ChatOptions { tools, variables })
+    }
+
+    /// The columns are of no layout; the known ones are `known`.
+    pub(super) fn of_no_layout(&self, known: impl Iterator<Item = &'static str>) -> DataError {
+        let columns = self.names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        DataError::UnknownColumns {
+            file: self.file.clone(),
+            row: self.in_file,
+            columns: if columns.is_empty() { "none".to_owned() } else { columns },
+            known: known.collect::<Vec<_>>().join(", "),
+        }
     }
 
     pub(super) fn wrong(&self, field: &str, expected: &'static str, found: &Value) -> DataError {

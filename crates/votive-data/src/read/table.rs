@@ -17,10 +17,21 @@ pub(super) type Visit<'a> = dyn FnMut(Row) -> Result<()> + 'a;
 /// Visits the rows of a file in order and returns the number that the next file's rows follow; `before` rows stand in
 /// the files before this one.
 pub(super) fn visit_rows(file: &Path, what: &'static str, before: usize, visit: &mut Visit) -> Result<usize> {
+    visit_rows_beside_images(file, what, before, &[], visit)
+}
+
+/// The same, but for the bytes of images in columns that are called as one of `images`.
+pub(super) fn visit_rows_beside_images(
+    file: &Path,
+    what: &'static str,
+    before: usize,
+    images: &[&str],
+    visit: &mut Visit,
+) -> Result<usize> {
     match extension(file).as_deref() {
         Some("jsonl" | "ndjson") => jsonl::visit(file, before, visit),
         Some("json") => json::visit(file, before, visit),
-        Some("parquet") => parquet::visit(file, before, visit),
+        Some("parquet") => parquet::visit(file, before, images, visit),
         other => Err(DataError::UnsupportedFormat {
             path: file.to_owned(),
             what,

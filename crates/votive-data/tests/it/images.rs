@@ -1,11 +1,12 @@
-//! Image pairs: both layouts, decoding, limits, pixels.
+//! Image pairs in files of their own: tables and folders, decoding, limits, pixels.
 
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
 use votive_data::{
-    Augmentation, DataError, FaultyRows, ImageLimits, ImageLoader, ImagePair, Place, RowProblem,
-    decode_image, read_image_pairs, screen_image_pairs, to_latent_input,
+    Augmentation, DataError, DataReport, FaultyRows, Frame, ImageBytes, ImageDataSource, ImageLimits,
+    ImageLoader, ImagePair, ImageSize, ImageSource, LoadedImage, Place, Records, ResizeFilter, Result,
+    RowProblem, ScreenedPair, decode_image, screen_image_pairs, to_latent_input,
 };
 
 use crate::{Folder, check_message};
@@ -41,7 +42,20 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 fn pair(folder: &Folder) -> ImagePair {
     let image = |name| folder.path().join(name);
-    ImagePair { row: 3, prompt: "a".to_owned(), chosen: image("good.png"), rejected: image("bad.png") }
+    ImagePair::new(3, "a", image("good.png"), image("bad.png"))
+}
+
+fn read_image_pairs(path: &Path) -> Result<Records<ImagePair>> {
+    ImageDataSource::new(path).read()
+}
+
+fn screen(file: &Path, faulty_rows: FaultyRows) -> Result<(Vec<ScreenedPair>, DataReport)> {
+    screen_image_pairs(read_image_pairs(file)?, faulty_rows, &ImageLimits::default(), |_, _| {})
+}
+
+fn load(pair: &ImagePair, side: u32, augmentation: Augmentation) -> Result<[LoadedImage; 2]> {
+    let (file, target) = (Path::new("pairs.jsonl"), ImageSize::square(side));
+    ImageLoader::default().load(&mut ImageBytes::new(), (file, pair), target, augmentation)
 }
 
 #[test]
@@ -51,7 +65,7 @@ fn a_table_names_files_beside_itself() {
     let records = read_image_pairs(&folder.write("pairs.jsonl", line)).unwrap();
     let pair = &records.rows[0];
     assert_eq!((pair.row, pair.prompt.as_str()), (1, "a cat"));
-    assert_eq!(pair.rejected, folder.path().join("img/2.png"));
+    assert_eq!(pair.rejected, ImageSource::File(folder.path().join("img/2.png")));
     assert_eq!(records.ignored_columns["seed"], 1);
     let error =
         read_image_pairs(&folder.write("bad.jsonl", r#"{"prompt": "a", "chosen": "x"}"#)).unwrap_err();
@@ -72,7 +86,13 @@ fn two_folders_with_equal_names() {
         rows.iter().map(|pair| (pair.row, &*pair.prompt)).collect::<Vec<_>>(),
         [(1, "a cat"), (2, "a dog")]
     );
-    assert_eq!(rows[1].rejected, folder.path().join("rejected/b.png"));
+    assert_eq!(rows[1].rejected, ImageSource::File(folder.path().join("rejected/b.png")));
+
+    // A table of captions goes before files beside the images.
+    folder.write("metadata.jsonl", r#"{"file_name": "b.png", "text": "a cow"}"#);
+    assert_eq!(read_image_pairs(folder.path()).unwrap().rows[1].prompt, "a cow");
+    folder.write("metadata.jsonl", r#"{"file_name": "b.png"}"#);
+    check_message(read_image_pairs(folder.path()).unwrap_err(), &["metadata.jsonl: row 1, field `text`"]);
 
     folder.write("rejected/c.webp", "");
     check_message(
@@ -88,23 +108,22 @@ fn two_folders_with_equal_names() {
 #[test]
 fn equal_and_missing_images_are_found_before_training() {
     let folder = Folder::new();
-    for name in ["1.png", "2.png"] {
-        folder.write(name, "same");
-    }
-    folder.write("3.png", "else");
+    save(&folder, "1.png", 4, 4, 1);
+    save(&folder, "2.png", 4, 4, 1);
+    save(&folder, "3.png", 4, 4, 2);
     let row = |chosen: &str, rejected: &str| {
         format!("{{\"prompt\": \"a\", \"chosen\": \"{chosen}\", \"rejected\": \"{rejected}\"}}\n")
     };
     let file =
         folder.write("pairs.jsonl", row("1.png", "3.png") + &row("1.png", "2.png") + &row("3.png", "3.png"));
-    let error = screen_image_pairs(read_image_pairs(&file).unwrap(), FaultyRows::Error).unwrap_err();
+    let error = screen(&file, FaultyRows::Error).unwrap_err();
     check_message(error, &["row 2: chosen and rejected are the same (", "1.png and "]);
-    let (kept, report) = screen_image_pairs(read_image_pairs(&file).unwrap(), FaultyRows::Drop).unwrap();
-    assert_eq!(kept.iter().map(|pair| pair.row).collect::<Vec<_>>(), [1]);
+    let (kept, report) = screen(&file, FaultyRows::Drop).unwrap();
+    assert_eq!(kept.iter().map(|kept| kept.pair.row).collect::<Vec<_>>(), [1]);
     assert_eq!(report.dropped[&RowProblem::ChosenEqualsRejected].first, [2, 3]);
 
     let file = folder.write("missing.jsonl", row("1.png", "none.png"));
-    let error = screen_image_pairs(read_image_pairs(&file).unwrap(), FaultyRows::Drop).unwrap_err();
+    let error = screen(&file, FaultyRows::Drop).unwrap_err();
     check_message(error, &["missing.jsonl: row 1, field `rejected`", "none.png"]);
 }
 
@@ -113,7 +132,7 @@ fn files_that_are_no_images_are_named() {
     let folder = Folder::new();
     save(&folder, "good.png", 8, 8, 1);
     folder.write("bad.png", "GIF89a, or so it says");
-    let load = || ImageLoader::new(8).load(Path::new("pairs.jsonl"), &pair(&folder), Augmentation::default());
+    let load = || load(&pair(&folder), 8, Augmentation::default());
     check_message(
         load().unwrap_err(),
         &["pairs.jsonl: row 3, field `rejected`", "bad.png is not an image", "not a PNG, JPEG or WebP image"],
@@ -129,8 +148,11 @@ fn files_that_are_no_images_are_named() {
 fn a_header_that_claims_too_much_is_refused_before_it_is_allocated() {
     let folder = Folder::new();
     let place = Place::new(Path::new("pairs.jsonl"), 3, "chosen");
-    let file = folder.write("huge.png", png_header(60_000, 60_000));
-    let error = decode_image(&file, &ImageLimits::default(), &place).unwrap_err();
+    let decode = |name: &str, bytes: &[u8]| {
+        let image = ImageSource::File(folder.path().join(name));
+        decode_image(bytes, &image, &ImageLimits::default(), &place).unwrap_err()
+    };
+    let error = decode("huge.png", &png_header(60_000, 60_000));
     assert!(
         matches!(error, DataError::ImageTooLarge { width: 60_000, height: 60_000, max_side: 16_384, .. }),
         "{error}"
@@ -140,8 +162,10 @@ fn a_header_that_claims_too_much_is_refused_before_it_is_allocated() {
         &["pairs.jsonl: row 3, field `chosen`", "huge.png is 60000x60000 pixels", "16384 a side"],
     );
     // Within the sides, but more bytes than decoding may take.
-    let file = folder.write("large.png", png_header(16_000, 16_000));
-    check_message(decode_image(&file, &ImageLimits::default(), &place).unwrap_err(), &["large.png", "limit"]);
+    check_message(decode("large.png", &png_header(16_000, 16_000)), &["large.png", "limit"]);
+    // And a file of more bytes than an image may have is not read to its end.
+    let image = ImageSource::File(folder.write("long.png", [0; 100]));
+    check_message(ImageBytes::new().read(&image, 99).unwrap_err(), &["larger than the limit"]);
 }
 
 #[test]
@@ -155,18 +179,19 @@ fn pixels_are_planes_from_minus_one_to_one() {
 
 #[test]
 fn an_image_of_the_right_size_keeps_its_pixels_and_others_are_cut_in_the_middle() {
-    let loader = ImageLoader::new(4);
+    let square = |image: &RgbImage| {
+        let size = ImageSize { width: image.width(), height: image.height() };
+        let frame = Frame::new(size, ImageSize::square(4), Augmentation::default());
+        frame.apply(image, ResizeFilter::Bilinear)
+    };
     let exact = RgbImage::from_fn(4, 4, |x, y| Rgb([x as u8, y as u8, 9]));
-    assert_eq!(loader.square(&exact), exact);
+    assert_eq!(square(&exact), exact);
     let wide = RgbImage::from_fn(8, 4, |x, _| Rgb([x as u8, 0, 0]));
-    assert_eq!(
-        loader.square(&wide).rows().next().unwrap().map(|pixel| pixel[0]).collect::<Vec<_>>(),
-        [2, 3, 4, 5]
-    );
+    assert_eq!(square(&wide).rows().next().unwrap().map(|pixel| pixel[0]).collect::<Vec<_>>(), [2, 3, 4, 5]);
     let tall = RgbImage::from_pixel(6, 20, Rgb([7, 8, 9]));
-    assert_eq!(loader.square(&tall), RgbImage::from_pixel(4, 4, Rgb([7, 8, 9])));
+    assert_eq!(square(&tall), RgbImage::from_pixel(4, 4, Rgb([7, 8, 9])));
     let small = RgbImage::from_pixel(1, 3, Rgb([7, 8, 9]));
-    assert_eq!(loader.square(&small).dimensions(), (4, 4));
+    assert_eq!(square(&small).dimensions(), (4, 4));
 }
 
 #[test]
@@ -174,13 +199,27 @@ fn both_images_of_a_pair_are_flipped_together() {
     let folder = Folder::new();
     save(&folder, "good.png", 4, 4, 10);
     save(&folder, "bad.png", 4, 4, 20);
-    let load =
-        |flip| ImageLoader::new(4).load(Path::new("x"), &pair(&folder), Augmentation { flip }).unwrap();
-    let (plain, flipped) = (load(false), load(true));
-    assert_eq!(plain.chosen.len(), 3 * 4 * 4);
-    for (plain, flipped) in [(plain.chosen, flipped.chosen), (plain.rejected, flipped.rejected)] {
-        let mirrored: Vec<_> = flipped.chunks(4).flat_map(|row| row.iter().rev().copied()).collect();
-        assert_ne!(plain, flipped);
-        assert_eq!(plain, mirrored);
+    let load = |flip| load(&pair(&folder), 4, Augmentation { flip, ..Augmentation::default() }).unwrap();
+    for (plain, flipped) in load(false).into_iter().zip(load(true)) {
+        assert_eq!(plain.pixels.len(), 3 * 4 * 4);
+        let mirrored: Vec<_> = flipped.pixels.chunks(4).flat_map(|row| row.iter().rev().copied()).collect();
+        assert_ne!(plain.pixels, flipped.pixels);
+        assert_eq!(plain.pixels, mirrored);
+    }
+}
+
+#[test]
+fn both_images_of_a_pair_are_cut_at_the_same_place_whatever_their_sizes() {
+    let folder = Folder::new();
+    save(&folder, "good.png", 8, 4, 10);
+    save(&folder, "bad.png", 16, 8, 5);
+    let cut = Augmentation { flip: false, cut: [1.0, 0.0] };
+    let [chosen, rejected] = load(&pair(&folder), 4, cut).unwrap();
+    assert_eq!((chosen.frame.left, rejected.frame.left), (4, 4));
+    assert_eq!((chosen.frame.time_ids()[1], rejected.frame.time_ids()[1]), (8, 16));
+    // The brighter columns stand at the right.
+    for image in [chosen, rejected] {
+        assert_eq!(image.pixels.len(), 3 * 4 * 4);
+        assert!(image.pixels[0] > -0.7, "{}", image.pixels[0]);
     }
 }

@@ -5,6 +5,7 @@ mod converting;
 mod dataset_info;
 mod formats;
 mod golden;
+mod image_formats;
 mod images;
 mod layouts;
 mod reading;

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use votive_data::{
-    DataError, ImagePair, PreferencePair, read_image_pairs, read_pairs, write_image_pairs, write_jsonl,
-    write_text_pairs,
+    DataError, ImageDataSource, ImagePair, PreferencePair, RowNumbers, read_pairs, write_image_pairs,
+    write_jsonl, write_text_pairs,
 };
 
 use crate::{Folder, check_message};
@@ -31,20 +31,19 @@ fn text_pairs_survive_a_round_trip() {
 fn image_pairs_are_written_relative_to_their_file() {
     let folder = Folder::new();
     let image = |name: &str| folder.path().join("images").join(name);
-    let pairs = [ImagePair {
-        row: 1,
-        prompt: "a cat".to_owned(),
-        chosen: image("1.png"),
-        rejected: "/elsewhere/2.png".into(),
-    }];
+    let elsewhere = std::path::PathBuf::from("/elsewhere/2.png");
+    let mut pairs = [ImagePair::new(1, "a cat", image("1.png"), elsewhere)];
+    pairs[0].numbers = RowNumbers { weight: Some(0.5), margin: None };
+    pairs[0].origin.models = [Some("xl".into()), None];
     let file = folder.path().join("pairs.jsonl");
     write_image_pairs(&file, &pairs).unwrap();
     let text = std::fs::read_to_string(&file).unwrap();
     assert_eq!(
         text,
-        "{\"prompt\":\"a cat\",\"chosen\":\"images/1.png\",\"rejected\":\"/elsewhere/2.png\"}\n"
+        "{\"prompt\":\"a cat\",\"chosen\":\"images/1.png\",\"rejected\":\"/elsewhere/2.png\",\"chosen_model\":\"xl\",\
+         \"weight\":0.5}\n"
     );
-    assert_eq!(read_image_pairs(&file).unwrap().rows, pairs);
+    assert_eq!(ImageDataSource::new(&file).read().unwrap().rows, pairs);
 }
 
 /// A row that cannot be written.

@@ -5,15 +5,17 @@
 //! over a latent, and the loss is `−log σ(½β·margin)`. The factor ½ is applied here, so an objective sees a
 //! log-probability like any other.
 
+use super::encoded::EncodedCounts;
+use super::pair_latents::{ImageSettings, PairLatents, PairsOfFile};
+use super::prompt_table::PromptTable;
 use super::{
-    DenoisedLikelihood, FrontEnd, Likelihood, Networks, PipelineSettings, PromptEncoder, Sample, SaveDtype,
-    TrainedPipeline,
+    DenoisedLikelihood, FrontEnd, Likelihood, Networks, PipelineSettings, Sample, SaveDtype, TrainedPipeline,
 };
 use crate::error::{Result, TrainError};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
-use votive_data::{Augmentation, Cut, ImageLoader, ImagePair};
+use votive_data::Frame;
 use votive_diffusion::{
     Conditioning, ImageSizes, InversionBy, InversionInputs, LossWeight, NoisePolicy, TimestepPolicy,
     TimestepSharing,
@@ -58,8 +60,10 @@ pub struct DenoisingSettings {
     pub caption_dropout: f64,
     /// What β multiplies.
     pub beta_convention: BetaConvention,
-    /// Pixels along a side of the images.
+    /// Pixels along a side of the images; with buckets, the root of their area.
     pub resolution: u32,
+    /// How images are seen.
+    pub images: ImageSettings,
     /// How the model is trained and saved.
     pub pipeline: PipelineSettings,
 }
@@ -71,20 +75,11 @@ pub struct DenoisingFrontEnd {
     weights: Vec<f64>,
     settings: DenoisingSettings,
     device: Device,
-    pairs: Vec<EncodedPair>,
+    latents: PairLatents,
+    prompts: PromptTable,
+    counts: EncodedCounts,
     held_out: usize,
     empty_prompt: Conditioning,
-}
-
-/// A pair after the frozen parts: latents `(C, h, w)` in the U-Net's scale, the prompt, in one row, and the sizes of the
-/// chosen and the rejected image.
-struct EncodedPair {
-    chosen: Tensor,
-    rejected: Tensor,
-    prompt: Conditioning,
-    sizes: [ImageSizes; 2],
-    caption: String,
-    row: usize,
 }
 
 /// Noisy latents with everything that made them; rows chosen first.
@@ -98,9 +93,6 @@ pub struct DenoisingBatch {
     captions: Vec<String>,
 }
 
-/// Images that go through the autoencoder at a time.
-pub(crate) const ENCODE_BATCH: usize = 16;
-
 impl DenoisingFrontEnd {
     /// Reads a Stable Diffusion folder and encodes images and prompts: of the pairs that are trained on and of those
     /// that are held out, each with the file that they come from.
@@ -109,7 +101,7 @@ impl DenoisingFrontEnd {
     /// If a file is missing, an image cannot be decoded, or a part is not supported.
     pub fn open(
         folder: &Path,
-        [train, held_out]: [(&Path, &[ImagePair]); 2],
+        pairs: [PairsOfFile; 2],
         settings: DenoisingSettings,
         device: &Device,
         progress: impl Fn(usize, usize),
@@ -121,74 +113,35 @@ impl DenoisingFrontEnd {
         settings.noise.check(schedule).map_err(of_recipe)?;
         let weights = settings.weight.factors(schedule).map_err(of_recipe)?;
         let unet = pipeline.unet(device)?;
-        let prompts = pipeline.prompts(device)?;
-        let empty_prompt = prompts.encode(&[""])?.conditioning;
-        let mut front = Self {
-            pipeline,
-            weights,
-            settings,
-            device: device.clone(),
-            pairs: Vec::new(),
-            held_out: 0,
-            empty_prompt,
-        };
-        let all = train.1.len() + held_out.1.len();
-        for source in [train, held_out] {
-            let before = front.pairs.len();
-            let encoded = front.encode(source, before, &prompts, |done| progress(before + done, all))?;
-            front.pairs.extend(encoded);
-        }
-        front.held_out = held_out.1.len();
+        let encoder = pipeline.prompts(device)?;
+        let empty_prompt = encoder.encode(&[""])?.conditioning;
+        let held_out = pairs[1].1.len();
+        let how = (&settings.images, settings.seed);
+        let (latents, images) = PairLatents::new(pipeline.folder(), pairs, how, device, progress)?;
+        let captions = (0..latents.len()).map(|row| latents.pair(row).pair.prompt.as_str());
+        let (prompts, encoded) = PromptTable::new(
+            (pipeline.folder(), &encoder),
+            captions,
+            settings.images.cache.as_deref(),
+            device,
+        )?;
+        let counts = EncodedCounts { computed: [images[0], encoded[0]], found: [images[1], encoded[1]] };
+        let device = device.clone();
+        let front =
+            Self { pipeline, weights, settings, device, latents, prompts, counts, held_out, empty_prompt };
         Ok((front, unet))
     }
 
-    fn encode(
-        &self,
-        (file, pairs): (&Path, &[ImagePair]),
-        before: usize,
-        prompts: &PromptEncoder,
-        progress: impl Fn(usize),
-    ) -> Result<Vec<EncodedPair>> {
-        if pairs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let vae = self.pipeline.folder().read_vae(&self.device)?;
-        let loader = ImageLoader::new(self.settings.resolution);
-        let mut encoded = Vec::with_capacity(pairs.len());
-        for (chunk, group) in pairs.chunks(ENCODE_BATCH / 2).enumerate() {
-            let (mut pixels, mut cuts) = (Vec::new(), Vec::new());
-            for pair in group {
-                let both = loader.load(file, pair, Augmentation::default())?;
-                cuts.push([both.chosen_cut, both.rejected_cut]);
-                pixels.push(self.image(both.chosen)?);
-                pixels.push(self.image(both.rejected)?);
-            }
-            let posterior = vae.encode(&Tensor::stack(&pixels, 0)?)?;
-            let shape = posterior.mean.dims()[1..].to_vec();
-            let size: usize = shape.iter().product();
-            let first = before + chunk * (ENCODE_BATCH / 2);
-            let noise: Vec<f32> = (0..pixels.len())
-                .flat_map(|i| {
-                    let row = (first + i / 2) as u64;
-                    Draws::new(self.settings.seed, Stream::Posterior, (i % 2) as u64, row).normals(size)
-                })
-                .collect();
-            let noise = Tensor::from_vec(noise, posterior.mean.shape(), &self.device)?;
-            let latents =
-                (posterior.sample(&noise)? * self.pipeline.folder().vae_config().scaling_factor)?.detach();
-            for (i, (pair, cuts)) in group.iter().zip(cuts).enumerate() {
-                encoded.push(EncodedPair {
-                    chosen: latents.get(2 * i)?,
-                    rejected: latents.get(2 * i + 1)?,
-                    prompt: prompts.encode(&[&pair.prompt])?.conditioning,
-                    sizes: cuts.map(|cut| sizes(cut, self.settings.resolution)),
-                    caption: pair.prompt.clone(),
-                    row: pair.row,
-                });
-            }
-            progress(encoded.len());
-        }
-        Ok(encoded)
+    /// How much was encoded, and how much was found encoded.
+    #[must_use]
+    pub fn counts(&self) -> EncodedCounts {
+        self.counts
+    }
+
+    /// How the images of a step's rows are cut out, rows `0..B` chosen, `B..2B` rejected.
+    #[must_use]
+    pub fn frames(&self, step: u64, samples: &[Sample]) -> Vec<Frame> {
+        self.latents.frames(step, samples)
     }
 
     /// The model whose U-Net is trained.
@@ -203,10 +156,16 @@ impl DenoisingFrontEnd {
         self.settings.resolution as usize
     }
 
-    /// Numbers of a row: those of its two latents, and those of its prompt's embedding.
+    /// Numbers that are in memory while rows wait: what their images and prompts were encoded to.
     #[must_use]
-    pub fn numbers_a_row(&self) -> (usize, usize) {
-        self.pairs.first().map_or((0, 0), |pair| (2 * pair.chosen.elem_count(), pair.prompt.elem_count()))
+    pub fn numbers_in_memory(&self) -> usize {
+        self.latents.numbers_in_memory() + self.prompts.numbers_in_memory()
+    }
+
+    /// Whether images go through the autoencoder at every step.
+    #[must_use]
+    pub fn encodes_on_the_way(&self) -> bool {
+        self.latents.encodes_on_the_way()
     }
 
     /// Tokens of a prompt.
@@ -245,16 +204,12 @@ impl DenoisingFrontEnd {
         let weights: Vec<f32> = batch.timesteps.iter().map(|t| self.weights[*t] as f32).collect();
         Ok(Tensor::from_vec(weights, batch.timesteps.len(), &self.device)?)
     }
-
-    fn image(&self, pixels: Vec<f32>) -> Result<Tensor> {
-        let side = self.settings.resolution as usize;
-        Ok(Tensor::from_vec(pixels, (3, side, side), &self.device)?)
-    }
 }
 
-/// What SDXL is told of the sizes of an image.
-fn sizes(cut: Cut, resolution: u32) -> ImageSizes {
-    ImageSizes { original: cut.original, crop: cut.corner, target: (resolution, resolution) }
+/// What SDXL is told of the sizes of an image, each down and across.
+fn sizes(frame: &Frame) -> ImageSizes {
+    let size = |size: votive_data::ImageSize| (size.height, size.width);
+    ImageSizes { original: size(frame.original), crop: (frame.top, frame.left), target: size(frame.target) }
 }
 
 impl FrontEnd for DenoisingFrontEnd {
@@ -274,7 +229,7 @@ impl FrontEnd for DenoisingFrontEnd {
     }
 
     fn rows(&self) -> usize {
-        self.pairs.len() - self.held_out.min(self.pairs.len())
+        self.latents.len() - self.held_out.min(self.latents.len())
     }
 
     fn held_out(&self) -> usize {
@@ -282,7 +237,19 @@ impl FrontEnd for DenoisingFrontEnd {
     }
 
     fn source_row(&self, row: usize) -> usize {
-        self.pairs[row].row
+        self.latents.pair(row).pair.row
+    }
+
+    fn weight(&self, row: usize) -> f64 {
+        self.latents.pair(row).pair.numbers.weight.unwrap_or(1.0)
+    }
+
+    fn margin(&self, row: usize) -> Option<f64> {
+        self.latents.pair(row).pair.numbers.margin
+    }
+
+    fn bucket(&self, row: usize) -> usize {
+        self.latents.bucket(row)
     }
 
     fn completions(&self, _: usize) -> Vec<CompletionFacts> {
@@ -296,10 +263,8 @@ impl FrontEnd for DenoisingFrontEnd {
 
     fn batch(&self, step: u64, samples: &[Sample]) -> Result<DenoisingBatch> {
         let settings = &self.settings;
-        let pairs: Vec<&EncodedPair> = samples.iter().map(|sample| &self.pairs[sample.row]).collect();
         let ids: Vec<u64> = samples.iter().map(|sample| sample.position as u64).collect();
-        let sides = pairs.iter().map(|pair| &pair.chosen).chain(pairs.iter().map(|pair| &pair.rejected));
-        let latents = Tensor::stack(&sides.collect::<Vec<_>>(), 0)?;
+        let latents = self.latents.draw(step, samples)?;
         let (_, c, h, w) = latents.dims4()?;
         let (schedule, sharing) = (self.pipeline.schedule(), settings.timestep_sharing);
         let timesteps = settings.timesteps.for_pairs(sharing, schedule, settings.seed, step, &ids)?;
@@ -307,19 +272,16 @@ impl FrontEnd for DenoisingFrontEnd {
         let dropped = |id: u64| {
             Draws::new(settings.seed, Stream::CaptionDropout, step, id).chance(settings.caption_dropout)
         };
-        let prompts = pairs
-            .iter()
-            .zip(&ids)
-            .map(|(pair, id)| if dropped(*id) { &self.empty_prompt } else { &pair.prompt });
-        let prompts = Conditioning::cat(&prompts.collect::<Vec<_>>())?;
-        let side = |side: usize| pairs.iter().map(move |pair| pair.sizes[side]);
-        let sizes: Vec<ImageSizes> = side(0).chain(side(1)).collect();
-        let prompts = self
-            .pipeline
-            .folder()
-            .unet_config()
-            .with_sizes(Conditioning::cat(&[&prompts, &prompts])?, &sizes)?;
-        let captions = pairs.iter().map(|pair| pair.caption.clone()).collect();
+        let prompt = |sample: &Sample| match dropped(sample.position as u64) {
+            true => Ok(self.empty_prompt.clone()),
+            false => self.prompts.get(sample.row),
+        };
+        let prompts = samples.iter().map(prompt).collect::<Result<Vec<_>>>()?;
+        let prompts = Conditioning::cat(&prompts.iter().chain(&prompts).collect::<Vec<_>>())?;
+        let sizes: Vec<ImageSizes> = self.frames(step, samples).iter().map(sizes).collect();
+        let prompts = self.pipeline.folder().unet_config().with_sizes(prompts, &sizes)?;
+        let captions =
+            samples.iter().map(|sample| self.latents.pair(sample.row).pair.prompt.clone()).collect();
         self.noised((latents, noise), timesteps, prompts, captions)
     }
 

@@ -3,13 +3,18 @@
 //! The loop knows only [`FrontEnd`]; text and diffusion are its two implementations.
 
 mod denoising;
+mod encoded;
+mod pair_latents;
 mod pipeline;
+mod prompt_table;
 mod prompts;
 mod rollout;
 mod text;
 
-pub(crate) use denoising::ENCODE_BATCH;
 pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, DenoisingSettings};
+pub use encoded::EncodedCounts;
+pub(crate) use pair_latents::ENCODE_BATCH;
+pub use pair_latents::{ImageSettings, PairsOfFile};
 pub use pipeline::{PipelineSettings, TrainedPipeline};
 pub use prompts::{EncodedPrompts, PromptEncoder};
 pub(crate) use rollout::Reversed;
@@ -193,6 +198,11 @@ pub trait FrontEnd {
     /// By how much the chosen completion of a kept row was preferred, if the data says so.
     fn margin(&self, _row: usize) -> Option<f64> {
         None
+    }
+
+    /// Which rows may be in a batch together: those of equal numbers. Held-out rows have one too.
+    fn bucket(&self, _row: usize) -> usize {
+        0
     }
 
     /// Whether a row looks the same at every step, so that a reference can be computed once.

@@ -43,6 +43,23 @@ impl PromptEncoder {
         Ok(Self { tokenizers, encoders, forces_zeros, device: device.clone() })
     }
 
+    /// The ids of a prompt, those of every tokenizer one after another: what decides how it is encoded.
+    ///
+    /// # Errors
+    /// If a tokenizer fails.
+    pub(super) fn ids(&self, prompt: &str) -> Result<Vec<u32>> {
+        let mut all = Vec::new();
+        for tokenizer in &self.tokenizers {
+            all.extend(tokenizer.encode(prompt)?.ids);
+        }
+        Ok(all)
+    }
+
+    /// Whether prompts come in one vector, too.
+    pub(super) fn has_pooled(&self) -> bool {
+        self.tokenizers.len() > 1
+    }
+
     /// Encodes prompts, one a row.
     ///
     /// # Errors

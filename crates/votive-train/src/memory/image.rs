@@ -1,7 +1,7 @@
 //! Buffers of Stable Diffusion's U-Net, and of the autoencoder that makes its latents.
 
 use super::{Activations, FLOAT, Footprint, Part, folder_bytes, runs_reference};
-use crate::front_end::{DenoisingFrontEnd, ENCODE_BATCH, FrontEnd};
+use crate::front_end::{DenoisingFrontEnd, ENCODE_BATCH};
 use crate::plan::Plan;
 use votive_model::Params;
 use votive_model::stable_diffusion::{AutoencoderKl, Component, UNetConfig};
@@ -109,7 +109,8 @@ impl Footprint for DenoisingFrontEnd {
         let pixels = latents.0 * latents.1;
         let first = config.levels.first().map_or(0, |level| level.channels) as u64;
         let reference = if runs_reference(plan) { FORWARD * first * pixels * batch } else { 0 };
-        let passing = reference.max(BACKWARD * first * pixels * batch);
+        let encoding = if self.encodes_on_the_way() { encoder(self) } else { 0 };
+        let passing = reference.max(BACKWARD * first * pixels * batch).max(encoding);
         let has_divergence = plan.objective.needs().contains(Needs::KL);
         let all = 2 * plan.train.batch_size as u64 * FORWARD * first * pixels;
         Activations {
@@ -120,20 +121,28 @@ impl Footprint for DenoisingFrontEnd {
     }
 
     fn data_bytes(&self) -> u64 {
-        let (latents, prompt) = self.numbers_a_row();
-        FLOAT * ((self.rows() + self.held_out()) * (latents + prompt)) as u64
+        let vae = if self.encodes_on_the_way() {
+            folder_bytes(&self.pipeline().folder().root().join("vae"))
+        } else {
+            0
+        };
+        FLOAT * self.numbers_in_memory() as u64 + vae
     }
 
     fn preparing(&self) -> u64 {
-        let vae = self.pipeline().folder().vae_config();
-        let image = self.resolution() * self.resolution();
-        let pixels = (ENCODE_BATCH * image).min(AutoencoderKl::pixels_at_once(image)) as u64;
-        let first = vae.block_out_channels.first().copied().unwrap_or(0) as u64;
         let frozen =
             self.pipeline().folder().class().components().iter().filter(|part| **part != Component::UNet);
         let files = frozen.map(|part| folder_bytes(&self.pipeline().folder().root().join(part.folder())));
-        FLOAT * FORWARD * first * pixels + 2 * files.sum::<u64>()
+        FLOAT * encoder(self) + 2 * files.sum::<u64>()
     }
+}
+
+/// Numbers that live at a time while images go through the autoencoder.
+fn encoder(front: &DenoisingFrontEnd) -> u64 {
+    let vae = front.pipeline().folder().vae_config();
+    let image = front.resolution() * front.resolution();
+    let pixels = (ENCODE_BATCH * image).min(AutoencoderKl::pixels_at_once(image)) as u64;
+    FORWARD * vae.block_out_channels.first().copied().unwrap_or(0) as u64 * pixels
 }
 
 /// Side of the latents.

@@ -1,17 +1,17 @@
 //! What a recipe says of the rows.
 
-use super::{DataPlan, Modality, Prefer, path};
+use super::{DataPlan, ImagePlan, Modality, Prefer, optional_path};
 use crate::recipe::Resolver;
 use votive_data::{
-    FORMATS, FaultyRows, Format, LongRows, PairChoice, RowPolicy, TextSource, TrainOn, Traversal,
+    AugmentationPolicy, Crop, FORMATS, FaultyRows, Format, IMAGE_FORMATS, ImageDataSource, ImageFormat,
+    LongRows, PairChoice, PairWeights, RowPolicy, TextSource, Ties, TrainOn, Traversal,
 };
 
 pub(super) fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
     let mut source = TextSource::default();
     let mut rows = RowPolicy::default();
-    if modality == Modality::Image {
-        source.paths = vec![path(r, "data.path", "File or folder of the rows.")];
-    } else {
+    let images = (modality == Modality::Image).then(|| images(r));
+    if images.is_none() {
         text_source(r, &mut source);
         let trained = r.choice(
             "data.train_on",
@@ -63,7 +63,7 @@ pub(super) fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
     if eval_fraction >= 1.0 {
         r.mistake("data.eval_fraction", "must be below 1, or nothing is left to train on");
     }
-    DataPlan { source, rows, prefer, traversal, eval_fraction }
+    DataPlan { source, images, rows, prefer, traversal, eval_fraction }
 }
 
 /// Which files of text are read, and how.
@@ -74,19 +74,88 @@ fn text_source(r: &mut Resolver, source: &mut TextSource) {
     );
     source.paths = r.require("data.path", paths).unwrap_or_default();
     source.name = r.string("data.name", None, "The data set meant in a dataset_info.json.");
-    source.split = r.string("data.split", None, "The split meant in a folder of several.");
-    let names: Vec<&str> = std::iter::once("auto").chain(FORMATS.iter().map(|format| format.name)).collect();
-    let format = r.choice(
-        "data.format",
-        &names,
-        "auto",
-        "Layout of the columns (docs/formats.md); recognized by them if \"auto\".",
-    );
-    source.format = Format::find(&format);
+    source.split = split(r);
+    source.format = Format::find(&format(r, FORMATS.iter().map(|format| format.name)));
     source.pairs = r.named(
         "data.pairs",
         &PairChoice::NAMES,
         PairChoice::default(),
         "The pairs to make of a list with scores.",
     );
+}
+
+fn split(r: &mut Resolver) -> Option<String> {
+    r.string("data.split", None, "The split meant in a folder of several.")
+}
+
+fn format(r: &mut Resolver, names: impl Iterator<Item = &'static str>) -> String {
+    let names: Vec<&str> = std::iter::once("auto").chain(names).collect();
+    let doc = "Layout of the columns (docs/formats.md); recognized by them if \"auto\".";
+    r.choice("data.format", &names, "auto", doc)
+}
+
+/// Which image pairs are read, and what is done to their images.
+fn images(r: &mut Resolver) -> ImagePlan {
+    let source = image_source(r);
+    let flip = r.flag(
+        "data.flip",
+        false,
+        "Whether both images of a pair are mirrored in half of the steps; wrong where captions tell left from right.",
+    );
+    let crop = r.named(
+        "data.crop",
+        &Crop::NAMES,
+        Crop::default(),
+        "Where images are cut: in the middle, or at every step somewhere else, both of a pair at the same place. Random \
+         crops go through the autoencoder at every step.",
+    );
+    let buckets = r.flag(
+        "data.buckets",
+        false,
+        "Whether images keep about their shape: each pair is cut to the nearest of several sizes of about \
+         `diffusion.resolution`² pixels, and a batch is of one size. If not, all are cut to a square.",
+    );
+    let cache = optional_path(
+        r,
+        "data.cache",
+        "Folder in which encoded images and prompts are kept for other runs and read from when they are needed, \
+         instead of being encoded at every start and kept in memory.",
+    );
+    ImagePlan { source, augmentation: AugmentationPolicy { flip, crop }, buckets, cache }
+}
+
+fn image_source(r: &mut Resolver) -> ImageDataSource {
+    let paths = r.paths(
+        "data.path",
+        "File or folder of the rows, a list of shards, or a folder with the folders `chosen` and `rejected`.",
+    );
+    let paths = r.require("data.path", paths).unwrap_or_default();
+    let split = split(r);
+    let format = ImageFormat::find(&format(r, IMAGE_FORMATS.iter().map(|format| format.name)));
+    let pairs = r.named(
+        "data.pairs",
+        &PairChoice::NAMES,
+        PairChoice::default(),
+        "The pairs to make of a list of images with scores.",
+    );
+    let ties = r.named(
+        "data.ties",
+        &Ties::NAMES,
+        Ties::default(),
+        "What becomes of two images of which neither is preferred: left out and counted, or kept with the first one as \
+         chosen.",
+    );
+    let weights = r.named(
+        "data.weights",
+        &PairWeights::NAMES,
+        PairWeights::default(),
+        "What a pair's loss is multiplied by: the column `weight` if there is one, or one over \
+         `num_example_per_prompt`, so that every prompt counts the same.",
+    );
+    let images = optional_path(
+        r,
+        "data.images",
+        "Folder below which paths of images lie; if not given, that of the file of rows.",
+    );
+    ImageDataSource { paths, split, format, pairs, ties, weights, images }
 }

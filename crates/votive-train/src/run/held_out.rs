@@ -39,15 +39,18 @@ impl<F: FrontEnd> Run<'_, F> {
     /// As [`Run::step`].
     pub fn held_out(&self) -> Result<Option<HeldOut>> {
         let first = self.front.rows();
-        let samples: Vec<Sample> =
+        let mut samples: Vec<Sample> =
             (0..self.front.held_out()).map(|i| Sample { row: first + i, position: i }).collect();
+        let bucket = |sample: &Sample| self.front.bucket(sample.row);
+        samples.sort_by_key(bucket);
         if samples.is_empty() {
             return Ok(None);
         }
         let network = self.front.network(&self.params.untracked()?)?;
         let denominators = self.denominators(&samples);
         let mut sums = Sums::default();
-        for group in samples.chunks(self.plan.train.batch_size) {
+        let alike = samples.chunk_by(|a, b| bucket(a) == bucket(b));
+        for group in alike.flat_map(|alike| alike.chunks(self.plan.train.batch_size)) {
             let kl = self.divergence(DRAWN_AT, group)?;
             sums.add_divergence(kl, group.len() as f64 / samples.len() as f64);
             for samples in group.chunks(self.plan.train.micro_batch_size) {

@@ -13,8 +13,8 @@ use votive_model::{Denoiser, Params};
 use votive_objective::{CompletionFacts, Objective, PairInputs, Term};
 use votive_tensor::segment::Recorder;
 use votive_train::front_end::{
-    DenoisingBatch, DenoisingFrontEnd, DenoisingSettings, FrontEnd, Likelihood, PipelineSettings, Sample,
-    SaveDtype,
+    DenoisingBatch, DenoisingFrontEnd, DenoisingSettings, FrontEnd, ImageSettings, Likelihood,
+    PipelineSettings, Sample, SaveDtype,
 };
 use votive_train::{Plan, Result, Run};
 
@@ -42,6 +42,7 @@ impl<'a> GivenBatches<'a> {
             caption_dropout: 0.0,
             beta_convention: plan.diffusion.as_ref().unwrap().beta_convention,
             resolution: 32,
+            images: ImageSettings::default(),
             pipeline: PipelineSettings { zero_terminal_snr: false, adapter_format: plan.adapter_format },
         };
         let none = (Path::new("no pairs"), &[][..]);

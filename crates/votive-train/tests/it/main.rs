@@ -8,6 +8,7 @@ mod drive;
 mod equality;
 mod failures;
 mod held_out;
+mod image_rows;
 mod objectives;
 mod references;
 mod resume;

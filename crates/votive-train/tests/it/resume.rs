@@ -138,6 +138,11 @@ fn images_resume_at_every_step() {
 }
 
 #[test]
+fn images_that_are_seen_otherwise_at_every_step_resume_at_every_step() {
+    check_every_step(&Workshop::shapes(), &["data.flip=true", "data.crop=random", "data.buckets=true"]);
+}
+
+#[test]
 fn an_image_adapter_resumes_at_every_step() {
     check_every_step(&Workshop::image(), &[LORA, "reference.kind=adapter_off"]);
 }

@@ -67,19 +67,29 @@ impl Workshop {
 
     /// Full fine-tuning of a tiny Stable Diffusion model on five pairs of random pictures, six steps of two.
     pub(crate) fn image() -> Self {
-        const SIDE: u32 = 32;
+        Self::image_of(|_| (32, 32))
+    }
+
+    /// The same on pictures of four shapes; those of a pair have one shape.
+    pub(crate) fn shapes() -> Self {
+        Self::image_of(|row| [(32, 32), (64, 32), (24, 48), (40, 44), (90, 41)][row])
+    }
+
+    fn image_of(size: impl Fn(usize) -> (u32, u32)) -> Self {
         let workshop = Self::new("");
         let mut rows = String::new();
         for row in 0..5 {
+            let (width, height) = size(row);
             for (side, name) in ["chosen", "rejected"].into_iter().enumerate() {
-                let mut draws = Draws::new(1, Stream::World, side as u64, row);
-                let pixels = (0..SIDE * SIDE * 3).map(|_| draws.below(256) as u8).collect();
-                let picture = image::RgbImage::from_raw(SIDE, SIDE, pixels).unwrap();
+                let mut draws = Draws::new(1, Stream::World, side as u64, row as u64);
+                let pixels = (0..width * height * 3).map(|_| draws.below(256) as u8).collect();
+                let picture = image::RgbImage::from_raw(width, height, pixels).unwrap();
                 picture.save(workshop.path(format!("{name}{row}.png"))).unwrap();
             }
             writeln!(
                 rows,
-                r#"{{"prompt": "picture number {row}", "chosen": "chosen{row}.png", "rejected": "rejected{row}.png"}}"#
+                r#"{{"prompt": "picture number {row}", "chosen": "chosen{row}.png", "rejected": "rejected{row}.png", "margin": {}}}"#,
+                0.5 + row as f64
             )
             .unwrap();
         }

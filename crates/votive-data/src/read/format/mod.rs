@@ -103,6 +103,7 @@ impl std::fmt::Debug for Format {
     }
 }
 
+pub(super) use ranked::score;
 pub(super) use trl::COLUMNS as PAIR_COLUMNS;
 pub(super) use trl_unpaired::COLUMNS as UNPAIRED_COLUMNS;
 

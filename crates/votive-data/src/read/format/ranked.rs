@@ -70,7 +70,7 @@ pub(super) fn answer(text: &str) -> Text {
 }
 
 /// A finite number, as JSON or as text of one; nothing if it is missing or says that there is none.
-pub(super) fn score(row: &Row, field: &str, value: Option<&Value>) -> Result<Option<f64>> {
+pub(in crate::read) fn score(row: &Row, field: &str, value: Option<&Value>) -> Result<Option<f64>> {
     let number = match value {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) if text.trim().is_empty() || text.trim().eq_ignore_ascii_case("n/a") => {
