@@ -18,6 +18,7 @@ mod gallery;
 mod generate;
 mod image_model;
 mod inspect;
+mod labels;
 mod memory;
 mod merge;
 mod methods;
@@ -37,6 +38,7 @@ mod text_model;
 mod train;
 mod weighted;
 mod world;
+mod world_pairs;
 
 use clap::{Parser, Subcommand};
 use std::num::NonZeroUsize;

@@ -39,9 +39,15 @@ impl DataOrder {
     /// An order over rows of which each is in the bucket that `buckets` says, in batches of one bucket.
     #[must_use]
     pub fn in_buckets(seed: u64, buckets: &[usize], batch_size: usize, traversal: Traversal) -> Self {
+        let rows: Vec<(usize, usize)> = buckets.iter().copied().enumerate().collect();
+        Self::of(seed, &rows, batch_size, traversal)
+    }
+
+    /// An order over some rows, each with its bucket.
+    pub(crate) fn of(seed: u64, known: &[(usize, usize)], batch_size: usize, traversal: Traversal) -> Self {
         let mut rows: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (row, bucket) in buckets.iter().enumerate() {
-            rows.entry(*bucket).or_default().push(row);
+        for (row, bucket) in known {
+            rows.entry(*bucket).or_default().push(*row);
         }
         let buckets = rows.into_values().collect();
         Self { seed, buckets, batch_size: batch_size.max(1), traversal }

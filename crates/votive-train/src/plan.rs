@@ -102,6 +102,8 @@ pub struct DataPlan {
     pub prefer: Prefer,
     /// The order of the rows.
     pub traversal: Traversal,
+    /// Rows that join later; none if all are there from the start.
+    pub curriculum: Option<CurriculumPlan>,
     /// Share of the prompts that is held out for evaluation, 0 for none.
     pub eval_fraction: f64,
 }
@@ -112,6 +114,15 @@ impl DataPlan {
     pub fn paths(&self) -> &[PathBuf] {
         self.images.as_ref().map_or(&self.source.paths, |images| &images.source.paths)
     }
+}
+
+/// Rows that are let in by their margins, the largest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CurriculumPlan {
+    /// Groups of equal size.
+    pub groups: usize,
+    /// Steps from one group to the next.
+    pub every: u64,
 }
 
 /// Which side of the data a run prefers.

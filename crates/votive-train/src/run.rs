@@ -7,9 +7,11 @@
 
 mod held_out;
 mod losses;
+mod rows;
 mod sums;
 
 pub use held_out::HeldOut;
+pub(crate) use rows::order;
 
 use crate::error::{Result, TrainError};
 use crate::front_end::{FrontEnd, Likelihood, Sample};
@@ -22,7 +24,7 @@ use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use sums::Sums;
-use votive_data::DataOrder;
+use votive_data::Phases;
 use votive_model::Params;
 use votive_objective::Needs;
 use votive_tensor::segment::Recorder;
@@ -79,7 +81,7 @@ pub struct Run<'a, F: FrontEnd> {
     policy: F::Network,
     reference: Reference<F::Network>,
     optimizer: AdamW,
-    order: DataOrder,
+    order: Phases,
     num_tokens: u64,
     /// The reference is the policy as it is now: margins must be 0.
     at_start: bool,
@@ -115,7 +117,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         if front.rows() == 0 {
             return Err(TrainError::Plan("no row of the data is left to train on".to_owned()));
         }
-        require_margins(plan, front)?;
+        rows::require_margins(plan, front)?;
         let at_start = resumed.is_none();
         let saved = resumed.as_ref().and_then(|resumed| resumed.reference.clone());
         let batch = plan.train.micro_batch_size;
@@ -129,9 +131,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let Resumed { params, optimizer, num_tokens, .. } = resumed.unwrap_or_else(fresh);
         let policy = front.network(&params)?;
         let parameters = params.trainable();
-        let train = &plan.train;
-        let buckets: Vec<usize> = (0..front.rows()).map(|row| front.bucket(row)).collect();
-        let order = DataOrder::in_buckets(train.seed, &buckets, train.batch_size, plan.data.traversal);
+        let order = rows::order(plan, front)?;
         Ok(Self {
             plan,
             front,
@@ -353,20 +353,6 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         tensors.push(("loss".to_owned(), scalar(evaluation.loss)?));
         tensors.push(("grad_norm".to_owned(), scalar(evaluation.gradients.norm(step)?)?));
         Ok(Inspection { lines: self.front.show(&batch, colour)?, tensors })
-    }
-}
-
-/// Refuses rows that lack what an objective reads of them.
-fn require_margins<F: FrontEnd>(plan: &Plan, front: &F) -> Result<()> {
-    let reads = |term: &&votive_objective::Term| term.objective.needs().contains(Needs::MARGINS);
-    let Some(term) = plan.objective.terms().iter().find(reads) else { return Ok(()) };
-    match (0..front.rows() + front.held_out()).find(|row| front.margin(*row).is_none()) {
-        None => Ok(()),
-        Some(row) => Err(TrainError::Plan(format!(
-            "`{}` reads by how much a completion was preferred, but data row {} has neither a `margin` nor two scores",
-            term.spec.id,
-            front.source_row(row)
-        ))),
     }
 }
 

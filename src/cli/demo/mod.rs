@@ -7,7 +7,6 @@
 //! ```
 
 mod image;
-mod labels;
 mod report;
 mod text;
 
@@ -46,9 +45,6 @@ enum Only {
     /// The Stable Diffusion model.
     Image,
 }
-
-/// Share of the labels that are flipped on purpose.
-const FLIPPED: f64 = 0.1;
 
 /// What both modalities are given.
 struct Setting<'a> {

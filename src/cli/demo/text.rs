@@ -1,10 +1,11 @@
 //! The demo's language model.
 
 use super::super::Outcome;
+use super::super::labels::best_against_worst;
 use super::super::text_model::TextModel;
 use super::super::world::{Decoding, answer, as_prompt};
-use super::labels::best_against_worst;
-use super::{FLIPPED, Setting, align, report};
+use super::super::world_pairs::FLIPPED;
+use super::{Setting, align, report};
 use serde_json::json;
 use votive_data::{PreferencePair, write_text_pairs};
 use votive_eval::grade_texts;

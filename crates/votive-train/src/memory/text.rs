@@ -6,7 +6,8 @@
 use super::{Activations, FLOAT, Footprint, Part, runs_reference};
 use crate::front_end::{FrontEnd, TextFrontEnd};
 use crate::plan::Plan;
-use votive_data::DataOrder;
+use crate::run::order;
+use votive_data::{DataOrder, Phases};
 use votive_model::{Params, language::Sizes};
 use votive_objective::Needs;
 
@@ -91,7 +92,10 @@ impl Shape {
                 [prompt + completions, completions]
             })
             .collect();
-        let order = DataOrder::new(train.seed, front.rows(), train.batch_size, plan.data.traversal);
+        // A run whose rows lack their margins does not begin.
+        let plain =
+            || Phases::one(DataOrder::new(train.seed, front.rows(), train.batch_size, plan.data.traversal));
+        let order = order(plan, front).unwrap_or_else(|_| plain());
         let steps = train.steps.min(MOST_DRAWN.div_ceil(train.batch_size) as u64);
         let drawn: Vec<usize> = order.rows().take(steps as usize * train.batch_size).collect();
         // `rows` divides the rows of a step, so that no batch reaches into the next one.

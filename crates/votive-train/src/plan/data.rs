@@ -1,6 +1,6 @@
 //! What a recipe says of the rows.
 
-use super::{DataPlan, ImagePlan, Modality, Prefer, optional_path};
+use super::{CurriculumPlan, DataPlan, ImagePlan, Modality, Prefer, optional_path};
 use crate::recipe::Resolver;
 use votive_data::{
     AugmentationPolicy, Crop, FORMATS, FaultyRows, Format, IMAGE_FORMATS, ImageDataSource, ImageFormat,
@@ -49,9 +49,7 @@ pub(super) fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
         "Which side of the data is preferred: \"rejected\" trains the network that guidance leads away from \
          (Diffusion-NPO).",
     );
-    let order =
-        r.choice("data.order", &["shuffled", "sequential"], "shuffled", "Order of the rows in an epoch.");
-    let traversal = if order == "sequential" { Traversal::Sequential } else { Traversal::Shuffled };
+    let (traversal, curriculum) = order(r);
     let eval_fraction = r
         .float(
             "data.eval_fraction",
@@ -63,7 +61,28 @@ pub(super) fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
     if eval_fraction >= 1.0 {
         r.mistake("data.eval_fraction", "must be below 1, or nothing is left to train on");
     }
-    DataPlan { source, images, rows, prefer, traversal, eval_fraction }
+    DataPlan { source, images, rows, prefer, traversal, curriculum, eval_fraction }
+}
+
+fn order(r: &mut Resolver) -> (Traversal, Option<CurriculumPlan>) {
+    let order = r.choice(
+        "data.order",
+        &["shuffled", "sequential", "curriculum"],
+        "shuffled",
+        "Order of the rows in an epoch; a curriculum lets in the pairs with the largest margins first (Curriculum-DPO).",
+    );
+    match order.as_str() {
+        "sequential" => (Traversal::Sequential, None),
+        "curriculum" => {
+            let groups = "Groups of equal size, from the largest margins to the smallest (`curriculum`).";
+            let every = "Steps until another group joins (`curriculum`).";
+            let groups = r.whole("data.curriculum_groups", 1, Some(5), groups).unwrap_or(5);
+            let every = r.whole("data.curriculum_every", 1, Some(500), every).unwrap_or(500);
+            let groups = usize::try_from(groups).unwrap_or(usize::MAX);
+            (Traversal::Shuffled, Some(CurriculumPlan { groups, every }))
+        }
+        _ => (Traversal::Shuffled, None),
+    }
 }
 
 /// Which files of text are read, and how.

@@ -130,3 +130,22 @@ fn single_completions_train_where_a_method_takes_them_and_are_refused_where_not(
     let message = Trajectory::attempt(&workshop.plan(&[])).unwrap_err().to_string();
     assert!(message.contains("compares pairs"), "{message}");
 }
+
+#[test]
+fn scored_margins_are_read_where_they_are_and_asked_for_where_not() {
+    let workshop = Workshop::text();
+    let curriculum = ["data.order=curriculum", "data.curriculum_groups=2", "data.curriculum_every=3"];
+    let run = Trajectory::of(&workshop.plan(&curriculum));
+    let plain = Trajectory::of(&workshop.plan(&[]));
+    assert_ne!(run.metric("logps/chosen")[0], plain.metric("logps/chosen")[0]);
+    let one_group = ["data.order=curriculum", "data.curriculum_groups=1"];
+    Trajectory::of(&workshop.plan(&one_group)).assert_same(&plain);
+    let pairs = std::fs::read_to_string(workshop.path("pairs.jsonl")).unwrap();
+    let bare: String =
+        pairs.lines().map(|row| row.split(",\"margin\"").next().unwrap().to_owned() + "}\n").collect();
+    std::fs::write(workshop.path("pairs.jsonl"), bare).unwrap();
+    for overrides in [&curriculum[..], &["objective.smpo.beta=0.1"], &["objective.rwr.temperature=1"]] {
+        let message = Trajectory::attempt(&workshop.plan(overrides)).unwrap_err().to_string();
+        assert!(message.contains("data row 1 has neither a `margin` nor two scores"), "{message}");
+    }
+}

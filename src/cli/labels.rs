@@ -4,11 +4,13 @@ use votive_eval::Outcome as Graded;
 use votive_tensor::random::{Draws, Stream};
 
 /// One labelled pair: the prompt's index, and which of its samples are chosen and rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Label {
-    pub(super) prompt: usize,
-    pub(super) chosen: usize,
-    pub(super) rejected: usize,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Label {
+    pub(crate) prompt: usize,
+    pub(crate) chosen: usize,
+    pub(crate) rejected: usize,
+    /// By how much the labeller found the one better than the other, whichever is called chosen.
+    pub(crate) margin: f64,
 }
 
 /// Differences in utility below this are ties: a shade of blur between two right pictures says nothing.
@@ -16,7 +18,7 @@ const LEAST_DIFFERENCE: f64 = 0.05;
 
 /// Pairs the best with the worst of each prompt's `per_prompt` samples; prompts whose samples are equally good give
 /// none. `graded` holds the samples of prompt 0 first, then those of prompt 1, and so on.
-pub(super) fn best_against_worst(
+pub(crate) fn best_against_worst(
     graded: &[Graded],
     per_prompt: usize,
     flipped: f64,
@@ -34,10 +36,11 @@ pub(super) fn best_against_worst(
                 worst = i;
             }
         }
-        if samples[best].utility - samples[worst].utility >= LEAST_DIFFERENCE {
+        let margin = samples[best].utility - samples[worst].utility;
+        if margin >= LEAST_DIFFERENCE {
             let flip = Draws::new(seed, Stream::LabelFlip, 0, prompt as u64).chance(flipped);
             let (chosen, rejected) = if flip { (worst, best) } else { (best, worst) };
-            labels.push(Label { prompt, chosen, rejected });
+            labels.push(Label { prompt, chosen, rejected, margin });
         }
     }
     labels
@@ -62,7 +65,7 @@ mod tests {
     #[test]
     fn the_best_is_chosen_over_the_worst_and_ties_give_no_pair() {
         let samples = graded(&[0.5, 1.0, 0.0, 1.0, 1.0, 1.0]);
-        let label = Label { prompt: 0, chosen: 1, rejected: 2 };
+        let label = Label { prompt: 0, chosen: 1, rejected: 2, margin: 1.0 };
         assert_eq!(best_against_worst(&samples, 3, 0.0, 1), [label]);
         assert_eq!(best_against_worst(&samples, 3, 1.0, 1), [Label { chosen: 2, rejected: 1, ..label }]);
     }
