@@ -28,8 +28,8 @@ fn a_pair_is_shown_with_what_the_row_says_of_it() {
     assert_eq!((&pairs[3]["tie"], &pairs[3]["row_in_file"]), (&json!(true), &json!(4)));
     let sheet = ::image::open(sheet).unwrap().into_rgb8();
     assert_eq!(sheet.height(), 8 * 274);
-    // The frame of the chosen image is green, that of the rejected one, of which the second is the widest, red.
-    let (left, right) = (sheet.get_pixel(0, 0), sheet.get_pixel(sheet.width() - 1, 274));
+    // The frame of the chosen image is green, that of the rejected one, of which row 7 has the widest, red.
+    let (left, right) = (sheet.get_pixel(0, 0), sheet.get_pixel(sheet.width() - 1, 5 * 274));
     assert!(left[1] > left[0] && right[0] > right[1], "{left:?} {right:?}");
     let refused = rows(&["data", "show", &data, "--row", "6"]);
     assert_eq!(
