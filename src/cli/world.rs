@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use image::RgbImage;
 use rayon::prelude::*;
 use serde::Serialize;
-use votive_diffusion::{Guidance, SamplerKind, StepNoise, initial_latents, sample};
+use votive_diffusion::{BoxError, Conditioning, Guidance, SamplerKind, StepNoise, initial_latents, sample};
 use votive_model::{GenerateOptions, generate};
 use votive_playground::image::Picture;
 
@@ -112,6 +112,17 @@ pub(crate) fn draw(
     sampling: Sampling,
     ctx: &Context,
 ) -> Outcome<Vec<Picture>> {
+    draw_against(model, None, captions, sampling, ctx)
+}
+
+/// The same, where another network may predict what guidance leads away from.
+pub(crate) fn draw_against(
+    model: &ImageModel,
+    negative: Option<&(dyn Fn(&Tensor, &[f64], &Conditioning) -> Result<Tensor, BoxError> + Sync)>,
+    captions: &[String],
+    sampling: Sampling,
+    ctx: &Context,
+) -> Outcome<Vec<Picture>> {
     let size = model.native_size();
     let shape = model.latent_shape(size)?;
     let empty = model.embed_negative(None, size, &ctx.output)?;
@@ -122,7 +133,10 @@ pub(crate) fn draw(
         let latents: Tensor = initial_latents(&seeds, shape, &ctx.device()?)?;
         let prompts = model.embed(batch, size, &ctx.output)?;
         let mut sampler = SamplerKind::Ddim.build(&model.scheduler, sampling.steps)?;
-        let guidance = Guidance::new(&network, &prompts, &empty, sampling.cfg)?;
+        let mut guidance = Guidance::new(&network, &prompts, &empty, sampling.cfg)?;
+        if let Some(negative) = negative {
+            guidance = guidance.with_negative_network(negative)?;
+        }
         let latents = sample(sampler.as_mut(), &guidance, &latents, &StepNoise::Seeded(seeds), |_, _| {})?;
         Ok(model.decode(&latents)?.into_iter().map(to_picture).collect())
     })

@@ -2,6 +2,7 @@
 
 mod image;
 mod laps;
+mod methods;
 mod text;
 mod update;
 
@@ -32,6 +33,8 @@ enum Work {
     DiffusionStep(DiffusionStepArgs),
     /// Greedy completions of a batch of prompts, all of the same length.
     Generate(GenerateArgs),
+    /// Every recipe for images beside the base model: the playground's exact checker, several seeds.
+    DiffusionMethods(methods::MethodsArgs),
     /// One image from a prompt: text encoder, DDIM with 50 steps and guidance, VAE.
     Sample(SampleArgs),
 }
@@ -142,6 +145,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         Work::DiffusionStep(args) => image::step(args, ctx)?,
         Work::Generate(args) => text::generate(args, ctx)?,
         Work::Sample(args) => image::sample(args, ctx)?,
+        Work::DiffusionMethods(args) => return methods::run(args, ctx),
     };
     let result = measured.to_json(ctx)?;
     if !ctx.output.wants_json() {
