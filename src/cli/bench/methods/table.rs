@@ -58,7 +58,7 @@ impl Table {
 
     pub(super) fn to_markdown(&self) -> String {
         let mut text = String::from("| method | exact % | gain over base | gain over Diffusion-DPO |");
-        self.categories.iter().for_each(|name| drop(write!(text, " {name} % |")));
+        text += &self.categories.iter().map(|name| format!(" {name} % |")).collect::<String>();
         text += " ugliness | diversity | s a seed |\n| --- | --- | --- | --- |";
         text += &" --- |".repeat(self.categories.len() + 3);
         text.push('\n');
