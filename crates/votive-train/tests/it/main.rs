@@ -10,6 +10,7 @@ mod held_out;
 mod objectives;
 mod references;
 mod resume;
+mod sdxl;
 mod text_parity;
 mod torch;
 mod workshop;
