@@ -15,6 +15,7 @@ norm by 1e-3, errors and norm relative; prompt embeddings and pooled prompts by 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import shutil
 import subprocess
@@ -74,6 +75,7 @@ def unet_shape(draw: random.Random, kind: str, width: int, projection: int) -> d
     levels, groups = draw.randint(2, 3), draw.choice([2, 4])
     heads = [draw.choice([1, 2, 3, 4]) for _ in range(levels)]
     channels = [groups * draw.randint(2, 5) for _ in range(levels)]
+    wanted = draw.choice([1, 2, 3, 4])
     heads = [max(h for h in range(1, head + 1) if count % h == 0) for head, count in zip(heads, channels)]
     down, up = blocks(draw, levels)
     layers = [draw.randint(1, 2) for _ in range(levels)]
@@ -84,7 +86,9 @@ def unet_shape(draw: random.Random, kind: str, width: int, projection: int) -> d
         norm_eps=draw.choice([1e-5, 1e-6]), flip_sin_to_cos=draw.random() < 0.8, freq_shift=draw.choice([0, 0, 1]),
     )  # fmt: skip
     if kind == "sd1":
-        shape |= {"layers_per_block": 2, "attention_head_dim": 1}
+        # One number of heads for all levels.
+        common = math.gcd(*channels)
+        shape |= {"layers_per_block": 2, "attention_head_dim": max(h for h in range(1, wanted + 1) if common % h == 0)}
     else:
         shape |= transformer_layers(draw, layers)
     if kind == "sdxl":
@@ -169,8 +173,9 @@ def votive(program: Path, *arguments) -> None:
 
 def check_samples(program: Path, folder: Path, pipeline, draw: random.Random) -> float:
     """The largest difference of a final latent, of the largest one or of 1."""
-    halvings = 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
-    height, width = (halvings * draw.randint(1, 3) for _ in range(2))
+    # diffusers draws multiples of 8 pixels.
+    unit = max(4, 2 ** (len(pipeline.unet.config.block_out_channels) - 1))
+    height, width = (unit * draw.randint(1, 3) for _ in range(2))
     start = torch.randn(len(PROMPTS), 4, height, width)
     write_tensors(folder / "start.safetensors", {"latents": start})
     steps, scale = draw.randint(4, 14), draw.choice([1.0, 2.0, 5.0, 7.5])
@@ -211,7 +216,7 @@ def write_recipe(folder: Path, draw: random.Random, reference: Path, step: int) 
         f'model.path = "{folder}"\ndata = {{ path = "{folder}/pairs.jsonl", order = "sequential" }}\n'
         f"objective.dpo.beta = {BETA}\n"
         f'reference = {{ kind = "model", path = "{reference}" }}\n'
-        f"train = {{ steps = {step + 1}, batch_size = {PAIRS}, micro_batch_size = 2, seed = {step} }}\n"
+        f"train = {{ steps = {step + 1}, batch_size = {PAIRS}, micro_batch_size = 1, seed = {step} }}\n"
     )
     return recipe, captions
 
