@@ -148,13 +148,10 @@ impl From<candle_core::Error> for Failure {
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
+        if let ModelError::Diffusion(error) = error {
+            return error.into();
+        }
         let code = match &error {
-            ModelError::Diffusion(_) => {
-                return match error {
-                    ModelError::Diffusion(error) => error.into(),
-                    other => Self::data(other),
-                };
-            }
             ModelError::File { source, .. } => code_of_io(source),
             ModelError::Tensor { source, .. } => code_of_tensor(source),
             ModelError::NotANumber { .. } => Code::Numbers,

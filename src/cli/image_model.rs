@@ -62,7 +62,7 @@ impl ImageModel {
         for (what, own, other) in [
             ("channels", own.in_channels, other.in_channels),
             ("prompt width", own.cross_attention_dim, other.cross_attention_dim),
-            ("pooled prompt's and sizes' width", added(own), added(other)),
+            ("width of pooled prompt and sizes", added(own), added(other)),
         ] {
             if own != other {
                 let folder = folder.display();

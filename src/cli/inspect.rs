@@ -14,7 +14,8 @@ use votive_train::{Inspection, Plan, Prepared, Run, prepare};
 /// Text is printed with the prompt dim and the trained completion in green; images with side, time and caption.
 /// The policy is the model as the recipe starts it. With --dump the tensors are written too: for text input_ids,
 /// attention_mask, completion_mask, policy_logps, reference_logps; for images latents, noise, timesteps,
-/// prompt_embeds, weights (of the times), and policy_error and reference_error times these; for both loss and
+/// prompt_embeds (SDXL: pooled_prompt_embeds and time_ids too), weights (of the times), and policy_error and
+/// reference_error times these; for both loss and
 /// grad_norm. Rows are chosen first.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

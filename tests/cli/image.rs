@@ -35,6 +35,68 @@ fn latents_are_those_of_diffusers() {
     }
 }
 
+/// Runs `votive sample` from recorded latents and compares the finished ones with diffusers'.
+#[track_caller]
+fn check_latents(folder: &Folder, model: &str, recorded: &str, sampler: &str, extra: &[&str]) -> String {
+    let expected = fs::read_to_string(fixture("sdxl/pipeline/expected/expected.json")).unwrap();
+    let expected: Value = serde_json::from_str(&expected).unwrap();
+    let (cfg, steps) = (expected["guidance_scale"].to_string(), expected["steps"].to_string());
+    let recorded = tensors(&fixture(recorded));
+    let start = folder.tensors("start.safetensors", [("latents", recorded["latents"].clone())]);
+    let (out, saved) = (folder.path("images"), folder.path("saved.safetensors"));
+    let mut args = vec!["sample", "--model", model, "--sampler", sampler, "--steps", &steps, "--cfg", &cfg];
+    args.extend(["--out", &out, "--latents", &start, "--save-latents", &saved]);
+    let prompts = expected["prompts"].as_array().unwrap();
+    prompts.iter().for_each(|prompt| args.extend(["--prompt", prompt.as_str().unwrap()]));
+    args.extend(extra);
+    let output = votive(&args).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    let final_latents = &recorded["final_latents"];
+    let scale = distance(final_latents, &final_latents.zeros_like().unwrap());
+    let error = distance(&tensors(&saved)["final_latents"], final_latents) / scale;
+    // torch's f32 is up to 1.4e-5 from its f64 here (Euler with zero terminal SNR starts at σ = 4096).
+    assert!(error < 5e-5, "{model} {sampler} {extra:?}: off by {error}");
+    stderr(&output)
+}
+
+#[test]
+fn latents_of_sdxl_are_those_of_diffusers() {
+    let (folder, model) = (Folder::new(), fixture("sdxl/pipeline"));
+    for sampler in ["ddim", "dpmpp", "euler"] {
+        let file = |case: &str| format!("sdxl/pipeline/expected/sample.{sampler}.9.{case}.safetensors");
+        check_latents(&folder, &model, &file("no_prompt"), sampler, &[]);
+        check_latents(&folder, &model, &file("negative"), sampler, &["--negative-prompt", "white"]);
+    }
+}
+
+#[test]
+fn latents_with_zero_terminal_snr_are_those_of_diffusers() {
+    let folder = Folder::new();
+    let model = folder.copy("diffusion/sd2");
+    let scheduler = fixture("sdxl/zero_snr/scheduler_config.json");
+    fs::copy(scheduler, folder.path("model/scheduler/scheduler_config.json")).unwrap();
+    for sampler in ["ddim", "dpmpp", "euler"] {
+        let file = format!("sdxl/zero_snr/sample.{sampler}.9.safetensors");
+        check_latents(&folder, &model, &file, sampler, &[]);
+    }
+}
+
+#[test]
+fn parts_that_are_not_used_are_named() {
+    let folder = Folder::new();
+    let model = folder.copy("sdxl/pipeline");
+    let index = folder.path("model/model_index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    let checker = r#""safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "scheduler""#;
+    fs::write(&index, text.replace(r#""scheduler""#, checker)).unwrap();
+    let file = "sdxl/pipeline/expected/sample.ddim.9.no_prompt.safetensors";
+    let remarks = check_latents(&folder, &model, file, "ddim", &[]);
+    assert!(remarks.contains("not used: safety_checker"), "{remarks}");
+    fs::write(&index, text.replace("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")).unwrap();
+    let args = ["sample", "--model", &model, "--prompt", "a", "--out", &folder.path("none")];
+    fails(&args, DATA, &["model_index.json", "StableDiffusionXLImg2ImgPipeline", "supported"]);
+}
+
 /// Draws prompts and gives the finished latents.
 fn draw(folder: &Folder, prompts: &[&str], extra: &[&str]) -> Tensor {
     let (root, out, saved) =

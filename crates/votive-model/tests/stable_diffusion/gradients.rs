@@ -70,7 +70,6 @@ pub(crate) fn unets() -> [UNetConfig; 4] {
     let xl = UNetConfig {
         levels: vec![
             level(8, false),
-            transformers(2, level(8, true)),
             UNetLevel {
                 layers: 2,
                 down_transformers: TransformerLayers::Each(vec![2, 0]),

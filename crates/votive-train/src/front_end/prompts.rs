@@ -17,6 +17,7 @@ pub struct PromptEncoder {
 }
 
 /// Prompts as the text encoders see them.
+#[derive(Debug)]
 pub struct EncodedPrompts {
     /// One prompt a row; sizes are not among it.
     pub conditioning: Conditioning,

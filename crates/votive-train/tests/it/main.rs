@@ -13,6 +13,7 @@ mod objectives;
 mod references;
 mod resume;
 mod rollouts;
+mod sdxl;
 mod text_parity;
 mod torch;
 mod workshop;
