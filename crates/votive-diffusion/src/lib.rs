@@ -25,6 +25,7 @@
 mod config;
 mod error;
 mod guidance;
+mod inversion;
 mod linear;
 mod noise;
 mod prediction;
@@ -33,15 +34,18 @@ pub mod sampler;
 mod schedule;
 mod spacing;
 mod timestep;
+mod trajectory;
 mod weight;
 
 pub use config::SchedulerConfig;
 pub use error::{BoxError, DiffusionError, Result};
 pub use guidance::{DenoiseFn, Guidance};
+pub use inversion::{InversionInputs, Inverted};
 pub use noise::{InversionBy, InversionPlan, NoisePolicy, noise_for_samples};
 pub use prediction::PredictionType;
-pub use sample::sample;
-pub use sampler::{Sampler, SamplerKind, StepNoise, initial_latents};
+pub use sample::{sample, sample_from_image};
+pub use sampler::{Sampler, SamplerKind, SamplerOptions, StepNoise, initial_latents};
 pub use schedule::NoiseSchedule;
 pub use timestep::{TimestepPolicy, TimestepSharing};
+pub use trajectory::StepDistribution;
 pub use weight::LossWeight;

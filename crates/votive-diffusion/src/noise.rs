@@ -26,11 +26,11 @@ pub struct InversionPlan {
     pub by: InversionBy,
     /// Steps from the image to its timestep, 10 in InPO. With 0 the drawn noise stays, which is Diffusion-DPO.
     pub steps: usize,
-    /// Noise that is added after each step, as a share of the step's standard deviation under η = 1; 0.1 in InPO, 0
-    /// in SmPO.
+    /// Noise that is added after each step, as a share of the standard deviation under η = 1 of the DDIM step that
+    /// would come back there; 0.1 in InPO, 0 in SmPO.
     pub perturbation: f64,
-    /// Times that a step is taken again with the average of the noise at both its ends (ReNoise); 0 in InPO, 1 in
-    /// SmPO.
+    /// Times that a step is taken again with the mean of its last two estimates of the noise (ReNoise): 0 in InPO; 1 in
+    /// SmPO, where these are at the step's both ends; with more, the step becomes the exact inverse of DDIM's.
     pub refinements: usize,
 }
 

@@ -325,15 +325,16 @@ mod tests {
         let sigmas = epsilon.sigmas();
         for &(t, alpha_bar, snr, sigma, of_epsilon, of_velocity) in STABLE_DIFFUSION {
             check(epsilon.alpha_bar(t).unwrap(), alpha_bar, 1e-6);
-            // 1 − ᾱ_0 is 0.00085 with the rounding of a number near 1.
-            check(epsilon.snr(t).unwrap(), snr, 1e-4);
-            check(f64::from(sigmas[t]), sigma, 1e-4);
-            check(epsilon.bounded_snr_weight(t, (0.0, 5.0)).unwrap(), of_epsilon, 1e-4);
-            check(velocity.bounded_snr_weight(t, (0.0, 5.0)).unwrap(), of_velocity, 1e-4);
+            // 1 − ᾱ_0 is 0.00085 with the rounding of a number near 1 in f32.
+            let near = if t == 0 { 1e-4 } else { 1e-5 };
+            check(epsilon.snr(t).unwrap(), snr, near);
+            check(f64::from(sigmas[t]), sigma, near);
+            check(epsilon.bounded_snr_weight(t, (0.0, 5.0)).unwrap(), of_epsilon, near);
+            check(velocity.bounded_snr_weight(t, (0.0, 5.0)).unwrap(), of_velocity, near);
             // The same weight of the error in z₀, whatever is predicted: ε's error is √SNR times it, v's √(SNR+1).
             let of_latents = snr.clamp(1.0, 5.0);
-            check(epsilon.bounded_snr_weight(t, (1.0, 5.0)).unwrap() * snr, of_latents, 1e-4);
-            check(velocity.bounded_snr_weight(t, (1.0, 5.0)).unwrap() * (snr + 1.0), of_latents, 1e-4);
+            check(epsilon.bounded_snr_weight(t, (1.0, 5.0)).unwrap() * snr, of_latents, near);
+            check(velocity.bounded_snr_weight(t, (1.0, 5.0)).unwrap() * (snr + 1.0), of_latents, near);
         }
         let first_below_5 = (0..1000).find(|t| epsilon.snr(*t).unwrap() < 5.0);
         assert_eq!(first_below_5, Some(147));

@@ -108,7 +108,9 @@ mod tests {
         assert_eq!(factors.len(), 1000);
         for (t, expected) in expected {
             let found = factors[*t];
-            assert!((found - expected).abs() < 1e-4 * expected, "{weight:?} {kind} {t}: {found}");
+            // 1 − ᾱ_0 is 0.00085 with the rounding of a number near 1 in f32.
+            let near = if *t == 0 { 1e-4 } else { 1e-5 };
+            assert!((found - expected).abs() < near * expected, "{weight:?} {kind} {t}: {found}");
         }
     }
 
@@ -122,7 +124,7 @@ mod tests {
         check(LossWeight::Debiased, "epsilon", &[(0, 0.02916716), (500, 1.618279), (999, 14.61464)]);
         check(LossWeight::Debiased, "v_prediction", &[(0, 0.00085), (500, 0.723667316), (999, 0.995339901)]);
         for kind in KINDS {
-            let expected = [(0, 1.0), (250, 1.0457), (500, 1.1090), (750, 1.2790), (999, 2.0)];
+            let expected = [(0, 1.0), (250, 1.0457052), (500, 1.1089517), (750, 1.2790445), (999, 2.0)];
             check(LossWeight::Rethinking, kind, &expected);
             check(LossWeight::None, kind, &[(0, 1.0), (999, 1.0)]);
         }

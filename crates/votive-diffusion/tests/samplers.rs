@@ -5,8 +5,8 @@
 use candle_core::{DType, Device, Tensor};
 use votive_diffusion::sampler::{Ddim, DpmSolverPp};
 use votive_diffusion::{
-    BoxError, DiffusionError, Guidance, NoiseSchedule, Sampler, SamplerKind, SchedulerConfig, StepNoise,
-    initial_latents, sample,
+    BoxError, DiffusionError, Guidance, NoiseSchedule, Sampler, SamplerKind, SamplerOptions, SchedulerConfig,
+    StepNoise, initial_latents, sample, sample_from_image,
 };
 
 /// Stable Diffusion's betas with further fields, as JSON.
@@ -74,7 +74,7 @@ fn start() -> Tensor {
 
 /// Largest distance from the exact solution of the probability flow.
 fn flow_error(kind: SamplerKind, steps: usize) -> f64 {
-    let config = config(r#""timestep_spacing": "trailing""#);
+    let config = config(r#""timestep_spacing": "trailing", "set_alpha_to_one": true"#);
     let gaussian = Gaussian::new(&config);
     let mut sampler = kind.build(&config, steps).unwrap();
     let first = sampler.scale_input(&(start() * sampler.init_noise_sigma()).unwrap(), 0).unwrap();
@@ -87,12 +87,65 @@ fn flow_error(kind: SamplerKind, steps: usize) -> f64 {
 fn deterministic_samplers_converge_to_the_exact_flow() {
     let errors = |kind| [25, 50, 100, 200].map(|steps| flow_error(kind, steps));
     let halves = |errors: &[f64; 4], factor: f64| errors.windows(2).all(|pair| pair[0] > factor * pair[1]);
-    let (ddim, euler, dpmpp) =
-        (errors(SamplerKind::Ddim), errors(SamplerKind::Euler), errors(SamplerKind::Dpmpp));
+    let (ddim, euler, dpmpp, pndm) = (
+        errors(SamplerKind::Ddim),
+        errors(SamplerKind::Euler),
+        errors(SamplerKind::Dpmpp),
+        errors(SamplerKind::Pndm),
+    );
     assert!(halves(&ddim, 1.75) && ddim[0] < 0.25, "{ddim:?}");
     assert!(halves(&euler, 1.75) && euler[0] < 0.25, "{euler:?}");
     // Its last step is of first order, which is what remains of the error.
     assert!(halves(&dpmpp, 2.0) && dpmpp[0] < 0.15, "{dpmpp:?}");
+    assert!(halves(&pndm, 1.75) && pndm[0] < 0.15, "{pndm:?}");
+}
+
+/// From a noisy image, every sampler without noise follows the flow from there, also those with a memory.
+#[test]
+fn from_an_image_the_flow_is_followed_from_its_level() {
+    let config = config(r#""timestep_spacing": "trailing", "set_alpha_to_one": true"#);
+    let gaussian = Gaussian::new(&config);
+    let image = start().affine(gaussian.spread, gaussian.mean).unwrap();
+    let noise = initial_latents(&[8, 9], (4, 8, 8), &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+    let error = |kind: SamplerKind, steps| {
+        let options = SamplerOptions { strength: 0.4, ..SamplerOptions::default() };
+        let mut sampler = kind.build_with(&config, steps, options).unwrap();
+        let noisy = sampler.noised(&image, &noise).unwrap();
+        let noisy = sampler.scale_input(&noisy, 0).unwrap();
+        assert_eq!(sampler.timesteps()[0], 399.0, "{kind}");
+        let exact = gaussian.score(&noisy, 399.0).affine(gaussian.spread, gaussian.mean).unwrap();
+        let network = |latents: &Tensor, timesteps: &[f64], _: &Tensor| gaussian.noise(latents, timesteps[0]);
+        let prompt_embeds = Tensor::zeros((2, 1, 1), DType::F64, &Device::Cpu).unwrap();
+        let guidance = Guidance::unguided(&network, &prompt_embeds);
+        let given = StepNoise::Given(vec![]);
+        let found =
+            sample_from_image(sampler.as_mut(), &guidance, (&image, &noise), &given, |_, _| {}).unwrap();
+        difference(&found, &exact)
+    };
+    for kind in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::Dpmpp, SamplerKind::Pndm] {
+        let errors = [25, 50, 100].map(|steps| error(kind, steps));
+        assert!(
+            errors[0] < 0.3 && errors.windows(2).all(|pair| pair[0] > 1.6 * pair[1]),
+            "{kind} {errors:?}"
+        );
+    }
+}
+
+#[test]
+fn options_out_of_range_are_named() {
+    let config = SchedulerConfig::stable_diffusion();
+    let message = |kind: SamplerKind, eta, strength| {
+        kind.build_with(&config, 10, SamplerOptions { eta, strength }).unwrap_err().to_string()
+    };
+    assert_eq!(message(SamplerKind::Ddim, 0.0, 0.0), "strength: 0, expected more than 0 and at most 1");
+    assert_eq!(message(SamplerKind::Ddim, 0.0, 1.5), "strength: 1.5, expected more than 0 and at most 1");
+    assert!(message(SamplerKind::Ddim, 0.0, f64::NAN).starts_with("strength: NaN"));
+    assert!(message(SamplerKind::Pndm, 0.0, 0.05).starts_with("strength: 0.05 of 10 steps is not one step"));
+    assert_eq!(message(SamplerKind::Ddim, 2.0, 1.0), "eta: 2 is not between 0 and 1");
+    assert_eq!(message(SamplerKind::EulerA, 0.5, 1.0), "eta: 0.5 has no effect on euler_a; only ddim has it");
+    let text = r#"{"_class_name": "PNDMScheduler", "skip_prk_steps": false}"#;
+    let prk = SchedulerConfig::parse(text, "test").unwrap();
+    assert!(SamplerKind::Pndm.build(&prk, 10).unwrap_err().to_string().contains("`skip_prk_steps` is false"));
 }
 
 #[test]
@@ -206,7 +259,7 @@ fn names_of_samplers() {
         assert_eq!(kind.name().parse::<SamplerKind>().unwrap(), *kind);
     }
     let error = "dpm".parse::<SamplerKind>().unwrap_err();
-    assert_eq!(error.to_string(), "unknown sampler `dpm`; samplers: ddim, ddpm, dpmpp, euler");
+    assert_eq!(error.to_string(), "unknown sampler `dpm`; samplers: ddim, ddpm, dpmpp, euler, euler_a, pndm");
 }
 
 #[track_caller]

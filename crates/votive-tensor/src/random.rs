@@ -33,6 +33,8 @@ pub enum Stream {
     CaptionDropout = 11,
     /// Draws from the VAE's posterior.
     Posterior = 12,
+    /// Noise that perturbs an inversion from latents to noise.
+    Inversion = 13,
 }
 
 /// The draws that belong to one `(seed, stream, step, sample)`.

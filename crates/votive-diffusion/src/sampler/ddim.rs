@@ -8,12 +8,14 @@ use candle_core::Tensor;
 
 use super::{
     Sampler, SamplerKind, StepNoise, at_step, check_prediction, checked_timesteps, clip_range, clipped,
+    drop_first,
 };
 use crate::config::SchedulerConfig;
 use crate::error::{DiffusionError, Result};
 use crate::linear::weighted_sum;
 use crate::prediction::PredictionType;
 use crate::spacing::TimestepSpacing;
+use crate::trajectory::StepDistribution;
 
 /// DDIM: deterministic for η = 0, as noisy as DDPM for η = 1.
 #[derive(Clone, Debug)]
@@ -57,20 +59,21 @@ impl Ddim {
         let prediction_type = schedule.prediction_type();
         Ok(Self { timesteps, alpha_bars, prediction_type, clip: clip_range(config)?, eta })
     }
-}
 
-impl Sampler for Ddim {
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
-    fn step(
-        &mut self,
+    /// Where step `step_idx` may lead.
+    ///
+    /// # Shapes
+    /// `model_pred`, `latents` `(B,C,H,W)`
+    /// # Gradient
+    /// Flows from the mean and the clean latents to both tensors.
+    /// # Errors
+    /// [`DiffusionError::Shape`]; [`DiffusionError::Setting`] if there is no such step.
+    pub fn distribution(
+        &self,
         model_pred: &Tensor,
         step_idx: usize,
         latents: &Tensor,
-        noise: &StepNoise,
-    ) -> Result<Tensor> {
+    ) -> Result<StepDistribution> {
         check_prediction(model_pred, latents)?;
         let &(alpha_bar, previous) = at_step(&self.alpha_bars, step_idx)?;
         let (alpha, sigma) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
@@ -81,15 +84,40 @@ impl Sampler for Ddim {
         let predicted_noise = weighted_sum(&[(of_latents, latents), (of_pred, model_pred)])?;
 
         let variance = (1.0 - previous) / (1.0 - alpha_bar) * (1.0 - alpha_bar / previous);
-        let spread = self.eta * variance.max(0.0).sqrt();
-        let direction = (1.0 - previous - spread * spread).max(0.0).sqrt();
+        let std = self.eta * variance.max(0.0).sqrt();
+        let direction = (1.0 - previous - std * std).max(0.0).sqrt();
         let mean = weighted_sum(&[(previous.sqrt(), &clean), (direction, &predicted_noise)])?;
-        if spread == 0.0 {
-            return Ok(mean);
+        Ok(StepDistribution { mean, std, clean, step_idx })
+    }
+}
+
+impl Sampler for Ddim {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn skip(&mut self, steps: usize) {
+        drop_first(&mut self.timesteps, steps);
+        drop_first(&mut self.alpha_bars, steps);
+    }
+
+    fn noised(&self, latents: &Tensor, noise: &Tensor) -> Result<Tensor> {
+        let (alpha_bar, _) = at_step(&self.alpha_bars, 0)?;
+        weighted_sum(&[(alpha_bar.sqrt(), latents), ((1.0 - alpha_bar).sqrt(), noise)])
+    }
+
+    fn step(
+        &mut self,
+        model_pred: &Tensor,
+        step_idx: usize,
+        latents: &Tensor,
+        noise: &StepNoise,
+    ) -> Result<Tensor> {
+        let step = self.distribution(model_pred, step_idx, latents)?;
+        if step.std == 0.0 {
+            return Ok(step.mean);
         }
-        let noise = noise.at_step(step_idx, latents)?;
-        super::same_dims("the given noise, shaped like the latents", latents, &noise)?;
-        weighted_sum(&[(1.0, &mean), (spread, &noise)])
+        step.at(&noise.at_step(step_idx, latents)?)
     }
 }
 

@@ -8,6 +8,7 @@ use candle_core::Tensor;
 
 use super::{
     Sampler, SamplerKind, StepNoise, at_step, check_prediction, checked_timesteps, clip_range, clipped,
+    drop_first,
 };
 use crate::config::SchedulerConfig;
 use crate::error::Result;
@@ -68,6 +69,16 @@ impl Ddpm {
 impl Sampler for Ddpm {
     fn timesteps(&self) -> &[f64] {
         &self.timesteps
+    }
+
+    fn skip(&mut self, steps: usize) {
+        drop_first(&mut self.timesteps, steps);
+        drop_first(&mut self.alpha_bars, steps);
+    }
+
+    fn noised(&self, latents: &Tensor, noise: &Tensor) -> Result<Tensor> {
+        let (alpha_bar, _) = at_step(&self.alpha_bars, 0)?;
+        weighted_sum(&[(alpha_bar.sqrt(), latents), ((1.0 - alpha_bar).sqrt(), noise)])
     }
 
     fn step(

@@ -7,7 +7,7 @@
 use candle_core::Tensor;
 
 use super::euler::final_sigma;
-use super::{Sampler, SamplerKind, StepNoise, at_step, check_prediction, checked_timesteps};
+use super::{Sampler, SamplerKind, StepNoise, at_step, check_prediction, checked_timesteps, drop_first};
 use crate::config::SchedulerConfig;
 use crate::error::Result;
 use crate::linear::weighted_sum;
@@ -119,6 +119,16 @@ impl DpmSolverPp {
 impl Sampler for DpmSolverPp {
     fn timesteps(&self) -> &[f64] {
         &self.timesteps
+    }
+
+    fn skip(&mut self, steps: usize) {
+        drop_first(&mut self.timesteps, steps);
+        drop_first(&mut self.levels, steps);
+    }
+
+    fn noised(&self, latents: &Tensor, noise: &Tensor) -> Result<Tensor> {
+        let first = at_step(&self.levels, 0)?;
+        weighted_sum(&[(first.alpha, latents), (first.sigma, noise)])
     }
 
     fn step(

@@ -5,9 +5,12 @@
 //! diffusers' f32 table of ᾱ.
 
 mod ddim;
+mod ddim_inverse;
 mod ddpm;
 mod dpmpp;
 mod euler;
+mod euler_ancestral;
+mod pndm;
 mod step_noise;
 
 use std::fmt;
@@ -21,9 +24,12 @@ use crate::linear::same_dims;
 use crate::schedule::NoiseSchedule;
 
 pub use ddim::Ddim;
+pub use ddim_inverse::DdimInverse;
 pub use ddpm::Ddpm;
 pub use dpmpp::DpmSolverPp;
 pub use euler::Euler;
+pub use euler_ancestral::EulerAncestral;
+pub use pndm::Pndm;
 pub use step_noise::{StepNoise, initial_latents};
 
 /// A way from noise to latents in a fixed number of network calls.
@@ -31,7 +37,8 @@ pub use step_noise::{StepNoise, initial_latents};
 /// The caller starts with unit-variance noise times [`Sampler::init_noise_sigma`] and, for each step in order, hands
 /// the network [`Sampler::scale_input`] of the latents and the timestep, and its prediction to [`Sampler::step`].
 pub trait Sampler: fmt::Debug + Send {
-    /// The timestep of each network call, falling; Euler's may lie between two training timesteps.
+    /// The timestep of each network call, falling (PNDM's second is there twice); Euler's may lie between two training
+    /// timesteps.
     fn timesteps(&self) -> &[f64];
 
     /// Standard deviation of the latents that the first step expects.
@@ -46,6 +53,17 @@ pub trait Sampler: fmt::Debug + Send {
     fn scale_input(&self, latents: &Tensor, _step_idx: usize) -> Result<Tensor> {
         Ok(latents.clone())
     }
+
+    /// Leaves out the first steps: for latents that are not all noise.
+    fn skip(&mut self, steps: usize);
+
+    /// Clean latents with noise of unit variance on top, as the first step that is left expects them.
+    ///
+    /// # Shapes
+    /// `latents`, `noise` `(B,C,H,W)` → `(B,C,H,W)`
+    /// # Errors
+    /// [`DiffusionError::Setting`] if no step is left.
+    fn noised(&self, latents: &Tensor, noise: &Tensor) -> Result<Tensor>;
 
     /// The latents after step `step_idx`.
     ///
@@ -73,11 +91,32 @@ pub enum SamplerKind {
     Dpmpp,
     /// Euler's method.
     Euler,
+    /// Euler's method with ancestral noise.
+    EulerA,
+    /// Pseudo linear multistep, as Stable Diffusion 1.x is published.
+    Pndm,
+}
+
+/// What a sampler is asked for beside its steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplerOptions {
+    /// DDIM's noise: 0 for none, 1 for as much as DDPM's.
+    pub eta: f64,
+    /// The share of the steps that is left to be done, from the noisy end: above 0, and 1 for all. Less is for
+    /// starting from an image (SDEdit, Meng et al. 2022, arXiv:2108.01073).
+    pub strength: f64,
+}
+
+impl Default for SamplerOptions {
+    fn default() -> Self {
+        Self { eta: 0.0, strength: 1.0 }
+    }
 }
 
 impl SamplerKind {
     /// Every sampler, sorted by name.
-    pub const ALL: &[SamplerKind] = &[Self::Ddim, Self::Ddpm, Self::Dpmpp, Self::Euler];
+    pub const ALL: &[SamplerKind] =
+        &[Self::Ddim, Self::Ddpm, Self::Dpmpp, Self::Euler, Self::EulerA, Self::Pndm];
 
     /// The name, as on the command line.
     #[must_use]
@@ -87,6 +126,8 @@ impl SamplerKind {
             Self::Ddpm => "ddpm",
             Self::Dpmpp => "dpmpp",
             Self::Euler => "euler",
+            Self::EulerA => "euler_a",
+            Self::Pndm => "pndm",
         }
     }
 
@@ -101,7 +142,33 @@ impl SamplerKind {
             Self::Ddpm => Box::new(Ddpm::new(config, steps)?),
             Self::Dpmpp => Box::new(DpmSolverPp::new(config, steps)?),
             Self::Euler => Box::new(Euler::new(config, steps)?),
+            Self::EulerA => Box::new(EulerAncestral::new(config, steps)?),
+            Self::Pndm => Box::new(Pndm::new(config, steps)?),
         })
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    /// As [`SamplerKind::build`]; [`DiffusionError::Setting`] for an option out of range, one that leaves no step, and
+    /// an `eta` for a sampler that has none.
+    pub fn build_with(
+        self,
+        config: &SchedulerConfig,
+        steps: usize,
+        options: SamplerOptions,
+    ) -> Result<Box<dyn Sampler>> {
+        let SamplerOptions { eta, strength } = options;
+        let mut sampler: Box<dyn Sampler> = match self {
+            Self::Ddim => Box::new(Ddim::new(config, steps, eta)?),
+            _ if eta != 0.0 => {
+                let reason = format!("{eta} has no effect on {self}; only ddim has it");
+                return Err(DiffusionError::Setting { setting: "eta", reason });
+            }
+            _ => self.build(config, steps)?,
+        };
+        sampler.skip(steps - steps_left(steps, strength)?);
+        Ok(sampler)
     }
 }
 
@@ -120,6 +187,18 @@ impl FromStr for SamplerKind {
             let known: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();
             DiffusionError::UnknownSampler { found: name.to_owned(), known: known.join(", ") }
         })
+    }
+}
+
+/// How many of `steps` steps a strength leaves, rounded down as in diffusers.
+fn steps_left(steps: usize, strength: f64) -> Result<usize> {
+    let refuse = |reason| Err(DiffusionError::Setting { setting: "strength", reason });
+    if !(strength > 0.0 && strength <= 1.0) {
+        return refuse(format!("{strength}, expected more than 0 and at most 1"));
+    }
+    match (steps as f64 * strength) as usize {
+        0 => refuse(format!("{strength} of {steps} steps is not one step; use more steps or more strength")),
+        left => Ok(left),
     }
 }
 
@@ -152,6 +231,11 @@ fn checked_timesteps(kind: SamplerKind, timesteps: Vec<f64>, count: usize, steps
         }
         Some(_) => Ok(timesteps),
     }
+}
+
+/// Takes the first entries out of a per-step table.
+fn drop_first<T>(table: &mut Vec<T>, n: usize) {
+    table.drain(..n.min(table.len()));
 }
 
 /// The entry of a per-step table.
