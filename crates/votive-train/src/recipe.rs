@@ -582,22 +582,6 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_several_shapes_may_be_a_table_and_an_override_replaces_it() {
-        let ask = |mut r: Resolver| {
-            let read = |v: &Value| match v.as_inline_table() {
-                Some(table) => Some(table.iter().map(|(_, v)| number(v)).collect::<Option<Vec<f64>>>()?),
-                None => number(v).map(|n| vec![n]),
-            };
-            let show = |v: &Vec<f64>| Value::from(v.len() as i64);
-            (r.shaped("a.b", "a number or a table", Vec::new(), "", (read, show)), r.finish().is_ok())
-        };
-        assert_eq!(ask(resolver("[a]\nb = 3\n", &[])), (vec![3.0], true));
-        assert_eq!(ask(resolver("[a.b]\nx = 1\ny = 2\n", &[])), (vec![1.0, 2.0], true));
-        assert_eq!(ask(resolver("[a.b]\nx = 1\ny = 2\n", &["a.b=5"])), (vec![5.0], true));
-        assert_eq!(ask(resolver("[a]\nb = \"many\"\n", &[])), (Vec::new(), false));
-    }
-
-    #[test]
     fn a_syntax_error_has_a_place() {
         let message = Resolver::parse(Path::new("r.toml"), "[a]\nb = = 1\n", &[]).err().unwrap().to_string();
         assert!(message.contains("line 2"), "{message}");

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use votive_data::{Augmentation, ClipTokenizer, ImageLoader, ImagePair};
 use votive_diffusion::{
-    LossWeight, NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy, TimestepSharing,
+    DiffusionError, LossWeight, NoisePolicy, NoiseSchedule, SchedulerConfig, TimestepPolicy, TimestepSharing,
 };
 use votive_model::stable_diffusion::{
     ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
@@ -116,7 +116,6 @@ impl DenoisingFrontEnd {
         let folder = StableDiffusionFolder::open(folder)?;
         let scheduler = scheduler(&folder, &settings)?;
         let schedule = NoiseSchedule::new(&scheduler)?;
-        let of_recipe = |error| TrainError::Plan(format!("diffusion.{error}"));
         settings.timesteps.check(&schedule).map_err(of_recipe)?;
         settings.noise.check(&schedule).map_err(of_recipe)?;
         let weights = settings.weight.factors(&schedule).map_err(of_recipe)?;
@@ -248,6 +247,16 @@ impl DenoisingFrontEnd {
     fn image(&self, pixels: Vec<f32>) -> Result<Tensor> {
         let side = self.settings.resolution as usize;
         Ok(Tensor::from_vec(pixels, (3, side, side), &self.device)?)
+    }
+}
+
+/// The key of the recipe that an error of noise and times is about.
+fn of_recipe(error: DiffusionError) -> TrainError {
+    match error {
+        DiffusionError::Setting { setting, reason } => {
+            TrainError::Plan(format!("diffusion.{setting}: {reason}"))
+        }
+        outside => TrainError::Plan(format!("diffusion.timesteps: {outside}")),
     }
 }
 

@@ -141,7 +141,7 @@ fn inversion(r: &mut Resolver) -> InversionPlan {
     let perturbation =
         "Noise after each step, as a share of the step's standard deviation under η = 1 (`inversion`).";
     let refinements =
-        "Times that a step is taken again with the noise at both its ends (`inversion`); SmPO has 1.";
+        "Times that a step is taken again with the mean of its last two estimates (`inversion`); SmPO has 1.";
     InversionPlan {
         by,
         steps: r.whole("diffusion.inversion_steps", 0, Some(10), steps).unwrap_or(10) as usize,
@@ -217,6 +217,19 @@ mod tests {
             let (again, settings) = resolved(&saved);
             assert_eq!((again.timesteps, settings.is_ok()), (policy, true), "{saved}");
         }
+    }
+
+    #[test]
+    fn an_override_replaces_a_whole_table_or_one_of_its_values() {
+        let text = "[diffusion.timesteps]\nbins = 20\ngamma = 0.9\n";
+        let of = |set: &str| {
+            let mut r = Resolver::parse(Path::new("r.toml"), text, &[set.to_owned()]).unwrap();
+            (diffusion(&mut r).timesteps, r.finish().is_ok())
+        };
+        assert_eq!(of("diffusion.timesteps=[5]"), (TimestepPolicy::List(vec![5]), true));
+        assert_eq!(of("diffusion.timesteps=uniform"), (TimestepPolicy::Uniform, true));
+        let bins = TimestepPolicy::Bins { bins: 4, gamma: 0.9 };
+        assert_eq!(of("diffusion.timesteps.bins=4"), (bins, true));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod drive;
 mod equality;
 mod failures;
 mod held_out;
+mod noising;
 mod objectives;
 mod references;
 mod resume;
