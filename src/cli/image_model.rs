@@ -2,15 +2,14 @@
 
 use crate::cli::{Failure, Outcome, Output};
 use candle_core::{Device, Tensor};
-use image::{ImageFormat, RgbImage};
-use std::io::Cursor;
+use image::RgbImage;
 use std::path::Path;
 use votive_data::ClipTokenizer;
 use votive_diffusion::{BoxError, SchedulerConfig};
 use votive_model::stable_diffusion::{
     AutoencoderKl, ClipTextModel, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
-use votive_model::{Denoiser, Lora, files};
+use votive_model::{Denoiser, Lora};
 
 /// Pixels along a side at most: beyond, memory would end before the first step.
 const MAX_SIDE: usize = 4096;
@@ -149,6 +148,17 @@ impl<U> ImageModel<U> {
         self.latent_shape((pixels, pixels))
     }
 
+    /// Latents of an image, drawn from the autoencoder's posterior, in the U-Net's scale.
+    ///
+    /// # Shapes
+    /// `pixels (B, 3, H, W)` from −1 to 1 and standard normal `noise (B, C, h, w)` → `(B, C, h, w)`
+    /// # Errors
+    /// If the autoencoder fails.
+    pub(crate) fn encode(&self, pixels: &Tensor, noise: &Tensor) -> Outcome<Tensor> {
+        let latents = self.vae.encode(pixels)?.sample(noise)?;
+        Ok((latents * self.vae.config().scaling_factor)?.detach())
+    }
+
     /// The images of finished latents.
     ///
     /// # Shapes
@@ -174,18 +184,6 @@ fn unet(
         params = params.with_lora(Lora::load(adapter, device)?)?;
     }
     Ok(params.build(|scope| UNet2DConditionModel::new(scope, files.unet_config()))?)
-}
-
-/// Writes an image as PNG.
-///
-/// # Errors
-/// If it cannot be encoded or the file cannot be written.
-pub(crate) fn write_png(image: &RgbImage, file: &Path) -> Outcome {
-    let mut bytes = Cursor::new(Vec::new());
-    image
-        .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|error| Failure::resources(format!("{}: {error}", file.display())))?;
-    Ok(files::write_bytes(file, bytes.get_ref())?)
 }
 
 fn to_image(values: &[f32], width: u32, height: u32) -> Outcome<RgbImage> {

@@ -1,7 +1,8 @@
 //! Samples of a model while it is trained: the same prompts with the same seeds at step 0 and every so often, written
 //! where the gallery finds them.
 
-use crate::cli::image_model::{ImageModel, as_network, write_png};
+use crate::cli::image_model::{ImageModel, as_network};
+use crate::cli::png::write_png;
 use crate::cli::prompts::read_file;
 use crate::cli::{Context, Failure, Outcome, signal};
 use std::path::{Path, PathBuf};
@@ -193,7 +194,7 @@ impl Sampler<DenoisingFrontEnd> for ImageSampler {
             let latents = sample(sampler.as_mut(), &guidance, &latents, &noise, |_, _| {})?;
             for ((prompt, seed), image) in prompts.iter().zip(seeds).zip(model.decode(&latents)?) {
                 let name = format!("{:05}.png", samples.len());
-                write_png(&image, &folder.join(&name))?;
+                write_png(&image, &[], &folder.join(&name))?;
                 samples.push(Sample { prompt: prompt.clone(), seed, image: Some(name), ..Sample::default() });
             }
         }

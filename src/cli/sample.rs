@@ -1,24 +1,36 @@
 //! `votive sample`: images from a Stable Diffusion model.
 
-use crate::cli::image_model::{ImageModel, as_network, write_png};
+use crate::cli::image_model::{ImageModel, as_network};
+use crate::cli::png::{Parameters, write_png};
 use crate::cli::prompts::Prompts;
-use crate::cli::{Context, Failure, Outcome};
+use crate::cli::{Context, Failure, Outcome, model_hash};
 use candle_core::{DType, Device, Tensor};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use image::RgbImage;
+use image::imageops::FilterType;
+use image::{ImageReader, RgbImage};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use votive_diffusion::{DenoiseFn, Guidance, SamplerKind, StepNoise, initial_latents, sample};
+use votive_diffusion::{
+    DenoiseFn, Guidance, Sampler, SamplerKind, SamplerOptions, StepNoise, initial_latents, sample,
+    sample_from_image,
+};
 use votive_model::files;
 use votive_model::stable_diffusion::UNet2DConditionModel;
+use votive_tensor::random::{Draws, Stream};
 
-/// Draw images with a Stable Diffusion model.
+/// Draw images with a Stable Diffusion model
 ///
-/// Image number i (from 0, in the order of the prompts) is drawn from seed + i, so but for rounding it does not depend
-/// on its batch; its file is 00000.png and so on.
+/// Image number i (from 0, all images of a prompt one after another, in the order of the prompts) is drawn from seed + i,
+/// so but for rounding it does not depend on its batch; its file is 00000.png and so on. Every PNG says how it was made,
+/// for other programs under `parameters`, and as JSON under `votive`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  votive sample --model DIR --prompt \"a red circle\" --sampler pndm --images-per-prompt 4 \
+                  --out images\n  votive sample --model DIR --prompt \"a red circle\" --seeds 3,14,15 --out images\n  \
+                  votive sample --model DIR --prompt \"a red circle\" --image sketch.png --strength 0.6 --out images"
+)]
 pub(crate) struct Args {
     /// The model's folder, in diffusers' layout.
     #[arg(long, value_name = "DIR")]
@@ -37,15 +49,33 @@ pub(crate) struct Args {
     /// How to get from noise to latents.
     #[arg(long, value_name = "NAME", default_value = "ddim", value_parser = sampler())]
     sampler: SamplerKind,
-    /// Calls of the network per image.
+    /// Steps of the sampler per image.
     #[arg(long, value_name = "N", default_value_t = 50)]
     steps: usize,
+    /// Noise of DDIM's steps, from 0 for none to 1 for as much as DDPM's.
+    #[arg(long, value_name = "E", default_value_t = 0.0, allow_negative_numbers = true)]
+    eta: f64,
     /// Scale of classifier-free guidance; 1 or less guides nothing.
     #[arg(long, value_name = "S", default_value_t = 7.5, allow_negative_numbers = true)]
     cfg: f64,
+    /// Rescale the schedule to end without signal, for a model that was trained so and whose folder does not say it.
+    #[arg(long)]
+    zero_terminal_snr: bool,
+    /// An image to start from instead of noise (PNG, JPEG or WebP); it is scaled and cropped to the size.
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// How much of the image is made anew: the share of the steps that are made, above 0 and at most 1.
+    #[arg(long, value_name = "S", default_value_t = 0.8, requires = "image", allow_negative_numbers = true)]
+    strength: f64,
     /// Seed of the first image.
     #[arg(long, value_name = "K", default_value_t = 0)]
     seed: u64,
+    /// Seeds of the images of each prompt, one image for each.
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with_all = ["seed", "images_per_prompt"])]
+    seeds: Vec<u64>,
+    /// Images of each prompt.
+    #[arg(long, value_name = "N", default_value = "1")]
+    images_per_prompt: NonZeroUsize,
     /// Pixels across [default: what the model was trained on].
     #[arg(long, value_name = "PIXELS")]
     width: Option<u32>,
@@ -71,23 +101,33 @@ fn sampler() -> impl TypedValueParser<Value = SamplerKind> {
     PossibleValuesParser::new(SamplerKind::ALL.iter().map(|kind| kind.name())).try_map(|name| name.parse())
 }
 
+/// An image to be drawn.
+struct Job {
+    prompt: String,
+    seed: u64,
+}
+
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
-    let prompts = args.prompts.read()?;
+    let jobs = jobs(args, &args.prompts.read()?);
     if args.negative_model.is_some() && args.cfg <= 1.0 {
         let idle = Failure::usage(format!("--negative-model has no effect at --cfg {}", args.cfg));
         return Err(idle.hint("use --cfg above 1"));
     }
     let device = ctx.device()?;
-    let model = ImageModel::load(&args.model, args.adapter.as_deref(), &device)?;
+    let mut model = ImageModel::load(&args.model, args.adapter.as_deref(), &device)?;
+    if args.zero_terminal_snr {
+        model.scheduler = model.scheduler.with_zero_terminal_snr();
+    }
     let native = model.native_size();
-    let shape = model.latent_shape((args.width.unwrap_or(native.0), args.height.unwrap_or(native.1)))?;
-    let seeds: Vec<u64> = (0..prompts.len() as u64).map(|i| args.seed.wrapping_add(i)).collect();
+    let size = (args.width.unwrap_or(native.0), args.height.unwrap_or(native.1));
+    let shape = model.latent_shape(size)?;
+    let seeds: Vec<u64> = jobs.iter().map(|job| job.seed).collect();
     let latents = match &args.latents {
-        Some(file) => read_latents(file, (prompts.len(), shape), &device)?,
+        Some(file) => read_latents(file, (jobs.len(), shape), &device)?,
         None => initial_latents(&seeds, shape, &device)?,
     };
-    let drawing = Drawing::new(args, &model)?;
-    let finished = drawing.draw(&prompts, &seeds, &latents, ctx)?;
+    let drawing = Drawing::new(args, &model, size, &device)?;
+    let finished = drawing.draw(&jobs, &latents, ctx)?;
     if let Some(file) = &args.save_latents {
         let tensors =
             [("latents", latents), ("final_latents", finished)].map(|(name, t)| (name.to_owned(), t));
@@ -96,7 +136,18 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     Ok(())
 }
 
-/// Starting noise from a file, checked against what the prompts and the model ask for.
+/// Every prompt with every seed that it is drawn from.
+fn jobs(args: &Args, prompts: &[String]) -> Vec<Job> {
+    let each = if args.seeds.is_empty() { args.images_per_prompt.get() } else { args.seeds.len() };
+    let seed = |number: usize| {
+        let given = args.seeds.get(number % each).copied();
+        given.unwrap_or_else(|| args.seed.wrapping_add(number as u64))
+    };
+    let prompts = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, each));
+    prompts.enumerate().map(|(number, prompt)| Job { prompt: prompt.clone(), seed: seed(number) }).collect()
+}
+
+/// Starting noise from a file, checked against what the images and the model ask for.
 fn read_latents(
     file: &Path,
     (b, (c, h, w)): (usize, (usize, usize, usize)),
@@ -111,10 +162,22 @@ fn read_latents(
     if latents.dims() != [b, c, h, w] {
         let found = latents.dims();
         let message =
-            format!("tensor `latents`: expected shape {:?} for {b} prompts, found {found:?}", [b, c, h, w]);
-        return Err(wrong(message).hint("give one prompt for each latent, and --width and --height to fit"));
+            format!("tensor `latents`: expected shape {:?} for {b} images, found {found:?}", [b, c, h, w]);
+        return Err(wrong(message).hint("give one image for each latent, and --width and --height to fit"));
     }
     Ok(latents.to_dtype(DType::F32)?)
+}
+
+/// The pixels of an image file, scaled and cropped to a size, `(1, 3, H, W)` from −1 to 1.
+fn read_image(file: &Path, (width, height): (u32, u32), device: &Device) -> Outcome<Tensor> {
+    let reader = ImageReader::open(file).and_then(ImageReader::with_guessed_format);
+    let reader = reader.map_err(|error| Failure::file(file, error))?;
+    // The reader's own limits keep a file that states a huge size from filling the memory.
+    let image = reader.decode().map_err(|error| Failure::data(format!("{}: {error}", file.display())))?;
+    let image = image.resize_to_fill(width, height, FilterType::CatmullRom).into_rgb8();
+    let values: Vec<f32> = image.as_raw().iter().map(|value| f32::from(*value) / 127.5 - 1.0).collect();
+    let pixels = Tensor::from_vec(values, (1, height as usize, width as usize, 3), device)?;
+    Ok(pixels.permute((0, 3, 1, 2))?.contiguous()?)
 }
 
 /// All that stays the same from batch to batch.
@@ -122,29 +185,34 @@ struct Drawing<'a> {
     args: &'a Args,
     model: &'a ImageModel,
     negative: Option<UNet2DConditionModel>,
+    /// Pixels `(1, 3, H, W)` to start from.
+    image: Option<Tensor>,
+    size: (u32, u32),
+    model_hash: String,
+    calls: usize,
 }
 
 impl<'a> Drawing<'a> {
-    fn new(args: &'a Args, model: &'a ImageModel) -> Outcome<Self> {
-        // A number of steps that does not fit is better known before other weights are read.
-        args.sampler.build(&model.scheduler, args.steps)?;
+    fn new(args: &'a Args, model: &'a ImageModel, size: (u32, u32), device: &Device) -> Outcome<Self> {
+        let image = args.image.as_deref().map(|file| read_image(file, size, device)).transpose()?;
+        // Steps and options that do not fit are better known before other weights are read.
+        let calls = sampler_of(args, model)?.timesteps().len();
         let negative = args.negative_model.as_deref().map(|folder| model.load_partner(folder)).transpose()?;
-        Ok(Self { args, model, negative })
+        Ok(Self { args, model, negative, image, size, model_hash: model_hash::of_unet(&args.model)?, calls })
     }
 
     /// Draws, decodes and saves every image; returns all finished latents.
-    fn draw(&self, prompts: &[String], seeds: &[u64], latents: &Tensor, ctx: &Context) -> Outcome<Tensor> {
+    fn draw(&self, jobs: &[Job], latents: &Tensor, ctx: &Context) -> Outcome<Tensor> {
         let size = self.args.batch.get();
-        let n_batches = prompts.len().div_ceil(size);
-        let progress = ctx.output.progress("sampling", "steps", (n_batches * self.args.steps) as u64);
+        let n_batches = jobs.len().div_ceil(size);
+        let progress = ctx.output.progress("sampling", "steps", (n_batches * self.calls) as u64);
         let mut finished = Vec::with_capacity(n_batches);
-        for (idx, (prompts, seeds)) in prompts.chunks(size).zip(seeds.chunks(size)).enumerate() {
-            let start = latents.narrow(0, idx * size, prompts.len())?;
-            let done = (idx * self.args.steps) as u64;
-            let latents =
-                self.sample(prompts, seeds, &start, ctx, |step| progress.set(done + step as u64))?;
+        for (idx, jobs) in jobs.chunks(size).enumerate() {
+            let start = latents.narrow(0, idx * size, jobs.len())?;
+            let done = (idx * self.calls) as u64;
+            let latents = self.sample(jobs, &start, ctx, |step| progress.set(done + step as u64))?;
             for (i, image) in self.model.decode(&latents)?.iter().enumerate() {
-                progress.pause(|| self.save(idx * size + i, &prompts[i], seeds[i], image, ctx))?;
+                progress.pause(|| self.save(idx * size + i, &jobs[i], image, ctx))?;
             }
             finished.push(latents);
         }
@@ -154,13 +222,14 @@ impl<'a> Drawing<'a> {
 
     fn sample(
         &self,
-        prompts: &[String],
-        seeds: &[u64],
-        latents: &Tensor,
+        jobs: &[Job],
+        start: &Tensor,
         ctx: &Context,
         progress: impl Fn(usize),
     ) -> Outcome<Tensor> {
-        let prompt_embeds = self.model.embed(prompts, &ctx.output)?;
+        let prompts: Vec<String> = jobs.iter().map(|job| job.prompt.clone()).collect();
+        let seeds: Vec<u64> = jobs.iter().map(|job| job.seed).collect();
+        let prompt_embeds = self.model.embed(&prompts, &ctx.output)?;
         let negative_embeds =
             self.model.embed(std::slice::from_ref(&self.args.negative_prompt), &ctx.output)?;
         let network = as_network(&self.model.unet);
@@ -169,17 +238,94 @@ impl<'a> Drawing<'a> {
         if let Some(negative) = &negative {
             guidance = guidance.with_negative_network(negative as &DenoiseFn)?;
         }
-        let mut sampler = self.args.sampler.build(&self.model.scheduler, self.args.steps)?;
-        let noise = StepNoise::Seeded(seeds.to_vec());
-        Ok(sample(sampler.as_mut(), &guidance, latents, &noise, |done, _| progress(done))?)
+        let mut sampler = sampler_of(self.args, self.model)?;
+        let noise = StepNoise::Seeded(seeds.clone());
+        let progress = |done, _| progress(done);
+        Ok(match &self.image {
+            None => sample(sampler.as_mut(), &guidance, start, &noise, progress)?,
+            Some(pixels) => {
+                let image = self.encoded(pixels, &seeds, start)?;
+                sample_from_image(sampler.as_mut(), &guidance, (&image, start), &noise, progress)?
+            }
+        })
     }
 
-    fn save(&self, number: usize, prompt: &str, seed: u64, image: &RgbImage, ctx: &Context) -> Outcome {
+    /// Latents of the image for each seed, like `start`.
+    fn encoded(&self, pixels: &Tensor, seeds: &[u64], start: &Tensor) -> Outcome<Tensor> {
+        let per_image = start.elem_count() / seeds.len();
+        let draw = |seed: &u64| Draws::new(*seed, Stream::Posterior, 0, 0).normals(per_image);
+        let noise: Vec<f32> = seeds.iter().flat_map(draw).collect();
+        let noise = Tensor::from_vec(noise, start.shape(), start.device())?;
+        let (_, channels, height, width) = pixels.dims4()?;
+        let pixels = pixels.broadcast_as((seeds.len(), channels, height, width))?.contiguous()?;
+        self.model.encode(&pixels, &noise)
+    }
+
+    fn save(&self, number: usize, job: &Job, image: &RgbImage, ctx: &Context) -> Outcome {
         let file = self.args.out.join(format!("{number:05}.png"));
-        write_png(image, &file)?;
+        write_png(image, &self.texts(job), &file)?;
         if ctx.output.wants_json() {
-            return ctx.output.json(&json!({"file": file, "prompt": prompt, "seed": seed}));
+            return ctx.output.json(&json!({"file": file, "prompt": job.prompt, "seed": job.seed}));
         }
         ctx.output.line(file.display())
     }
+
+    /// How an image was made, for other programs and as JSON.
+    fn texts(&self, job: &Job) -> [(&'static str, String); 2] {
+        let (args, (width, height)) = (self.args, self.size);
+        let mut settings = vec![
+            ("Steps", args.steps.to_string()),
+            ("Sampler", shown(args.sampler).to_owned()),
+            ("CFG scale", args.cfg.to_string()),
+            ("Seed", job.seed.to_string()),
+            ("Size", format!("{width}x{height}")),
+            ("Model hash", self.model_hash.clone()),
+            ("Model", name(&args.model)),
+        ];
+        if args.eta != 0.0 {
+            settings.push(("Eta", args.eta.to_string()));
+        }
+        let strength = args.image.is_some().then_some(args.strength);
+        if let Some(strength) = strength {
+            settings.push(("Denoising strength", strength.to_string()));
+        }
+        settings.push(("Version", format!("votive {}", env!("CARGO_PKG_VERSION"))));
+        let (prompt, negative_prompt) = (&*job.prompt, &*args.negative_prompt);
+        let parameters = Parameters { prompt, negative_prompt, settings };
+        let json = json!({
+            "version": env!("CARGO_PKG_VERSION"), "model": name(&args.model), "model_hash": self.model_hash,
+            "adapter": args.adapter.as_deref().map(name),
+            "negative_model": args.negative_model.as_deref().map(name),
+            "prompt": prompt, "negative_prompt": negative_prompt, "sampler": args.sampler.name(),
+            "steps": args.steps, "eta": args.eta, "cfg": args.cfg, "seed": job.seed, "width": width,
+            "height": height, "image": args.image.as_deref().map(name), "strength": strength,
+            "zero_terminal_snr": args.zero_terminal_snr, "given_latents": args.latents.is_some(),
+        });
+        [("parameters", parameters.to_text()), ("votive", json.to_string())]
+    }
+}
+
+/// The sampler that the arguments ask for.
+fn sampler_of(args: &Args, model: &ImageModel) -> Outcome<Box<dyn Sampler>> {
+    let strength = if args.image.is_some() { args.strength } else { 1.0 };
+    let options = SamplerOptions { eta: args.eta, strength };
+    Ok(args.sampler.build_with(&model.scheduler, args.steps, options)?)
+}
+
+/// What other programs call a sampler.
+fn shown(kind: SamplerKind) -> &'static str {
+    match kind {
+        SamplerKind::Ddim => "DDIM",
+        SamplerKind::Ddpm => "DDPM",
+        SamplerKind::Dpmpp => "DPM++ 2M",
+        SamplerKind::Euler => "Euler",
+        SamplerKind::EulerA => "Euler a",
+        SamplerKind::Pndm => "PLMS",
+    }
+}
+
+/// The last part of a path: where things lay on one machine is nobody else's business.
+fn name(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
