@@ -129,9 +129,6 @@ impl Resolver {
     fn set(&mut self, key: &str, value: &str, place: &str) {
         // Whatever is not a TOML value is meant as a string, so that paths need no quotes.
         let value = value.parse::<Value>().unwrap_or_else(|_| Value::from(value));
-        // A value in the place of a table replaces all of it.
-        let below = format!("{key}.");
-        self.given.retain(|known, _| !known.starts_with(&below));
         self.given.insert(key.to_owned(), Given { value, place: place.to_owned(), used: false });
     }
 
@@ -316,7 +313,14 @@ impl Resolver {
         doc: &'static str,
         (read, show): (impl Fn(&Value) -> Option<T>, impl Fn(&T) -> Value),
     ) -> T {
-        self.join(key);
+        const OVERRIDE: &str = "--set";
+        if self.given.get(key).is_some_and(|given| given.place.starts_with(OVERRIDE)) {
+            // It stands in the place of the recipe's whole table.
+            let below = format!("{key}.");
+            self.given.retain(|name, part| !name.starts_with(&below) || part.place.starts_with(OVERRIDE));
+        } else {
+            self.join(key);
+        }
         self.ask(key, kind, Some(default.clone()), doc, read, show).unwrap_or(default)
     }
 
