@@ -33,24 +33,21 @@ pub(crate) fn of_unet(model: &Path) -> Outcome<String> {
 
 /// The files that a U-Net is read from: the whole one, else the shards in order, else the one in half precision.
 fn weights(folder: &Path) -> Outcome<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).map_err(|error| Failure::file(folder, error))?;
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"))
-        .collect();
-    files.sort();
-    let is = |path: &PathBuf, ending: &str| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy() == format!("diffusion_pytorch_model{ending}"))
-    };
-    for ending in [".safetensors", ".fp16.safetensors"] {
-        if let Some(whole) = files.iter().find(|path| is(path, ending))
-            && (ending == ".safetensors"
-                || !folder.join("diffusion_pytorch_model.safetensors.index.json").exists())
-        {
-            return Ok(vec![whole.clone()]);
-        }
+    const STEM: &str = "diffusion_pytorch_model";
+    let whole = folder.join(format!("{STEM}.safetensors"));
+    if whole.exists() {
+        return Ok(vec![whole]);
     }
-    files.retain(|path| !path.to_string_lossy().contains(".fp16"));
-    Ok(files)
+    if !folder.join(format!("{STEM}.safetensors.index.json")).exists() {
+        return Ok(vec![folder.join(format!("{STEM}.fp16.safetensors"))]);
+    }
+    let entries = std::fs::read_dir(folder).map_err(|error| Failure::file(folder, error))?;
+    let is_shard = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(&format!("{STEM}-")) && name.ends_with(".safetensors")
+    };
+    let mut shards: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_shard).collect();
+    shards.sort();
+    Ok(shards)
 }

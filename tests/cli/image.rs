@@ -14,7 +14,7 @@ fn latents_are_those_of_diffusers() {
         let expected: Value = serde_json::from_str(&expected).unwrap();
         let prompts = expected["prompts"].as_array().unwrap();
         let (cfg, root) = (expected["guidance_scale"].to_string(), fixture(&format!("diffusion/{model}")));
-        for sampler in ["ddim", "dpmpp", "euler"] {
+        for sampler in ["ddim", "dpmpp", "euler", "pndm"] {
             let recorded = tensors(&format!("{root}/expected/sample.{sampler}.20.safetensors"));
             let start = folder.tensors("start.safetensors", [("latents", recorded["latents"].clone())]);
             let (out, saved) = (folder.path("images"), folder.path("saved.safetensors"));
@@ -154,6 +154,105 @@ fn a_negative_model_that_is_the_model_changes_nothing_visible() {
     fails(&refused, USAGE, &["no effect", "--cfg above 1"]);
 }
 
+const SAMPLERS: [&str; 6] = ["ddim", "ddpm", "dpmpp", "euler", "euler_a", "pndm"];
+
+#[test]
+fn every_sampler_draws_and_its_noise_is_its_seeds() {
+    let folder = Folder::new();
+    let (root, out, saved) =
+        (fixture("diffusion/sd1"), folder.path("images"), folder.path("saved.safetensors"));
+    let draw = |sampler: &str, extra: &[&str]| {
+        let args = ["sample", "--model", &root, "--prompt", "a", "--steps", "3", "--sampler", sampler];
+        ok(&[&args[..], &["--out", &out, "--save-latents", &saved], extra].concat());
+        tensors(&saved)["final_latents"].clone()
+    };
+    for sampler in SAMPLERS {
+        let first = draw(sampler, &["--seed", "7"]);
+        assert_eq!(distance(&first, &draw(sampler, &["--seed", "7"])), 0.0, "{sampler}");
+        assert!(distance(&first, &draw(sampler, &["--seed", "8"])) > 0.1, "{sampler}");
+    }
+    assert!(distance(&draw("ddim", &[]), &draw("ddim", &["--eta", "1"])) > 0.1);
+}
+
+#[test]
+fn prompts_are_drawn_from_as_many_seeds_as_asked_for() {
+    let folder = Folder::new();
+    let (root, out) = (fixture("diffusion/sd1"), folder.path("images"));
+    let seeds = |extra: &[&str]| -> Vec<(String, u64)> {
+        let args =
+            ["sample", "--model", &root, "--prompt", "a", "--prompt", "b", "--steps", "2", "--out", &out];
+        let row = |row: Value| (row["prompt"].as_str().unwrap().to_owned(), row["seed"].as_u64().unwrap());
+        rows(&[&args, extra].concat()).into_iter().map(row).collect()
+    };
+    let expected = |pairs: [(&str, u64); 4]| pairs.map(|(prompt, seed)| (prompt.to_owned(), seed));
+    let given = seeds(&["--seeds", "5,900"]);
+    assert_eq!(given, expected([("a", 5), ("a", 900), ("b", 5), ("b", 900)]));
+    let counted = seeds(&["--images-per-prompt", "2", "--seed", "7"]);
+    assert_eq!(counted, expected([("a", 7), ("a", 8), ("b", 9), ("b", 10)]));
+    let alone = draw(&folder, &["b"], &["--seed", "900"]);
+    let args = ["--model", &root, "--prompt", "a", "--prompt", "b", "--seeds", "5,900", "--steps", "3"];
+    let saved = folder.path("all.safetensors");
+    let rest = ["--sampler", "ddpm", "--out", &out, "--save-latents", &saved];
+    ok(&[&["sample"], &args[..], &rest[..]].concat());
+    assert!(distance(&tensors(&saved)["final_latents"].narrow(0, 3, 1).unwrap(), &alone) < 1e-4);
+}
+
+#[test]
+fn an_image_is_kept_the_more_the_less_the_strength() {
+    let folder = Folder::new();
+    let (root, file) = (fixture("diffusion/sd1"), folder.path("start.png"));
+    let start = ::image::RgbImage::from_fn(48, 32, |x, y| {
+        ::image::Rgb([(x * 5) as u8, (y * 7) as u8, if (x / 8 + y / 8) % 2 == 0 { 220 } else { 30 }])
+    });
+    start.save(&file).unwrap();
+    for sampler in SAMPLERS {
+        let drawn = |strength| {
+            let out = folder.path("images");
+            let args = ["sample", "--model", &root, "--prompt", "a", "--sampler", sampler, "--steps", "20"];
+            let rest = ["--image", &file, "--strength", strength, "--out", &out, "--cfg", "1"];
+            let latents = folder.path("saved.safetensors");
+            ok(&[&args[..], &rest[..], &["--save-latents", &latents]].concat());
+            tensors(&latents)["final_latents"].clone()
+        };
+        let (least, less, all) = (drawn("0.05"), drawn("0.3"), drawn("1"));
+        assert!(distance(&less, &least) < distance(&all, &least), "{sampler}");
+    }
+}
+
+/// The texts of a PNG file, by keyword.
+fn texts(file: &str) -> BTreeMap<String, String> {
+    let reader =
+        png::Decoder::new(std::io::BufReader::new(fs::File::open(file).unwrap())).read_info().unwrap();
+    let info = reader.info();
+    let latin = info.uncompressed_latin1_text.iter().map(|text| (text.keyword.clone(), text.text.clone()));
+    let unicode = info.utf8_text.iter().map(|text| (text.keyword.clone(), text.get_text().unwrap()));
+    latin.chain(unicode).collect()
+}
+
+#[test]
+fn a_png_says_how_it_was_made() {
+    let folder = Folder::new();
+    let (root, out) = (fixture("diffusion/sd1"), folder.path("images"));
+    let args = ["sample", "--model", &root, "--prompt", "a red circle", "--prompt", "猫", "--steps", "3"];
+    let rest = ["--negative-prompt", "blue, dark", "--sampler", "euler_a", "--seed", "41", "--out", &out];
+    ok(&[&args[..], &rest[..], &["--cfg", "6.5"]].concat());
+    // As AUTOMATIC1111's webui writes them; the hash is `sha256sum` of the U-Net's weights.
+    let hash = "a6c7caff5b";
+    let settings = |seed| {
+        let common = "Steps: 3, Sampler: Euler a, CFG scale: 6.5";
+        format!("{common}, Seed: {seed}, Size: 32x32, Model hash: {hash}, Model: sd1, Version: votive")
+    };
+    for (file, prompt, seed) in [("00000.png", "a red circle", 41), ("00001.png", "猫", 42)] {
+        let texts = texts(&folder.path(&format!("images/{file}")));
+        let expected = format!("{prompt}\nNegative prompt: blue, dark\n{}", settings(seed));
+        assert!(texts["parameters"].starts_with(&expected), "{texts:?}");
+        let json: Value = serde_json::from_str(&texts["votive"]).unwrap();
+        assert_eq!((&json["seed"], &json["sampler"]), (&Value::from(seed), &Value::from("euler_a")));
+        assert_eq!((&json["prompt"], &json["model_hash"]), (&Value::from(prompt), &Value::from(hash)));
+        assert!(!texts.values().any(|text| text.contains(&root)), "{texts:?}");
+    }
+}
+
 #[test]
 fn latents_that_do_not_fit_are_refused() {
     let folder = Folder::new();
@@ -185,6 +284,18 @@ fn wrong_settings_are_refused_before_anything_is_drawn() {
     check(&["--width", "4000000000"], USAGE, &["4096 a side"]);
     check(&["--width", "17"], USAGE, &["17x", "multiples of"]);
     check(&["--adapter", &folder.path("none")], DATA, &["none"]);
+    check(&["--seeds", "1,2", "--seed", "3"], USAGE, &["--seeds", "--seed"]);
+    check(&["--seeds", "1,2", "--images-per-prompt", "3"], USAGE, &["--seeds", "--images-per-prompt"]);
+    check(&["--strength", "0.5"], USAGE, &["--image"]);
+    check(&["--eta", "0.5", "--sampler", "euler"], USAGE, &["eta", "only ddim has it"]);
+    check(&["--eta", "-1"], USAGE, &["eta", "between 0 and 1"]);
+    let picture = folder.path("picture.png");
+    check(&["--image", &picture], DATA, &["picture.png"]);
+    fs::write(&picture, "no image").unwrap();
+    check(&["--image", &picture], DATA, &["picture.png"]);
+    ::image::RgbImage::new(8, 8).save(&picture).unwrap();
+    check(&["--image", &picture, "--strength", "0"], USAGE, &["strength", "more than 0"]);
+    check(&["--image", &picture, "--strength", "0.01", "--steps", "9"], USAGE, &["is not one step"]);
     assert!(!PathBuf::from(&out).exists());
     let text = fixture("text/llama");
     fails(&["sample", "--model", &text, "--prompt", "a", "--out", &out], DATA, &["model_index.json"]);

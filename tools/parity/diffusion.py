@@ -28,6 +28,7 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    PNDMScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
@@ -45,7 +46,10 @@ SAMPLERS = {
     "euler": EulerDiscreteScheduler,
     "dpmpp": DPMSolverMultistepScheduler,
     "ddpm": DDPMScheduler,
+    "pndm": PNDMScheduler,
 }
+# What Stable Diffusion's own folder says, and a folder for another sampler does not.
+OPTIONS = {"pndm": {"skip_prk_steps": True}}
 STEPS = (8, 20)
 CROSS_DIM = 32
 
@@ -234,7 +238,7 @@ class RecordedNoise:
 
 def run_sampler(pipeline, sampler: str, steps: int, start) -> dict:
     """One guided run; `trajectory` holds the latents after each step."""
-    pipeline.scheduler = SAMPLERS[sampler].from_config(pipeline.scheduler.config)
+    pipeline.scheduler = SAMPLERS[sampler].from_config(pipeline.scheduler.config, **OPTIONS.get(sampler, {}))
     trajectory, noise = [], RecordedNoise(33)
     original, scheduling_ddpm.randn_tensor = scheduling_ddpm.randn_tensor, noise
     try:

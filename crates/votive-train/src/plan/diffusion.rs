@@ -239,6 +239,19 @@ mod tests {
     }
 
     #[test]
+    fn an_override_replaces_a_whole_table_or_one_of_its_values() {
+        let text = "[diffusion.timesteps]\nbins = 20\ngamma = 0.9\n";
+        let of = |set: &str| {
+            let mut r = Resolver::parse(Path::new("r.toml"), text, &[set.to_owned()]).unwrap();
+            (diffusion(&mut r).timesteps, r.finish().is_ok())
+        };
+        assert_eq!(of("diffusion.timesteps=[5]"), (TimestepPolicy::List(vec![5]), true));
+        assert_eq!(of("diffusion.timesteps=uniform"), (TimestepPolicy::Uniform, true));
+        let bins = TimestepPolicy::Bins { bins: 4, gamma: 0.9 };
+        assert_eq!(of("diffusion.timesteps.bins=4"), (bins, true));
+    }
+
+    #[test]
     fn times_of_no_shape_are_refused_with_those_that_exist() {
         for text in
             ["\"even\"", "[]", "[-1]", "{ bins = 20 }", "{ bins = 2.5, gamma = 1 }", "{ bins = 1, std = 1 }"]

@@ -9,6 +9,7 @@ mod equality;
 mod failures;
 mod held_out;
 mod image_rows;
+mod noising;
 mod objectives;
 mod references;
 mod resume;
