@@ -139,6 +139,11 @@ fn mistakes_of_a_sum_are_named_and_leave_nothing() {
     check(&[&a, "--sum", "a +"], USAGE, &["character 4"]);
     check(&[&a, "--sum", "a", "--adapter", "x"], USAGE, &["--adapter"]);
     check(&[&a, "--sum", "a", "--format", "kohya"], USAGE, &["--format"]);
+    check(
+        &[&a, "--sum", "a", "--model", "x"],
+        USAGE,
+        &["--model is for sums of adapters alone", "a is a model"],
+    );
     check(&["a", "--sum", "a"], USAGE, &["NAME=PATH"]);
     check(&["a=none", "--sum", "a"], DATA, &["none: is not there"]);
     check(&[&lora, "--sum", "0.5*l"], USAGE, &["--model"]);

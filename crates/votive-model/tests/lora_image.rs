@@ -145,7 +145,7 @@ fn kohyas_header_tells_of_model_rank_and_contents() {
         ("ss_network_module", "networks.lora"),
         ("ss_network_dim", "2"),
         ("ss_network_alpha", "6"),
-        ("ss_network_args", r#"{"conv_alpha":"6","conv_dim":"2"}"#),
+        ("ss_network_args", r#"{"conv_dim":"2","conv_alpha":"6"}"#),
         ("ss_base_model_version", "sd_v1"),
         ("ss_v2", "False"),
         ("modelspec.sai_model_spec", "1.0.0"),
@@ -198,7 +198,7 @@ fn every_older_spelling_is_the_same_adapter() {
             file.tensors.iter().map(|(key, t)| (spelled(key), scaled(key, t))).collect();
         assert!(!tensors.keys().any(|key| is_alpha(key)));
         let found = outputs(&adapted(&load_tensors(tensors).unwrap()), &given);
-        assert!((0..2).all(|i| distance(&found[i], &expected[i]) < 1e-6), "spelling {index}");
+        assert!((0..2).all(|i| distance(&found[i], &expected[i]) < TOLERANCE), "spelling {index}");
     }
 }
 
