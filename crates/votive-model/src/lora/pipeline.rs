@@ -91,9 +91,10 @@ impl PipelineLora {
     pub fn put_on(&self, network: Adaptable, params: Params) -> Result<Params> {
         match self.get(network) {
             None => Ok(params),
-            Some(lora) => params
-                .with_lora(lora.clone())
-                .map_err(|error| ModelError::Adapter(format!("{}: {error}", network.folder()))),
+            Some(lora) => params.with_lora(lora.clone()).map_err(|error| match error {
+                ModelError::Adapter(reason) => ModelError::Adapter(format!("{}: {reason}", network.folder())),
+                other => other,
+            }),
         }
     }
 
