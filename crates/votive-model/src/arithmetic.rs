@@ -27,8 +27,11 @@ impl Params {
                     tensor.clone()
                 }
                 false => {
-                    let problem = format!("`{name}` is not a weight and differs between the models");
-                    return Err(ModelError::Adapter(problem));
+                    return Err(ModelError::Shape {
+                        what: format!("`{name}`, which is no weight"),
+                        expected: "the same numbers in every model".to_owned(),
+                        found: "others".to_owned(),
+                    });
                 }
             };
             tensors.insert(name.to_owned(), sum);

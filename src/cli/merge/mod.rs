@@ -70,7 +70,7 @@ pub(crate) struct Args {
     /// Texts to compare on: one a line, or the column `prompt` of a .jsonl file [default: made-up tokens].
     #[arg(long, value_name = "FILE", requires = "verify")]
     prompts: Option<PathBuf>,
-    /// Spread weights over files of at most this size.
+    /// Spread a language model's weights over files of at most this size.
     #[arg(long, value_name = "MIB", default_value_t = hub_folder::SHARD_BYTES >> 20)]
     shard_mib: u64,
 }
@@ -134,10 +134,12 @@ pub(crate) fn write_merged(
     Ok(hub_folder::write_weights(folder, &adapted.merged()?, float, shard_bytes)?)
 }
 
+const ADAPTER_ADDED: &str =
+    "This is the base model with the adapter that is described below added into its weights.";
+
 /// Says on the card that an adapter is now part of the weights.
 pub(crate) fn write_card(folder: &Path, adapter: &Path, base: &Path) -> Outcome {
-    let made = "This is the base model with the adapter that is described below added into its weights.";
-    Ok(model_card::derive(folder, adapter, base, Library::Transformers, made)?)
+    Ok(model_card::derive(folder, adapter, base, Library::Transformers, ADAPTER_ADDED)?)
 }
 
 impl Args {
@@ -174,11 +176,11 @@ impl Args {
 
     /// What a card says of how its model was made.
     fn made(&self) -> String {
-        let formula = self.sum.as_deref().unwrap_or("model + adapter");
-        let last = |named: &Named| named.to_string();
-        let named: Vec<String> = self.named.iter().map(last).collect();
-        let names = if named.is_empty() { String::new() } else { format!(", where {}", named.join(", ")) };
-        format!("This is the sum `{formula}`{names}.")
+        let Some(formula) = &self.sum else {
+            return ADAPTER_ADDED.to_owned();
+        };
+        let named: Vec<String> = self.named.iter().map(Named::to_string).collect();
+        format!("This is the sum `{formula}`, where {}.", named.join(", "))
     }
 
     fn verified(

@@ -10,7 +10,7 @@ use super::{Args, check_out};
 use crate::cli::{Code, Context, Failure, Outcome};
 use candle_core::{DType, Device};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use votive_model::{Adaptable, Lora, LoraFormat, Params, PipelineLora, hub_folder};
 use votive_train::model_card::{self, Library};
@@ -54,8 +54,12 @@ fn sum_of_models(
     args: &Args,
     ctx: &Context,
 ) -> Outcome<Report> {
-    if args.format.is_some() {
-        return Err(Failure::usage("--format: the sum is a model; only an adapter has a format"));
+    let idle = [("format", args.format.is_some()), ("model", args.sum.is_some() && args.model.is_some())];
+    if let Some((option, _)) = idle.iter().find(|(_, is_given)| *is_given) {
+        return Err(Failure::usage(format!(
+            "--{option} is for sums of adapters alone; here {} is a model",
+            first.name
+        )));
     }
     let device = ctx.device()?;
     let model = Model::open(&first.path)?;
@@ -67,11 +71,12 @@ fn sum_of_models(
         let other = other.networks(&device).map_err(|failure| failure.at(&term.name))?;
         for (network, params) in &mut sum {
             if let (Some(other), Some(base)) = (other.get(network), base.get(network)) {
-                *params = params.plus_difference(term.weight, other, base)?;
+                let sum = params.plus_difference(term.weight, other, base);
+                *params = sum.map_err(|error| Failure::from(error).at(&term.name))?;
             }
         }
     }
-    let adapters = joined(&model, &base, adapters, &device)?;
+    let adapters = joined(&model, &base, adapters, ctx)?;
     for (network, lora) in adapters {
         if let Some(params) = sum.get_mut(&network) {
             *params = params.with_lora(lora)?.merged()?;
@@ -104,7 +109,9 @@ fn write_model(
             Model::Text(..) => Library::Transformers,
             Model::Image(..) => Library::Diffusers,
         };
-        model_card::derive(folder, &first.path, &first.path, library, &args.made())?;
+        let adapter = args.adapter.as_deref().filter(|path| path.is_dir());
+        let from = adapter.unwrap_or(&first.path);
+        model_card::derive(folder, from, &first.path, library, &args.made())?;
         if args.verify {
             rounding = Some(verified(folder, sum, &changed, float, device)?);
         }
@@ -161,8 +168,9 @@ fn joined(
     model: &Model,
     networks: &Networks,
     adapters: &[Term],
-    device: &Device,
+    ctx: &Context,
 ) -> Outcome<BTreeMap<Network, Lora>> {
+    let device = &ctx.device()?;
     let mut gathered: BTreeMap<Network, Vec<(f64, Lora)>> = BTreeMap::new();
     for term in adapters {
         let at = |failure: Failure| failure.at(term.path.display());
@@ -172,6 +180,12 @@ fn joined(
             let lora = adapted.map_err(|error| at(error.into()))?.and_then(|params| params.lora().cloned());
             gathered.entry(network).or_default().extend(lora.map(|lora| (term.weight, lora)));
         }
+    }
+    let bases: BTreeSet<&str> = gathered.values().flatten().filter_map(|(_, lora)| lora.made_for()).collect();
+    if bases.len() > 1 {
+        let bases: Vec<&str> = bases.into_iter().collect();
+        ctx.output
+            .warn(format!("the adapters were made for models of different names: {}", bases.join(", ")));
     }
     let sum = |(network, terms): (Network, Vec<(f64, Lora)>)| {
         let terms: Vec<(f64, &Lora)> = terms.iter().map(|(weight, lora)| (*weight, lora)).collect();
@@ -192,7 +206,7 @@ fn sum_of_adapters(adapters: &[Term], args: &Args, ctx: &Context) -> Outcome<Rep
     let device = ctx.device()?;
     let model = Model::open(base)?;
     let networks = model.networks(&device)?;
-    let joined = joined(&model, &networks, adapters, &device)?;
+    let joined = joined(&model, &networks, adapters, ctx)?;
     let adapted = |(network, lora): (&Network, &Lora)| {
         networks.get(network).map(|params| Ok((*network, params.with_lora(lora.clone())?)))
     };

@@ -182,6 +182,12 @@ impl Lora {
         &self.config
     }
 
+    /// The model that the adapter was made for, as its file says.
+    #[must_use]
+    pub fn made_for(&self) -> Option<&str> {
+        self.made_for.as_deref()
+    }
+
     /// The modules that have low-rank matrices, ordered.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.layers.keys().map(String::as_str)

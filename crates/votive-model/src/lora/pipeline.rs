@@ -91,9 +91,10 @@ impl PipelineLora {
     pub fn put_on(&self, network: Adaptable, params: Params) -> Result<Params> {
         match self.get(network) {
             None => Ok(params),
-            Some(lora) => params
-                .with_lora(lora.clone())
-                .map_err(|error| ModelError::Adapter(format!("{}: {error}", network.folder()))),
+            Some(lora) => params.with_lora(lora.clone()).map_err(|error| match error {
+                ModelError::Adapter(reason) => ModelError::Adapter(format!("{}: {reason}", network.folder())),
+                other => other,
+            }),
         }
     }
 
@@ -273,7 +274,7 @@ fn of_network(
 ) -> std::result::Result<(LoraConfig, Layers), String> {
     let config = match modules.values().any(|module| module.alpha.is_some()) {
         true => None,
-        false => of_header(network, header)?,
+        false => of_header(network, header, modules.keys())?,
     };
     if let Some(config) = config {
         let layers = configured_layers(&config, modules.into_iter().map(|(k, v)| (k, v.parts)).collect())?;
@@ -304,9 +305,10 @@ fn own_layer((name, module): (String, Module)) -> std::result::Result<(String, L
 }
 
 /// The configuration of one network in the header; None if it says nothing of it.
-fn of_header(
+fn of_header<'a>(
     network: Adaptable,
     header: &Map<String, Value>,
+    modules: impl Iterator<Item = &'a String>,
 ) -> std::result::Result<Option<LoraConfig>, String> {
     let field = |name: &str| {
         let own = header.get(&format!("{}.{name}", network.folder()));
@@ -323,6 +325,7 @@ fn of_header(
     let flag =
         |name: &str| field(name).map_or(Some(false), Value::as_bool).ok_or_else(|| wrong(name, "a flag"));
     let targets = match field("target_modules") {
+        None => super::Targets::Names(modules.cloned().collect()),
         Some(Value::String(rule)) => super::Targets::rule(rule),
         Some(Value::Array(list)) => {
             super::Targets::Names(list.iter().filter_map(Value::as_str).map(str::to_owned).collect())

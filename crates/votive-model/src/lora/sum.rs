@@ -18,19 +18,11 @@ impl Lora {
         if let [(weight, only)] = terms {
             return only.scaled(*weight);
         }
-        let Some(((_, first), others)) = terms.split_first() else {
+        let Some((_, first)) = terms.first() else {
             return Err(ModelError::Adapter("a sum of no adapters".to_owned()));
         };
         for (_, lora) in terms {
             lora.check_linear()?;
-        }
-        if let Some((_, other)) = others.iter().find(|(_, other)| {
-            first.made_for.is_some() && other.made_for.is_some() && first.made_for != other.made_for
-        }) {
-            let name = |lora: &Self| lora.made_for.clone().unwrap_or_default();
-            let problem =
-                format!("a sum of adapters of different models, {} and {}", name(first), name(other));
-            return Err(ModelError::Adapter(problem));
         }
         let mut gathered: BTreeMap<&String, Vec<(f64, &LoraLayer)>> = BTreeMap::new();
         for (weight, lora) in terms {
