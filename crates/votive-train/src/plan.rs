@@ -449,6 +449,8 @@ fn optimizer(r: &mut Resolver, modality: Modality) -> OptimizerPlan {
     }
 }
 
+const MICRO_BATCH: &str = "Rows that go through the network at a time, by default one pair of images, or all rows of text: more take more \
+                           memory, and no time off a CPU; on a GPU, as many as `votive plan` says fit.";
 const SAVE_DTYPE: &str = "Type of the weights in final/, if they are whole: that of the model's own files, or another; \
                           fewer bits lose the smallest changes.";
 
@@ -456,9 +458,10 @@ fn train(r: &mut Resolver, modality: Modality) -> TrainPlan {
     let steps = r.whole("train.steps", 1, None, "Optimizer steps.");
     let steps = r.require("train.steps", steps).unwrap_or(1);
     let batch_size = r.whole("train.batch_size", 1, Some(4), "Rows (pairs) per optimizer step.").unwrap_or(4);
-    let micro =
-        r.whole("train.micro_batch_size", 1, Some(batch_size), "Rows that go through the network at a time.");
-    let micro_batch_size = micro.unwrap_or(batch_size);
+    // A pair of images fills a CPU; rows of text are laid side by side, which is worth more the more there are.
+    let usual = if modality == Modality::Image { 1 } else { batch_size };
+    let micro = r.whole("train.micro_batch_size", 1, Some(usual), MICRO_BATCH);
+    let micro_batch_size = micro.unwrap_or(usual);
     if batch_size > MOST_ROWS {
         r.mistake("train.batch_size", &format!("must be at most {MOST_ROWS}"));
     }

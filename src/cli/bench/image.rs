@@ -4,7 +4,7 @@ use super::laps::Laps;
 use super::update::{RANK, Sides, Update};
 use super::{DiffusionStepArgs, Measured, SampleArgs};
 use crate::cli::image_model::{ImageModel, as_network};
-use crate::cli::{Context, Outcome};
+use crate::cli::{Context, Failure, Outcome};
 use candle_core::{Device, Tensor};
 use serde_json::json;
 use votive_diffusion::{
@@ -24,8 +24,8 @@ const PROMPT_TOKENS: usize = 77;
 
 /// Diffusion-DPO steps on random latents and embeddings; text encoder and VAE stay out.
 pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured> {
-    let DiffusionStepArgs { step: args, latent } = args;
-    let (device, side) = (ctx.device()?, latent.get());
+    let (device, side, micro_batch) = (ctx.device()?, args.latent.get(), args.micro_batch.get());
+    let args = &args.step;
     let folder = StableDiffusionFolder::open(&args.model)?;
     let config = folder.unet_config();
     let schedule = NoiseSchedule::new(folder.scheduler())?;
@@ -42,21 +42,35 @@ pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured>
     for step in 0..args.steps.get() as u64 {
         let latents = normals(step, 0, &[2 * pairs.len(), config.in_channels, side, side], &device)?;
         let prompts = random_prompts(step, pairs.len(), config, &device)?;
-        let prompts = Conditioning::cat(&[&prompts, &prompts])?;
         losses.push(laps.lap(|| {
             let noise = NoisePolicy::Shared.for_pairs(latent, 0, step, &pairs, &device)?;
             let timesteps =
                 TimestepPolicy::Uniform.for_pairs(TimestepSharing::Pair, &schedule, 0, step, &pairs)?;
             let noisy_latents = schedule.add_noise(&latents, &noise, &timesteps)?;
             let target = schedule.target(&latents, &noise, &timesteps)?;
-            let times: Vec<f64> = timesteps.iter().map(|timestep| *timestep as f64).collect();
-            // Minus half the error is the log-probability that makes β the paper's.
-            let logps = |unet: &dyn Denoiser| -> Outcome<Tensor> {
-                let model_pred = unet.predict(&noisy_latents, &times, &prompts)?;
-                Ok(((model_pred - &target)?.sqr()?.flatten_from(1)?.mean(1)? * -0.5)?)
-            };
-            let reference_logps = logps(&reference)?.detach();
-            update.step(&logps(&policy)?, &reference_logps)
+            let mut loss = 0.0;
+            for part in pairs.chunks(micro_batch) {
+                // Chosen and rejected of the same pairs.
+                let both = |whole: &Tensor| -> Outcome<Tensor> {
+                    let side =
+                        |side: usize| whole.narrow(0, side * pairs.len() + part[0] as usize, part.len());
+                    Ok(Tensor::cat(&[side(0)?, side(1)?], 0)?)
+                };
+                let (noisy_latents, target) = (both(&noisy_latents)?, both(&target)?);
+                let times: Vec<f64> = part.iter().map(|pair| timesteps[*pair as usize] as f64).collect();
+                let times = times.repeat(2);
+                let prompts = prompts.narrow(part[0] as usize, part.len())?;
+                let prompts = Conditioning::cat(&[&prompts, &prompts])?;
+                // Minus half the error is the log-probability that makes β the paper's.
+                let logps = |unet: &dyn Denoiser| -> Outcome<Tensor> {
+                    let model_pred = unet.predict(&noisy_latents, &times, &prompts)?;
+                    Ok(((model_pred - &target)?.sqr()?.flatten_from(1)?.mean(1)? * -0.5)?)
+                };
+                let reference_logps = logps(&reference)?.detach();
+                loss += update.add(&logps(&policy)?, &reference_logps, pairs.len())?;
+            }
+            update.finish()?;
+            Ok::<_, Failure>(loss)
         })?);
         progress.set(step + 1);
     }
@@ -64,6 +78,7 @@ pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured>
     let details = json!({
         "mode": args.mode.name(),
         "batch": args.batch,
+        "micro_batch": micro_batch,
         "trainable_params": update.count(),
         "latent": side,
         "losses": losses,

@@ -77,6 +77,9 @@ struct DiffusionStepArgs {
     /// Side of the latents.
     #[arg(long, value_name = "N", default_value = "32")]
     latent: NonZeroUsize,
+    /// Pairs that go through the network at a time, as `train.micro_batch_size` has it for images.
+    #[arg(long, value_name = "N", default_value = "1")]
+    micro_batch: NonZeroUsize,
 }
 
 #[derive(Debug, clap::Args)]

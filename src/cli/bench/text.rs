@@ -45,7 +45,9 @@ pub(super) fn step(args: &TextStepArgs, ctx: &Context) -> Outcome<Measured> {
             let batch = front.batch(step, &samples)?;
             tokens.push(batch.tokens().lengths.iter().sum::<usize>());
             let reference_logps = front.logps(&reference, &batch)?.detach();
-            update.step(&front.logps(&policy, &batch)?, &reference_logps)
+            let loss = update.add(&front.logps(&policy, &batch)?, &reference_logps, samples.len())?;
+            update.finish()?;
+            Ok(loss)
         })?);
         progress.set(step + 1);
     }

@@ -37,6 +37,7 @@ pub(super) struct Update {
     objective: Dpo,
     parameters: Vec<(String, Tensor)>,
     recorder: Recorder,
+    gradients: Gradients,
     optimizer: AdamW,
     steps: u64,
 }
@@ -47,14 +48,26 @@ impl Update {
         let parameters = policy.trainable();
         let recorder = Recorder::new(parameters.iter().map(|(_, tensor)| tensor.clone()).collect());
         let optimizer = AdamW::new(AdamWConfig { betas: [0.9, 0.999], eps: 1e-8, weight_decay });
-        Self { objective: Dpo { beta }, parameters, recorder, optimizer, steps: 0 }
+        Self {
+            objective: Dpo { beta },
+            parameters,
+            recorder,
+            gradients: Gradients::default(),
+            optimizer,
+            steps: 0,
+        }
     }
 
-    /// One step; returns the loss.
+    /// Adds the gradient of some of a step's pairs, of which there are `all`; returns their part of the loss.
     ///
     /// # Shapes
     /// `policy_logps`, `reference_logps` `(2B,)`, chosen first
-    pub(super) fn step(&mut self, policy_logps: &Tensor, reference_logps: &Tensor) -> Outcome<f64> {
+    pub(super) fn add(
+        &mut self,
+        policy_logps: &Tensor,
+        reference_logps: &Tensor,
+        all: usize,
+    ) -> Outcome<f64> {
         let pairs = policy_logps.dim(0)? / 2;
         let halves = |logps: &Tensor| {
             Ok::<_, candle_core::Error>((logps.narrow(0, 0, pairs)?, logps.narrow(0, pairs, pairs)?))
@@ -62,14 +75,19 @@ impl Update {
         let ((chosen, rejected), (reference_chosen, reference_rejected)) =
             (halves(policy_logps)?, halves(reference_logps)?);
         let inputs = PairInputs::new(chosen, rejected).with_reference(reference_chosen, reference_rejected);
-        let loss = self.objective.evaluate(&inputs)?.per_pair.mean_all()?;
-        let mut gradients = Gradients::default();
-        gradients.accumulate(&loss, &self.parameters, &self.recorder)?;
+        let loss = (self.objective.evaluate(&inputs)?.per_pair.sum_all()? / all as f64)?;
+        self.gradients.accumulate(&loss, &self.parameters, &self.recorder)?;
+        Ok(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)
+    }
+
+    /// Makes the step whose gradients were added.
+    pub(super) fn finish(&mut self) -> Outcome {
+        let mut gradients = std::mem::take(&mut self.gradients);
         let norm = gradients.norm(self.steps)?;
         gradients.clip(norm, MAX_GRAD_NORM)?;
         self.optimizer.step(&self.parameters, &gradients, LR)?;
         self.steps += 1;
-        Ok(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)
+        Ok(())
     }
 
     /// Numbers that are trained.

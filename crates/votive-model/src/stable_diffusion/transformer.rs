@@ -9,7 +9,7 @@ use crate::lora::LoraLayer;
 use crate::nn::{GroupNorm, LayerNorm, Linear, adapted_linear};
 use crate::params::{Init, Scope};
 use candle_core::Tensor;
-use votive_tensor::{Activation, AttentionMask, Weight, attention, gated, linear};
+use votive_tensor::{Activation, AttentionMask, Weight, attention, gated_halves, linear};
 
 /// Sizes of the attention of one level.
 #[derive(Clone, Copy, Debug)]
@@ -93,9 +93,7 @@ impl Block {
         let x = (self.attn1.forward(&h, &h)? + x)?;
         let x = (self.attn2.forward(&self.norm2.forward(&x)?, context)? + &x)?;
         let h = self.expand.forward(&self.norm3.forward(&x)?)?;
-        let width = h.dim(2)? / 2;
-        let (value, gate) = (h.narrow(2, 0, width)?, h.narrow(2, width, width)?);
-        Ok((self.contract.forward(&gated(&gate, &value, Activation::GeluErf)?)? + &x)?)
+        Ok((self.contract.forward(&gated_halves(&h, Activation::GeluErf)?)? + &x)?)
     }
 }
 

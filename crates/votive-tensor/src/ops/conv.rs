@@ -4,6 +4,7 @@
 //! back ends read wrongly; here every operand is contiguous.
 
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
+use crate::vector;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -198,11 +199,11 @@ impl Kernel for Conv2d {
         let dx = wanted[0].then(|| self.input_grad(&g, inputs[1].data, grad));
         let d_weight = wanted[1].then(|| self.weight_grad(&g, inputs[0].data, grad));
         let d_bias = wanted[2].then(|| {
+            let sum = |plane: &[R]| vector::sum([plane, plane], |g, _| [g])[0];
+            let planes: Vec<R> = grad.par_chunks(g.pixels()).map(sum).collect();
             let mut d_bias = vec![R::zero(); g.outs];
-            for image in grad.chunks(g.outs * g.pixels()) {
-                for (d, plane) in d_bias.iter_mut().zip(image.chunks(g.pixels())) {
-                    *d += plane.iter().copied().sum::<R>();
-                }
+            for image in planes.chunks(g.outs) {
+                d_bias.iter_mut().zip(image).for_each(|(d, plane)| *d += *plane);
             }
             d_bias
         });

@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+mod channels;
 mod conv;
 mod few_queries;
 mod few_rows;
@@ -17,8 +18,9 @@ mod softcap;
 mod stored;
 mod token_divergence;
 
-pub use activation::{Activation, activate, gated};
+pub use activation::{Activation, activate, gated, gated_halves};
 pub use attention::{AttentionMask, Scores, Segment, attention};
+pub use channels::add_to_channels;
 pub use conv::conv2d;
 pub use linear::linear;
 pub use log_prob::{TokenScores, token_scores};

@@ -190,27 +190,17 @@ impl<R: Real> vector::Loop for SoftmaxVisible<'_, R> {
             let seen = seen.start - block.keys.start..seen.end - block.keys.start;
             scores[..seen.start].fill(R::zero());
             scores[seen.end..].fill(R::zero());
-            softmax(&mut scores[seen]);
+            softmax::<R, FUSED>(&mut scores[seen]);
         }
     }
 }
 
+/// Three loops and not fewer: compilers find whole vectors only in plain ones.
 #[inline(always)]
-fn softmax<R: Real>(scores: &mut [R]) {
+fn softmax<R: Real, const FUSED: bool>(scores: &mut [R]) {
     let most = R::largest(scores);
-    let mut sums = [R::zero(); 8];
-    let (eights, rest) = scores.as_chunks_mut::<8>();
-    for eight in eights {
-        for (sum, score) in sums.iter_mut().zip(eight) {
-            *score = (*score - most).fast_exp();
-            *sum += *score;
-        }
-    }
-    for (sum, score) in sums.iter_mut().zip(rest) {
-        *score = (*score - most).fast_exp();
-        *sum += *score;
-    }
-    let inverse = sums.into_iter().sum::<R>().recip();
+    scores.iter_mut().for_each(|score| *score = (*score - most).exp_in::<FUSED>());
+    let inverse = R::total(scores).recip();
     scores.iter_mut().for_each(|score| *score *= inverse);
 }
 
