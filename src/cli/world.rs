@@ -115,10 +115,13 @@ pub(crate) fn draw(
     draw_against(model, None, captions, sampling, ctx)
 }
 
+/// A network as samplers call it, from several threads.
+pub(crate) type Network<'a> = dyn Fn(&Tensor, &[f64], &Conditioning) -> Result<Tensor, BoxError> + Sync + 'a;
+
 /// The same, where another network may predict what guidance leads away from.
 pub(crate) fn draw_against(
     model: &ImageModel,
-    negative: Option<&(dyn Fn(&Tensor, &[f64], &Conditioning) -> Result<Tensor, BoxError> + Sync)>,
+    negative: Option<&Network>,
     captions: &[String],
     sampling: Sampling,
     ctx: &Context,

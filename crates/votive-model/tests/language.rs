@@ -224,7 +224,7 @@ fn an_adapter_on_the_head_is_refused() {
     let lora = LoraConfig::new(2, 4.0, vec!["lm_head".to_owned()]);
     let params = fresh(&config).with_new_lora(lora, 3).unwrap();
     let message = params.build(|scope| config.build(scope)).unwrap_err().to_string();
-    assert!(message.contains("`lm_head` is not a linear map"), "{message}");
+    assert!(message.contains("`lm_head` is no linear map and no convolution of this network"), "{message}");
 }
 
 #[test]

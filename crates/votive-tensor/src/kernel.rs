@@ -56,23 +56,9 @@ pub trait Real: WithDType + Float + NumAssign + std::iter::Sum {
 }
 
 impl Real for f32 {
-    #[inline(always)]
     fn erf(self) -> Self {
-        // x·P(x²)/Q(x²), the rational function of Eigen's `generic_fast_erf`; from 3.92 on the nearest number is 1.
-        let x = self.clamp(-4.0, 4.0);
-        let square = x * x;
-        let p = -2.726_142_3e-10 * square + 2.770_681_4e-8;
-        let p = p * square - 2.101_024e-6;
-        let p = p * square - 5.692_506_6e-5;
-        let p = p * square - 7.349_906_3e-4;
-        let p = p * square - 2.954_599_8e-3;
-        let p = p * square - 1.609_603_3e-2;
-        let q = -1.456_607_2e-5 * square - 2.133_740_6e-4;
-        let q = q * square - 1.682_827e-3;
-        let q = q * square - 7.373_329_2e-3;
-        let q = q * square - 1.426_474e-2;
-        let value = x * p / q;
-        if x.abs() >= 3.92 { 1f32.copysign(x) } else { value }
+        // A rational function that compilers turn into vectors is off by 5·10⁻⁷, which five steps of AdamW show.
+        libm::erff(self)
     }
 
     #[inline(always)]
@@ -461,18 +447,6 @@ mod tests {
         assert_eq!(100f32.fast_exp(), f32::INFINITY);
         assert_eq!(f32::INFINITY.fast_exp(), f32::INFINITY);
         assert!(f32::NAN.fast_exp().is_nan());
-    }
-
-    #[test]
-    fn the_error_function_is_as_good_as_f32_can_be() {
-        let worst = (-1_200_000i32..=1_200_000).map(|i| i as f32 * 5e-6).map(|x| {
-            let exact = libm::erf(f64::from(x));
-            (f64::from(Real::erf(x)) - exact).abs() / exact.abs().max(1e-30)
-        });
-        let worst = worst.fold(0.0, f64::max);
-        assert!(worst < 5e-7, "{worst}");
-        assert_eq!([0f32, 100.0, f32::NEG_INFINITY].map(Real::erf), [0.0, 1.0, -1.0]);
-        assert!(Real::erf(f32::NAN).is_nan());
     }
 
     #[test]

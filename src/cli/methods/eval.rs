@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use votive_model::files;
-use votive_objective::{MethodSpec, Needs, Objective, PairInputs, Tokens, UnpairedInputs};
+use votive_objective::{Denoised, MethodSpec, Needs, Objective, PairInputs, Tokens, UnpairedInputs};
 
 /// Evaluate an objective on given numbers, for checking and plotting.
 ///
@@ -163,6 +163,15 @@ impl Given {
         })
     }
 
+    /// What a denoiser's predictions give: the policy's errors, the reference's, and their distance.
+    fn denoised(&self, [policy, reference, distances]: [&'static str; 3]) -> Outcome<Denoised> {
+        Ok(Denoised {
+            policy_errors: self.get(policy)?,
+            reference_errors: self.tensors.get(reference).cloned(),
+            distances: self.tensors.get(distances).cloned(),
+        })
+    }
+
     fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
@@ -220,6 +229,16 @@ fn pair_inputs(given: &Given) -> Outcome<PairInputs> {
     }
     if given.has("chosen_lengths") {
         pairs = pairs.with_lengths(given.get("chosen_lengths")?, given.get("rejected_lengths")?);
+    }
+    if given.has("policy_chosen_errors") {
+        let chosen =
+            given.denoised(["policy_chosen_errors", "reference_chosen_errors", "chosen_distances"])?;
+        let rejected =
+            given.denoised(["policy_rejected_errors", "reference_rejected_errors", "rejected_distances"])?;
+        pairs = pairs.with_denoised(chosen, rejected);
+    }
+    if given.has("margins") {
+        pairs = pairs.with_margins(given.get("margins")?);
     }
     if given.has("chosen_token_mask") {
         let chosen = given.tokens([

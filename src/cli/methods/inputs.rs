@@ -56,7 +56,24 @@ const PAIR: &[Input] = &[
         Needs::TOKEN_KL,
         "(B, L) KL(π_ref ‖ π_θ) over the vocabulary at each token of y_l, nats",
     ),
+    input(
+        "policy_chosen_errors",
+        Needs::ERRORS,
+        "(B,) L_w, the policy's denoising error, a mean over the latent",
+    ),
+    input("policy_rejected_errors", Needs::ERRORS, "(B,) L_l, likewise"),
+    input("reference_chosen_errors", ERRORS_OF_REFERENCE, "(B,) R_w, the reference's denoising error"),
+    input("reference_rejected_errors", ERRORS_OF_REFERENCE, "(B,) R_l, likewise"),
+    input(
+        "chosen_distances",
+        Needs::DISTANCES,
+        "(B,) |ε_θ − ε_ref|² of the chosen latents, a mean over each",
+    ),
+    input("rejected_distances", Needs::DISTANCES, "(B,) the same of the rejected latents"),
+    input("margins", Needs::MARGINS, "(B,) by how much each pair was preferred, in the scorer's units"),
 ];
+
+const ERRORS_OF_REFERENCE: Needs = Needs::REFERENCE.or(Needs::ERRORS);
 
 const UNPAIRED: &[Input] = &[
     input("policy_logps", Needs::NONE, "(B,) log π_θ(y|x), summed over tokens, nats"),

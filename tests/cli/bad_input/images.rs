@@ -144,7 +144,7 @@ fn latents_of_another_shape_leave_no_image() {
         let args = ["sample", "--model", &model, "--prompt", "a", "--out", &out, "--latents", &file];
         trial.untouched(&args, DATA, &[&["latents.safetensors"], parts].concat());
     };
-    check("latents", &[1, 3, 8, 8], &["expected shape [1, 4, 8, 8] for 1 prompts, found [1, 3, 8, 8]"]);
+    check("latents", &[1, 3, 8, 8], &["expected shape [1, 4, 8, 8] for 1 images, found [1, 3, 8, 8]"]);
     check("latents", &[0, 4, 8, 8], &["found [0, 4, 8, 8]"]);
     check("noise", &[1, 4, 8, 8], &["no tensor `latents`; found noise"]);
     let args =

@@ -65,7 +65,7 @@ fn an_objective_has_a_known_id_and_options_in_range() {
     replace_in(&trial.path("recipe.toml"), "[objective.dpo]", "[objective.dppo]");
     let parts = [
         "line 5, column 12: objective.dppo: ",
-        "unknown objective `dppo`; known: dpo, ",
+        "unknown objective `dppo`; known: d3po, dpo, ",
         "did you mean `dpo`?",
     ];
     trial.refused(&[], USAGE, &parts);
@@ -155,7 +155,7 @@ fn sizes_that_the_model_cannot_have_are_refused() {
     image.refused(&["diffusion.timesteps={ bins = 10 }"], USAGE, &shape);
     let weight = ["diffusion.weight_gamma: must be above 0"];
     image.refused(&["diffusion.weight=min_snr", "diffusion.weight_gamma=0"], USAGE, &weight);
-    let inversion = ["diffusion.noise: \"inversion\" is not part of a training step yet"];
-    image.refused(&["diffusion.noise=inversion"], USAGE, &inversion);
+    let inversion = ["diffusion.inversion_steps: 1001, expected 0 to 1000"];
+    image.refused(&["diffusion.noise=inversion", "diffusion.inversion_steps=1001"], USAGE, &inversion);
     image.refused(&["diffusion.caption_dropout=1.5"], USAGE, &["caption_dropout", "must be at most 1"]);
 }

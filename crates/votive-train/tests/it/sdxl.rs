@@ -69,7 +69,7 @@ fn check_step(model: &Path, expected: &str) {
     let logps = |params: &Params, error: &str| {
         let network = front.network(params).unwrap();
         let logps = front.likelihood(&network, &batch, None).unwrap().logps;
-        let ratio = ((&logps * -2.0).unwrap() / &expected[error]).unwrap();
+        let ratio = ((&logps * -2.0).unwrap() / expected[error].to_dtype(logps.dtype()).unwrap()).unwrap();
         let off = largest_distance(&ratio, &ratio.ones_like().unwrap());
         assert!(off <= TOLERANCES[0], "{error}: off by {off:e} of 1");
         let pairs = logps.dim(0).unwrap() / 2;
