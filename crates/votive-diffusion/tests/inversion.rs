@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use candle_core::{DType, Device, Tensor};
 use votive_diffusion::sampler::{Ddim, DdimInverse};
 use votive_diffusion::{
-    BoxError, Conditioning, InversionBy, InversionInputs, InversionPlan, Inverted, NoiseSchedule, Sampler,
-    SchedulerConfig, StepNoise, initial_latents,
+    BoxError, Conditioning, DenoiseFn, InversionBy, InversionInputs, InversionPlan, Inverted, NoiseSchedule,
+    Sampler, SchedulerConfig, StepNoise, initial_latents,
 };
 
 const MEAN: f64 = 1.5;
@@ -71,7 +71,7 @@ fn plan(steps: usize, perturbation: f64, refinements: usize) -> InversionPlan {
 fn invert(
     plan: InversionPlan,
     schedule: &NoiseSchedule,
-    network: &dyn Fn(&Tensor, &[f64], &Conditioning) -> Result<Tensor, BoxError>,
+    network: &DenoiseFn,
     timesteps: &[usize],
     rows: std::ops::Range<usize>,
 ) -> Inverted {
@@ -172,7 +172,7 @@ fn sampled_back(noisy: &Tensor, kind: &str, t: usize, of: usize) -> Tensor {
     ddim.skip(first);
     let mut latents = noisy.clone();
     for (step_idx, timestep) in ddim.timesteps().to_vec().into_iter().enumerate() {
-        let pred = network(&latents, &vec![timestep; 3], &Conditioning::new(embeds()).unwrap()).unwrap();
+        let pred = network(&latents, &[timestep; 3], &Conditioning::new(embeds()).unwrap()).unwrap();
         latents = ddim.step(&pred, step_idx, &latents, &StepNoise::Given(Vec::new())).unwrap();
     }
     latents
