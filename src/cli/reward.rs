@@ -6,7 +6,7 @@ use votive_diffusion::BoxError;
 use votive_eval::grade_images;
 use votive_playground::image::Picture;
 use votive_train::RewardKind;
-use votive_train::front_end::ImageReward;
+use votive_train::reward::ImageReward;
 
 /// The reward of a name.
 pub(crate) fn reward(kind: RewardKind) -> Arc<dyn ImageReward> {

@@ -24,6 +24,7 @@ pub mod plan;
 pub mod pretrain;
 pub mod recipe;
 pub mod reference;
+pub mod reward;
 pub mod run;
 pub mod run_directory;
 mod run_log;

@@ -2,7 +2,7 @@
 
 use crate::error::{Result, TrainError};
 use crate::front_end::{
-    DenoisingFrontEnd, DenoisingSettings, ImageReward, ImageSettings, PipelineSettings, Reversed,
+    DenoisingFrontEnd, DenoisingSettings, ImageSettings, PipelineSettings,
     RolloutFrontEnd, RolloutSettings, TextFrontEnd,
 };
 use crate::plan::{DiffusionPlan, Plan, Prefer, RewardKind, RolloutPlan};

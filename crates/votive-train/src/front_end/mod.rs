@@ -17,8 +17,7 @@ pub(crate) use pair_latents::ENCODE_BATCH;
 pub use pair_latents::{ImageSettings, PairsOfFile};
 pub use pipeline::{PipelineSettings, TrainedPipeline};
 pub use prompts::{EncodedPrompts, PromptEncoder};
-pub(crate) use rollout::Reversed;
-pub use rollout::{ImageReward, RolloutBatch, RolloutFrontEnd, RolloutPairs, RolloutSettings};
+pub use rollout::{RolloutBatch, RolloutFrontEnd, RolloutPairs, RolloutSettings};
 pub use text::{TextBatch, TextFrontEnd};
 
 use crate::error::Result;

@@ -10,37 +10,18 @@
 
 use super::{FrontEnd, Likelihood, Networks, PipelineSettings, Sample, SaveDtype, TrainedPipeline};
 use crate::error::{Result, TrainError};
+use crate::reward::ImageReward;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 use votive_data::CaptionRow;
 use votive_diffusion::sampler::Ddim;
-use votive_diffusion::{BoxError, Conditioning, Guidance, ImageSizes, initial_latents};
+use votive_diffusion::{Conditioning, Guidance, ImageSizes, initial_latents};
 use votive_model::stable_diffusion::AutoencoderKl;
 use votive_model::{Denoiser, Params};
 use votive_objective::CompletionFacts;
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
-
-/// Says how good pictures are.
-pub trait ImageReward: Send + Sync {
-    /// A score for each picture of its prompt, in units of its own.
-    ///
-    /// # Shapes
-    /// `images (B, 3, H, W)`, f32 from 0 to 1
-    /// # Errors
-    /// If a picture cannot be scored.
-    fn score(&self, prompts: &[String], images: &Tensor) -> std::result::Result<Vec<f64>, BoxError>;
-}
-
-/// A reward that prefers what another one does not.
-pub(crate) struct Reversed(pub(crate) Arc<dyn ImageReward>);
-
-impl ImageReward for Reversed {
-    fn score(&self, prompts: &[String], images: &Tensor) -> std::result::Result<Vec<f64>, BoxError> {
-        Ok(self.0.score(prompts, images)?.into_iter().map(|score| -score).collect())
-    }
-}
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use votive_diffusion::BoxError;
 use votive_model::Params;
-use votive_train::front_end::{FrontEnd, ImageReward};
+use votive_train::front_end::FrontEnd;
+use votive_train::reward::ImageReward;
 use votive_train::gradients::Gradients;
 use votive_train::{Plan, Result, RewardKind, Run, RunDirectory, StepMetrics, TrainError};
 
