@@ -2,10 +2,11 @@
 
 use crate::error::{Result, TrainError};
 use crate::front_end::{
-    DenoisingFrontEnd, DenoisingSettings, ImageSettings, PipelineSettings,
-    RolloutFrontEnd, RolloutSettings, TextFrontEnd,
+    DenoisingFrontEnd, DenoisingSettings, ImageSettings, PipelineSettings, RolloutFrontEnd, RolloutSettings,
+    TextFrontEnd,
 };
 use crate::plan::{DiffusionPlan, Plan, Prefer, RewardKind, RolloutPlan};
+use crate::reward::{ImageReward, Reversed};
 use crate::split::{RowReport, Rows, Split, TextRows, split};
 use candle_core::Device;
 use std::path::{Path, PathBuf};

@@ -43,8 +43,10 @@ pub(super) fn is_model(folder: &Path) -> bool {
 impl ImageSet {
     /// The images that a model draws of prompts from seeds.
     pub(super) fn of_model(model: ImageModel, settings: DrawSettings, prompts: Vec<(String, u64)>) -> Self {
-        let drawn = |(number, (prompt, seed)): (usize, (String, u64))| {
-            Drawn { name: format!("image {number}"), prompt, seed: Some(seed) }
+        let drawn = |(number, (prompt, seed)): (usize, (String, u64))| Drawn {
+            name: format!("image {number}"),
+            prompt,
+            seed: Some(seed),
         };
         let images = prompts.into_iter().enumerate().map(drawn).collect();
         Self { images, source: Source::Model(Box::new(model), settings) }
@@ -113,9 +115,10 @@ impl ImageSet {
             signal::go_on()?;
             let first = number * batch;
             let pictures = match &self.source {
-                Source::Files(files) => {
-                    files[first..first + images.len()].iter().map(|file| read(file)).collect::<Outcome<_>>()?
-                }
+                Source::Files(files) => files[first..first + images.len()]
+                    .iter()
+                    .map(|file| read(file))
+                    .collect::<Outcome<_>>()?,
                 Source::Model(model, settings) => {
                     let prompts: Vec<String> = images.iter().map(|image| image.prompt.clone()).collect();
                     let seeds: Vec<u64> = images.iter().filter_map(|image| image.seed).collect();
@@ -150,7 +153,8 @@ pub(super) fn check_pairs(images: &[Drawn], against: &[Drawn]) -> Outcome {
         if let (Some(seed), Some(other)) = (a.seed, b.seed)
             && seed != other
         {
-            let message = format!("{}: drawn from seed {seed}, and {} of the other set from {other}", a.name, b.name);
+            let message =
+                format!("{}: drawn from seed {seed}, and {} of the other set from {other}", a.name, b.name);
             return Err(Failure::data(message).hint("draw both sets with the same --seed"));
         }
     }
@@ -204,9 +208,7 @@ fn prompt_of_metadata(file: &Path) -> Outcome<String> {
     let value: Value = serde_json::from_str(&text)
         .map_err(|error| Failure::data(format!("{}: not a JSON object: {error}", file.display())))?;
     let prompt = value.get("prompt").and_then(Value::as_str).map(str::to_owned);
-    prompt.ok_or_else(|| {
-        Failure::data(format!("{}: expected a string in field `prompt`", file.display()))
-    })
+    prompt.ok_or_else(|| Failure::data(format!("{}: expected a string in field `prompt`", file.display())))
 }
 
 fn read(file: &Path) -> Outcome<RgbImage> {

@@ -149,9 +149,7 @@ fn sets(args: &Args, ctx: &Context) -> Outcome<(ImageSet, Option<ImageSet>)> {
     let against = args.against.as_deref();
     match (is_model(&args.images), against.map(is_model)) {
         (false, None) => Ok((folder(&args.images)?, None)),
-        (false, Some(false)) => {
-            Ok((folder(&args.images)?, against.map(folder).transpose()?))
-        }
+        (false, Some(false)) => Ok((folder(&args.images)?, against.map(folder).transpose()?)),
         (false, Some(true)) => {
             let set = folder(&args.images)?;
             let jobs = jobs(args, prompts.as_deref(), Some(&set))?;
@@ -257,8 +255,9 @@ impl Scorer {
                     let (width, height) = size(picture);
                     Picture { width, height, rgb: picture.as_raw().clone() }
                 });
-                let graded = grade_images(&prompts, &pictures.collect::<Vec<_>>())
-                    .map_err(|error| Failure::from(error).hint("--checker is for the playground's captions"))?;
+                let graded = grade_images(&prompts, &pictures.collect::<Vec<_>>()).map_err(|error| {
+                    Failure::from(error).hint("--checker is for the playground's captions")
+                })?;
                 Ok(graded.into_iter().map(|one| 100.0 * f64::from(u8::from(one.exact))).collect())
             }
         }
@@ -283,7 +282,7 @@ impl Scorer {
             let category = |place: &usize| votive_playground::image::category(&images[*place].prompt);
             for wanted in votive_playground::image::Category::ALL {
                 let places: Vec<usize> =
-                    all.iter().copied().filter(|place| category(place) == Some(wanted)).collect();
+                    all.iter().copied().filter(|place| category(place) == Some(*wanted)).collect();
                 if !places.is_empty() {
                     results.push(of(format!("exact:{}", format!("{wanted:?}").to_lowercase()), &places));
                 }

@@ -51,7 +51,9 @@ impl ClipScorer {
         let most = model.text_config().max_position_embeddings;
         if tokenizer.positions() > most {
             let found = tokenizer.positions();
-            return Err(wrong(format!("the tokenizer gives {found} tokens, the encoder reads at most {most}")));
+            return Err(wrong(format!(
+                "the tokenizer gives {found} tokens, the encoder reads at most {most}"
+            )));
         }
         Ok(Self { model, processor, tokenizer, device: device.clone() })
     }
@@ -141,11 +143,7 @@ impl ImageReward for ClipReward {
         Ok(numbers(&self.logits(prompts, &images.detach())?)?)
     }
 
-    fn tracked(
-        &self,
-        prompts: &[String],
-        images: &Tensor,
-    ) -> std::result::Result<Option<Tensor>, BoxError> {
+    fn tracked(&self, prompts: &[String], images: &Tensor) -> std::result::Result<Option<Tensor>, BoxError> {
         Ok(Some(self.logits(prompts, images)?))
     }
 }
