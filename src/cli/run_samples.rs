@@ -52,7 +52,7 @@ pub(super) fn draw<F: FrontEnd>(
     if run.steps_done() > 0 && folder.join(SAMPLES_FILE).exists() {
         return Ok(());
     }
-    let network = run.front().network(&run.params().untracked()?)?;
+    let network = run.front().network(&run.outcome()?)?;
     if let Some(samples) = sampler.draw(&network, Place { step: run.steps_done(), folder: &folder }, ctx)? {
         write_samples(directory, run.steps_done(), &samples)?;
         write_run_gallery(directory)?;

@@ -137,6 +137,8 @@ fn images_that_cannot_be_compared_are_refused() {
     eval(&one, &[&by_clip[..], &["--steps", "3"]].concat(), USAGE, &["--steps has no effect"]);
     eval(&one, &[&by_clip[..], &["--adapter", "a"]].concat(), USAGE, &["--adapter needs a model"]);
     eval(&model, &by_clip, USAGE, &["needs prompts", "--playground"]);
+    let counted = ["--against", model.as_str(), "--images-per-prompt", "2"];
+    eval(&one, &[&by_clip[..], &counted].concat(), USAGE, &["--images-per-prompt has no effect"]);
     eval(&fixtures, &["--checker", "--prompts", &prompts], DATA, &["playground's captions"]);
     let empty = folder.path("empty");
     fs::create_dir(&empty).unwrap();
@@ -168,6 +170,9 @@ fn geneval_finds_its_prompts_and_images() {
     }
     let result = &rows(&["eval", "images", &out, "--clip", &fixture("clip/quick")])[0];
     assert_eq!((&result["images"], &result["prompts"]), (&json!(8), &json!(2)));
+    let prompts = folder.text("prompts.txt", "a photo of a bench\na red dog\n");
+    let named = ["eval", "images", &out, "--clip", &fixture("clip/quick"), "--prompts", &prompts];
+    fails(&named, USAGE, &["metadata.jsonl names the prompt", "--prompts"]);
     let untagged = folder.text("untagged.jsonl", "{\"prompt\": \"a\"}\n");
     let args = ["sample", "--model", &model, "--geneval", &untagged, "--out", &out];
     fails(&args, DATA, &["untagged.jsonl: row 1", "`tag`"]);

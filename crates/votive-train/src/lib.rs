@@ -11,6 +11,7 @@
 
 pub mod alarms;
 pub mod checkpoint;
+pub mod ema;
 mod error;
 pub mod events;
 pub mod front_end;

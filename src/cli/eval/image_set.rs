@@ -56,10 +56,14 @@ impl ImageSet {
     /// there are to one; else those of GenEval's `metadata.jsonl`, or those that the PNG files themselves name.
     ///
     /// # Errors
-    /// If the folder cannot be read or holds no images, or a prompt is not known.
+    /// If the folder cannot be read or holds no images, or a prompt is not known or there is one too many.
     pub(super) fn of_folder(folder: &Path, prompts: Option<&[String]>) -> Outcome<Self> {
         let subfolders = entries(folder)?.into_iter().filter(|path| path.join(METADATA).exists());
         let subfolders: Vec<PathBuf> = subfolders.collect();
+        if let (Some(subfolder), Some(_)) = (subfolders.first(), prompts) {
+            let own = format!("{}: its {METADATA} names the prompt", subfolder.display());
+            return Err(Failure::usage(own).hint("leave --prompts and --playground out"));
+        }
         let mut files = Vec::new();
         let mut images = Vec::new();
         for subfolder in &subfolders {

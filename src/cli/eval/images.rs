@@ -174,6 +174,12 @@ fn sets(args: &Args, ctx: &Context) -> Outcome<(ImageSet, Option<ImageSet>)> {
 /// it is compared with.
 fn jobs(args: &Args, prompts: Option<&[String]>, images: Option<&ImageSet>) -> Outcome<Vec<(String, u64)>> {
     let Some(prompts) = prompts else {
+        if args.images_per_prompt.is_some() && images.is_some() {
+            let idle = Failure::usage(
+                "--images-per-prompt has no effect: the images to compare with say what is drawn",
+            );
+            return Err(idle.hint("give --prompts, or leave it out"));
+        }
         return images.map_or_else(
             || Err(Failure::usage("a model needs prompts: give --prompts or --playground")),
             ImageSet::prompts_and_seeds,

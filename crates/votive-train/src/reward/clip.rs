@@ -3,8 +3,9 @@
 //! Sources: Hessel et al., "CLIPScore", arXiv:2104.08718, Sec. 3 (the cosine of both embeddings); Kirstain et al., "Pick-a-Pic",
 //! arXiv:2305.01569, Sec. 4 (a CLIP model that was trained on preferences, its cosine times `exp(logit_scale)`).
 
-use super::ImageReward;
+use super::{ImageReward, RewardFootprint};
 use crate::error::{Result, TrainError};
+use crate::memory::folder_bytes;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use votive_data::ClipTokenizer;
@@ -26,6 +27,8 @@ pub struct ClipScorer {
     model: ClipModel,
     processor: ClipImageProcessor,
     tokenizer: ClipTokenizer,
+    /// Of its files, bytes.
+    weights: u64,
     device: Device,
 }
 
@@ -55,7 +58,7 @@ impl ClipScorer {
                 "the tokenizer gives {found} tokens, the encoder reads at most {most}"
             )));
         }
-        Ok(Self { model, processor, tokenizer, device: device.clone() })
+        Ok(Self { model, processor, tokenizer, weights: folder_bytes(folder), device: device.clone() })
     }
 
     /// Encodes texts, without a gradient.
@@ -110,8 +113,12 @@ impl ClipScorer {
     }
 }
 
+/// Numbers a channel that a layer of the image encoder keeps for every patch: two norms, three projections, mix, way out,
+/// two sums, the feed-forward's way out.
+const LAYER: u64 = 10;
+
 /// Scores as numbers.
-pub(crate) fn numbers(scores: &Tensor) -> Result<Vec<f64>> {
+fn numbers(scores: &Tensor) -> Result<Vec<f64>> {
     Ok(scores.detach().to_dtype(DType::F64)?.to_vec1()?)
 }
 
@@ -145,5 +152,16 @@ impl ImageReward for ClipReward {
 
     fn tracked(&self, prompts: &[String], images: &Tensor) -> std::result::Result<Option<Tensor>, BoxError> {
         Ok(Some(self.logits(prompts, images)?))
+    }
+
+    fn footprint(&self) -> RewardFootprint {
+        let config = self.scorer.model.vision_config();
+        let (width, inner) = (config.hidden_size as u64, config.intermediate_size as u64);
+        let patches = config.patches() as u64 + 1;
+        let layer = LAYER * width + 2 * inner;
+        RewardFootprint {
+            weights: self.scorer.weights,
+            kept: patches * (config.num_hidden_layers as u64 * layer + 4 * width),
+        }
     }
 }

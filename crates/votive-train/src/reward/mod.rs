@@ -8,6 +8,15 @@ use candle_core::Tensor;
 use std::sync::Arc;
 use votive_diffusion::BoxError;
 
+/// What a reward takes of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RewardFootprint {
+    /// Its weights, bytes.
+    pub weights: u64,
+    /// Numbers that a score with a gradient keeps of one picture.
+    pub kept: u64,
+}
+
 /// Says how good pictures are.
 pub trait ImageReward: Send + Sync {
     /// A score for each picture of its prompt, in units of its own.
@@ -27,6 +36,11 @@ pub trait ImageReward: Send + Sync {
     fn tracked(&self, _prompts: &[String], _images: &Tensor) -> Result<Option<Tensor>, BoxError> {
         Ok(None)
     }
+
+    /// What it takes of memory; nothing if that is little.
+    fn footprint(&self) -> RewardFootprint {
+        RewardFootprint::default()
+    }
 }
 
 /// A reward that prefers what another one does not.
@@ -39,5 +53,9 @@ impl ImageReward for Reversed {
 
     fn tracked(&self, prompts: &[String], images: &Tensor) -> Result<Option<Tensor>, BoxError> {
         Ok(self.0.tracked(prompts, images)?.map(|scores| scores.neg()).transpose()?)
+    }
+
+    fn footprint(&self) -> RewardFootprint {
+        self.0.footprint()
     }
 }
