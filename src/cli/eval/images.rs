@@ -210,14 +210,14 @@ fn model(
 
 /// Something that gives every image a number.
 enum Scorer {
-    Clip { name: String, scorer: ClipScorer },
+    Clip { name: String, scorer: Box<ClipScorer> },
     Checker,
 }
 
 fn scorers(args: &Args, images: &[Drawn], ctx: &Context) -> Outcome<Vec<Scorer>> {
     let mut scorers = Vec::new();
     for folder in &args.scores.clip {
-        let scorer = ClipScorer::open(folder, &ctx.device()?)?;
+        let scorer = Box::new(ClipScorer::open(folder, &ctx.device()?)?);
         let prompts: BTreeSet<&str> = images.iter().map(|image| image.prompt.as_str()).collect();
         let prompts: Vec<&str> = prompts.into_iter().collect();
         let cut = scorer.texts(&prompts)?.truncated_tokens.into_iter().filter(|lost| *lost > 0).count();
