@@ -186,3 +186,40 @@ fn held_out_prompts_are_evaluated_as_before() {
     assert_eq!(result["exact"]["n"], json!(4));
     fails(&["eval"], USAGE, &["--model"]);
 }
+
+/// A run on the gradient of a CLIP model's score, with an average of its weights; its samples can be scored by their files.
+#[test]
+fn samples_of_a_run_say_what_they_are_of() {
+    let (folder, clip) = (Folder::new(), fixture("clip/quick"));
+    let recipe = format!("{}/examples/recipes/image/refl.toml", env!("CARGO_MANIFEST_DIR"));
+    let (out, prompts) = (folder.path("run"), folder.text("prompts.txt", "a red circle\na blue square\n"));
+    let mut args = vec!["train".to_owned(), recipe, "--quiet".to_owned(), "--out".to_owned(), out.clone()];
+    for setting in [
+        format!("rollout.clip={clip}"),
+        format!("data.path={prompts}"),
+        "rollout.steps=2".to_owned(),
+        "rollout.first_step=1".to_owned(),
+        "train.steps=2".to_owned(),
+        "train.batch_size=2".to_owned(),
+        "train.micro_batch_size=2".to_owned(),
+        "ema.decay=0.5".to_owned(),
+        format!("sample.path={prompts}"),
+        "sample.steps=2".to_owned(),
+    ] {
+        args.extend(["--set".to_owned(), setting]);
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    ok(&args);
+    let log = fs::read_to_string(format!("{out}/metrics.jsonl")).unwrap();
+    assert!(log.lines().count() == 2 && log.contains("\"score\""), "{log}");
+    let scored = |step: &str| {
+        let rows_file = folder.path("rows.jsonl");
+        ok(&["eval", "images", &format!("{out}/samples/{step}"), "--clip", &clip, "--out", &rows_file]);
+        let rows = fs::read_to_string(rows_file).unwrap();
+        rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let rows = scored("step-000002");
+    let named: Vec<(&str, u64)> =
+        rows.iter().map(|row| (row["prompt"].as_str().unwrap(), row["seed"].as_u64().unwrap())).collect();
+    assert_eq!(named, [("a red circle", 0), ("a blue square", 1)]);
+}
