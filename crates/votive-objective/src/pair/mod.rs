@@ -1,12 +1,36 @@
 //! Losses on pairs of completions, one file per method.
 
+pub mod alphapo;
+pub mod aot;
+pub mod aot_unpaired;
+pub mod apo_down;
+pub mod apo_zero;
+pub mod bco_pair;
+pub mod cdpo;
+pub mod cpo;
 pub mod d3po;
+pub mod discopop;
 pub mod dpo;
+pub mod dpop;
 pub mod dspo;
+pub mod exo_pair;
+pub mod f_dpo;
+pub mod hinge;
 pub mod ipo;
 pub mod ld_dpo;
 pub mod mapo;
+pub mod nca_pair;
+pub mod odpo;
+pub mod orpo;
+pub mod r_dpo;
+pub mod robust;
+pub mod rpo_regularized;
 pub mod rwr;
+pub mod sigmoid_norm;
 pub mod simpo;
+pub mod slic;
 pub mod smpo;
+pub mod sppo_hard;
 pub mod tdpo;
+pub mod tpo_triple;
+pub mod wpo;
