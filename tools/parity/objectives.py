@@ -762,7 +762,7 @@ CASES = [
     trained("ipo", "tau01", {"tau": 0.1}, "ipo", beta=0.1),
     trained("ipo", "tau05", {"tau": 0.5}, "ipo", beta=0.5),
     # Not around hinge: TRL multiplies its result in place, which autograd refuses.
-    trained("ipo", "with_weight", {"tau": 0.5, "with": {"weight": {"max": 1e9}}}, "ipo", aligned_inputs, beta=0.5,
+    trained("ipo", "with_policy_weight", {"tau": 0.5, "with": {"policy_weight": {"max": 1e9}}}, "ipo", aligned_inputs, beta=0.5,
             use_weighting=True),
     kto("beta01", 0.1, 0.0),
     kto("beta05_kl", 0.5, 1.75),

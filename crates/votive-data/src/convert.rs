@@ -51,6 +51,7 @@ const ROUNDS: Refusal =
 const VARIABLES: Refusal = ("a row with chat_template_kwargs", "write it as trl-conversational");
 const SYSTEM: Refusal = ("a conversation whose turns do not alternate", "write it as sharegpt");
 const ROLE: Refusal = ("a conversation with calls or other speakers", "write it as trl-conversational");
+const GOLD: Refusal = ("a row with a gold completion", "write it as trl or trl-conversational");
 
 /// The records as rows of a layout, weight and margin included.
 ///
@@ -85,8 +86,23 @@ fn gather<T>(
 }
 
 fn pair_rows(pair: &PreferencePair, layout: TextLayout) -> Result<Vec<Value>, Refusal> {
-    let PreferencePair { text, numbers, .. } = pair;
-    let one = |row: Value| vec![with_numbers(row, *numbers)];
+    let PreferencePair { text, gold, numbers, .. } = pair;
+    let is_of_trl = matches!(layout, TextLayout::Trl | TextLayout::TrlConversational);
+    if gold.is_some() && !is_of_trl {
+        return Err(GOLD);
+    }
+    let one = |mut row: Value| {
+        match gold {
+            // A string among conversations is a turn, as the completions of its row.
+            Some(Completion::Plain { completion, .. }) if layout == TextLayout::TrlConversational => {
+                row["reference"] = json!(turn("assistant", completion));
+            }
+            Some(Completion::Plain { completion, .. }) => row["reference"] = completion.as_str().into(),
+            Some(Completion::Chat { completion, .. }) => row["reference"] = json!(completion),
+            None => {}
+        }
+        vec![with_numbers(row, *numbers)]
+    };
     Ok(match (layout, text) {
         (TextLayout::Trl, PairText::Plain { .. } | PairText::Implicit { .. })
         | (TextLayout::TrlConversational, PairText::Chat { .. }) => one(pair_columns(text)),

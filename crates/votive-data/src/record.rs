@@ -108,6 +108,8 @@ pub struct PreferencePair {
     pub row: usize,
     /// Prompt and completions.
     pub text: PairText,
+    /// A third completion of the prompt, better than both, if the row has one.
+    pub gold: Option<Completion>,
     /// Weight and margin.
     pub numbers: RowNumbers,
 }
@@ -127,7 +129,7 @@ impl PreferencePair {
 
     /// A pair without weight and margin.
     pub fn new(row: usize, text: PairText) -> Self {
-        Self { row, text, numbers: RowNumbers::default() }
+        Self { row, text, gold: None, numbers: RowNumbers::default() }
     }
 }
 

@@ -401,7 +401,7 @@ fn idle(wrapper: &str) -> Value {
         "beta_distribution" => json!({"sigma": 0.0}),
         "label_smoothing" => json!({"epsilon": 0.0}),
         // The case's weights are below e.
-        "weight" => json!({"max": 1e-300}),
+        "policy_weight" => json!({"max": 1e-300}),
         "nll" | "gold_nll" => json!({"weight": 0.0}),
         other => panic!("{other} has no row here"),
     }
@@ -415,7 +415,7 @@ fn a_wrapper_with_idle_options_changes_nothing() {
         for wrapper in WRAPPERS {
             let Ok(objective) = with(spec.id, wrapper.name, idle(wrapper.name)) else { continue };
             let (mut losses, mut slopes) = Case::new().run(&objective).unwrap();
-            if wrapper.name == "weight" {
+            if wrapper.name == "policy_weight" {
                 losses.iter_mut().chain(&mut slopes).for_each(|x| *x *= 1e300);
             }
             let is_same = close(&losses, &plain.0, 1e-12) && close(&slopes, &plain.1, 1e-12);
@@ -439,8 +439,8 @@ fn wrappers_that_make_no_sense_are_refused_with_the_reason() {
         ("tdpo", "f_divergence", "another divergence already"),
         ("ld_dpo", "token_mask", "weighs single tokens itself"),
         ("hinge", "beta_distribution", "logarithm of a probability"),
-        ("aot", "weight", "ranks over a batch"),
-        ("wpo", "weight", "weighted already"),
+        ("aot", "policy_weight", "ranks over a batch"),
+        ("wpo", "policy_weight", "weighted already"),
         ("cpo", "nll", "a likelihood term already"),
         ("tpo_triple", "gold_nll", "a gold completion already"),
     ] {

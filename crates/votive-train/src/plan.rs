@@ -217,6 +217,7 @@ impl Plan {
         let sample = watching::sample(&mut r, kind, train.save_every);
         if let Some(objective) = &objective {
             objective::check(&mut r, objective, &reference, kind);
+            objective::check_batch(&mut r, objective, &train);
             if rollout.is_some() {
                 objective::check_rollouts(&mut r, objective);
             }

@@ -6,11 +6,13 @@
 //! ```
 
 mod held_out;
+mod log_ratios;
 mod losses;
 mod rows;
 mod sums;
 
 pub use held_out::HeldOut;
+pub use log_ratios::LogRatios;
 pub(crate) use rows::order;
 
 use crate::error::{Result, TrainError};
@@ -62,6 +64,8 @@ pub struct Resumed {
     pub reference: Option<BTreeMap<String, Tensor>>,
     /// Tokens read so far (latents, for images).
     pub num_tokens: u64,
+    /// The log-ratios of the completions so far.
+    pub log_ratios: LogRatios,
 }
 
 /// What a step sees.
@@ -83,6 +87,7 @@ pub struct Run<'a, F: FrontEnd> {
     optimizer: AdamW,
     order: Phases,
     num_tokens: u64,
+    log_ratios: LogRatios,
     /// The reference is the policy as it is now: margins must be 0.
     at_start: bool,
     gated: bool,
@@ -98,6 +103,8 @@ pub struct Evaluation {
     pub means: Means,
     /// Tokens, or latents.
     pub units: usize,
+    /// Sum of the log-ratios of completions in nats, and their number.
+    pub log_ratios: (f64, usize),
 }
 
 impl<'a, F: FrontEnd> Run<'a, F> {
@@ -117,7 +124,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         if front.rows() == 0 {
             return Err(TrainError::Plan("no row of the data is left to train on".to_owned()));
         }
-        rows::require_margins(plan, front)?;
+        rows::require_what_is_read(plan, front)?;
         let at_start = resumed.is_none();
         let saved = resumed.as_ref().and_then(|resumed| resumed.reference.clone());
         let batch = plan.train.micro_batch_size;
@@ -127,8 +134,9 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             optimizer: AdamW::new(plan.optimizer.adamw.clone()),
             reference: None,
             num_tokens: 0,
+            log_ratios: LogRatios::default(),
         };
-        let Resumed { params, optimizer, num_tokens, .. } = resumed.unwrap_or_else(fresh);
+        let Resumed { params, optimizer, num_tokens, log_ratios, .. } = resumed.unwrap_or_else(fresh);
         let policy = front.network(&params)?;
         let parameters = params.trainable();
         let order = rows::order(plan, front)?;
@@ -142,6 +150,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             optimizer,
             order,
             num_tokens,
+            log_ratios,
             at_start,
             gated: false,
         })
@@ -189,6 +198,12 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         self.num_tokens
     }
 
+    /// The log-ratios of the completions that were trained on so far.
+    #[must_use]
+    pub fn log_ratios(&self) -> LogRatios {
+        self.log_ratios
+    }
+
     /// Makes the next step.
     ///
     /// # Errors
@@ -212,6 +227,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let divergence = self.follow(step)?;
         evaluation.means.extend(divergence.map(|found| (Cow::Borrowed("reference/divergence"), found)));
         self.num_tokens += evaluation.units as u64;
+        self.log_ratios.add(evaluation.log_ratios);
         let done = step + 1;
         Ok(StepMetrics {
             step: done,
@@ -268,7 +284,8 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             let loss = self.loss(&micro, &denominators, &mut sums)?;
             gradients.accumulate(&loss, &self.parameters, &recorder)?;
         }
-        Ok(Evaluation { gradients, loss: sums.loss(), means: sums.means(), units: sums.units() })
+        let (means, log_ratios) = (sums.means(), sums.log_ratios());
+        Ok(Evaluation { gradients, loss: sums.loss(), means, units: sums.units(), log_ratios })
     }
 
     fn device(&self) -> &Device {

@@ -10,7 +10,7 @@ use crate::lock::RunLock;
 use crate::model_card::{self, RunFacts};
 use crate::optimizer::AdamW;
 use crate::plan::{Plan, is_due};
-use crate::run::{Resumed, Run};
+use crate::run::{LogRatios, Resumed, Run};
 use crate::run_log::{Entry, RunLog};
 use crate::watch::Watch;
 use candle_core::DType;
@@ -51,6 +51,8 @@ struct TrainerState {
     schema_version: u32,
     step: u64,
     num_tokens: u64,
+    #[serde(default)]
+    log_ratios: LogRatios,
     /// The plan that the checkpoint belongs to.
     plan: String,
 }
@@ -167,6 +169,7 @@ impl RunDirectory {
             optimizer,
             reference: reference.map(|file| file.tensors),
             num_tokens: state.num_tokens,
+            log_ratios: state.log_ratios,
         };
         Ok((Some(resumed), skipped))
     }
@@ -184,8 +187,9 @@ impl RunDirectory {
             if !reference.is_empty() {
                 files::write(&trainer.join(REFERENCE_FILE), reference, DType::F32, BTreeMap::new())?;
             }
+            let (num_tokens, log_ratios) = (run.num_tokens(), run.log_ratios());
             let state =
-                TrainerState { schema_version: 1, step, num_tokens: run.num_tokens(), plan: plan.to_toml() };
+                TrainerState { schema_version: 1, step, num_tokens, log_ratios, plan: plan.to_toml() };
             let path = trainer.join("state.json");
             let state = serde_json::to_value(&state).map_err(|error| at(&path)(error.into()))?;
             Ok(files::write_json(&path, &state)?)

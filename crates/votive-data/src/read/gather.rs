@@ -102,7 +102,10 @@ impl Gathered {
         let margin = row.optional_number("margin")?;
         let numbers = |difference: Option<f64>| RowNumbers { weight, margin: margin.or(difference) };
         match meaning {
-            Meaning::Pair(text, difference) => self.add_pair(&row, text, numbers(difference))?,
+            Meaning::Pair(text, difference) => self.add_pair(&row, text, None, numbers(difference))?,
+            Meaning::Triple(text, difference, gold) => {
+                self.add_pair(&row, text, Some(gold), numbers(difference))?;
+            }
             Meaning::Unpaired(text, label) => {
                 self.require_kind(Kind::of_completion(&text), &row)?;
                 self.unpaired.push(UnpairedExample { row: row.number, text, label, numbers: numbers(None) });
@@ -127,9 +130,15 @@ impl Gathered {
         Ok(format)
     }
 
-    fn add_pair(&mut self, row: &Row, text: PairText, numbers: RowNumbers) -> Result<()> {
+    fn add_pair(
+        &mut self,
+        row: &Row,
+        text: PairText,
+        gold: Option<Completion>,
+        numbers: RowNumbers,
+    ) -> Result<()> {
         self.require_kind(Kind::of_pair(&text), row)?;
-        self.pairs.push(PreferencePair { row: row.number, text, numbers });
+        self.pairs.push(PreferencePair { row: row.number, text, gold, numbers });
         Ok(())
     }
 
@@ -158,7 +167,7 @@ impl Gathered {
             if let PairText::Chat { options: found, .. } = &mut text {
                 found.clone_from(options);
             }
-            self.add_pair(row, text, numbers(Some(margin)))?;
+            self.add_pair(row, text, None, numbers(Some(margin)))?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! Loss: `−w(y_w)·w(y_l)·log σ(β·h)` with DPO's margin h in nats and `w(y) = exp(1/|y| Σ_t (log π_θ(y_t) − log Σ_v π_θ(v)²))`, which
 //! carries no gradient.
 //! Against DPO: pairs of another model count as likely as the policy would have written them, as if they were its own.
-//! Departures: none. This is [`dpo`](super::dpo) with [`weight`](crate::wrap::weight) around it; the bound of 1 is that of the
+//! Departures: none. This is [`dpo`](super::dpo) with [`policy_weight`](crate::wrap::policy_weight) around it; the bound of 1 is that of the
 //! authors' code, and trl 1.16 has none.
 //! Checked against: trl 1.16 with `use_weighting`.
 
@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::needs::Needs;
 use crate::pair::dpo::Dpo;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
-use crate::wrap::weight::Weight;
+use crate::wrap::policy_weight::PolicyWeight;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -53,7 +53,7 @@ impl Wpo {
         require_positive("wpo", "beta", self.beta)?;
         require_positive("wpo", "max_weight", self.max_weight)?;
         let dpo = Box::new(Dpo { beta: self.beta });
-        let weight = Weight { max: self.max_weight };
+        let weight = PolicyWeight { max: self.max_weight };
         Ok(Objective::Pair(Box::new(weight.around(dpo)?)))
     }
 }

@@ -11,8 +11,8 @@ pub mod label_smoothing;
 pub mod length;
 pub mod margin_offset;
 pub mod nll;
+pub mod policy_weight;
 pub mod token_mask;
-pub mod weight;
 
 use crate::contract::PairObjective;
 use crate::error::{ObjectiveError, Result};
@@ -62,7 +62,7 @@ pub static WRAPPERS: &[&WrapperSpec] = &[
     &margin_offset::SPEC,
     &beta_distribution::SPEC,
     &label_smoothing::SPEC,
-    &weight::SPEC,
+    &policy_weight::SPEC,
     &nll::SPEC,
     &gold_nll::SPEC,
 ];

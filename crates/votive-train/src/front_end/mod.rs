@@ -250,6 +250,14 @@ pub trait FrontEnd {
     /// If a row cannot be read.
     fn divergence_batch(&self, step: u64, samples: &[Sample]) -> Result<Self::Batch>;
 
+    /// The third, gold completions of some rows, a sequence for each, with their lengths in tokens; none if rows have none.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    fn gold_batch(&self, _samples: &[Sample]) -> Result<Option<(Self::Batch, Vec<f64>)>> {
+        Ok(None)
+    }
+
     /// What each sequence of a batch is, as bytes: equal bytes have equal log-probabilities.
     fn sequence_identities(&self, batch: &Self::Batch) -> Vec<Vec<u8>>;
 

@@ -266,6 +266,17 @@ impl FrontEnd for TextFrontEnd {
         Ok(TextBatch(collate_mismatched(&examples, Some(most), self.pad_id()?)))
     }
 
+    fn gold_batch(&self, samples: &[Sample]) -> Result<Option<(TextBatch, Vec<f64>)>> {
+        let Rows::Pairs(rows) = &self.rows else { return Ok(None) };
+        let golds: Option<Vec<_>> = samples.iter().map(|sample| rows[sample.row].gold.as_ref()).collect();
+        let Some(golds) = golds else { return Ok(None) };
+        let trained = |one: &&TokenizedUnpaired| {
+            (one.completion_ids.len() - one.untrained.iter().map(Range::len).sum::<usize>()) as f64
+        };
+        let lengths = golds.iter().map(trained).collect();
+        Ok(Some((TextBatch(collate_unpaired(&golds, self.pad_id()?)), lengths)))
+    }
+
     fn sequence_identities(&self, batch: &TextBatch) -> Vec<Vec<u8>> {
         let tokens = &batch.0;
         let sequence = |row: usize| {

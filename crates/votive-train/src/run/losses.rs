@@ -18,6 +18,10 @@ pub(super) struct Micro<'a, B> {
     pub(super) batch: B,
     pub(super) policy: Likelihood,
     pub(super) reference: Option<Likelihood>,
+    /// Log-probabilities of the rows' gold completions and their lengths, if they are read.
+    pub(super) gold: Option<(Tensor, Vec<f64>)>,
+    /// Tokens of the gold completions and their prompts.
+    pub(super) gold_tokens: usize,
     /// The divergence estimate of the whole step.
     pub(super) kl: Option<f64>,
 }
@@ -53,6 +57,15 @@ impl<F: FrontEnd> Run<'_, F> {
         segments: Option<&Recorder>,
     ) -> Result<Micro<'a, F::Batch>> {
         let batch = self.batch(drawn_at, samples)?;
+        let golds = match self.plan.objective.needs().contains(Needs::GOLD) {
+            true => self.front.gold_batch(samples)?,
+            false => None,
+        };
+        let gold_tokens = golds.as_ref().map_or(0, |(golds, _)| self.front.tokens(golds));
+        let gold = golds.map(|(golds, lengths)| -> Result<_> {
+            Ok((self.front.likelihood(policy, &golds, segments)?.logps, lengths))
+        });
+        let gold = gold.transpose()?;
         let policy = self.front.likelihood(policy, &batch, segments)?;
         // What no objective reads may be left out of the recipe, and must not change what is logged.
         let reads_reference = self.plan.objective.needs().contains(Needs::REFERENCE);
@@ -61,7 +74,7 @@ impl<F: FrontEnd> Run<'_, F> {
             false => None,
         };
         self.require_finite(step, "log-probability", &policy.logps, samples)?;
-        Ok(Micro { step, samples, batch, policy, reference, kl })
+        Ok(Micro { step, samples, batch, policy, reference, gold, gold_tokens, kl })
     }
 
     /// Some rows as they are at a step, with what the networks of the moment have to say about them.
@@ -91,7 +104,7 @@ impl<F: FrontEnd> Run<'_, F> {
         sums: &mut Sums,
     ) -> Result<Tensor> {
         let inputs = Inputs::new(self, micro)?;
-        sums.add_likelihoods(micro, &inputs, self.front.tokens(&micro.batch))?;
+        sums.add_likelihoods(micro, &inputs, self.front.tokens(&micro.batch) + micro.gold_tokens)?;
         sums.add_measures(self.front.measures(&micro.batch));
         let parts = self.front.parts(&micro.batch);
         if let Some(reference) = &micro.reference {
@@ -139,6 +152,9 @@ pub(super) struct Inputs<'a> {
     /// Whether sequence i and sequence i + B belong to one prompt.
     is_paired: bool,
     kl: Option<f64>,
+    /// The mean of log-ratios over the completions of the steps before.
+    mean_logratio: f64,
+    gold: Option<&'a (Tensor, Vec<f64>)>,
     /// By how much each pair's chosen completion was preferred, if the data says so of all.
     margins: Option<Vec<f32>>,
     /// KL(reference ‖ policy) over the vocabulary at every trained token, `(N,)`, if a term needs it.
@@ -163,7 +179,8 @@ impl<'a> Inputs<'a> {
         let lengths = Tensor::new(lengths, run.device())?.to_dtype(micro.policy.logps.dtype())?;
         let (policy, kl) = (&micro.policy, micro.kl);
         let margins = micro.samples.iter().map(|sample| Some(run.front.margin(sample.row)? as f32)).collect();
-        Ok(Self { policy, reference, lengths, labels, is_paired: sides == 2, kl, margins, token_kl })
+        let (is_paired, mean_logratio, gold) = (sides == 2, run.log_ratios.mean(), micro.gold.as_ref());
+        Ok(Self { policy, reference, lengths, labels, is_paired, kl, mean_logratio, gold, margins, token_kl })
     }
 
     fn evaluate(&self, term: &Term) -> Result<Evaluated> {
@@ -202,6 +219,14 @@ impl<'a> Inputs<'a> {
         if let [Some(chosen), Some(rejected)] = [0, 1].map(|side| self.denoised(needs, side)) {
             inputs = inputs.with_denoised(chosen?, rejected?);
         }
+        if let Some((logps, lengths)) = self.gold {
+            let lengths = lengths.iter().map(|length| *length as f32).collect();
+            inputs = inputs.with_gold(logps.clone(), self.like_logps(lengths)?);
+        }
+        if let Some(alignment) = self.alignment(needs) {
+            let (chosen, rejected) = halves(&alignment?)?;
+            inputs = inputs.with_alignment(chosen, rejected);
+        }
         if let Some(margins) = &self.margins {
             inputs = inputs.with_margins(self.like_logps(margins.clone())?);
         }
@@ -219,10 +244,26 @@ impl<'a> Inputs<'a> {
         if let Some(kl) = self.kl {
             inputs = inputs.with_kl(Tensor::new(kl, device)?.to_dtype(self.policy.logps.dtype())?);
         }
+        let mean = Tensor::new(self.mean_logratio, device)?.to_dtype(self.policy.logps.dtype())?;
+        inputs = inputs.with_mean_logratio(mean);
         if let Some(tokens) = self.tokens(needs, 0..sequences) {
             inputs = inputs.with_tokens(tokens?);
         }
         Ok(inputs.with_lengths(self.lengths.clone()))
+    }
+
+    /// How likely each completion is beside what the policy would write, if it is needed.
+    fn alignment(&self, needs: Needs) -> Option<Result<Tensor>> {
+        let tokens = self.policy.tokens.as_ref().filter(|_| needs.contains(Needs::ALIGNMENT))?;
+        let all = || -> Result<Tensor> {
+            let aligned = (tokens.scores.log_probs()?.detach() - tokens.scores.log_collisions()?)?;
+            let sequence = |(row, count): (usize, &usize)| std::iter::repeat_n(row as u32, *count);
+            let rows: Vec<u32> = tokens.counts.iter().enumerate().flat_map(sequence).collect();
+            let zeros = self.policy.logps.zeros_like()?.detach();
+            let sums = zeros.index_add(&Tensor::new(rows, zeros.device())?, &aligned, 0)?;
+            Ok((sums / &self.lengths)?)
+        };
+        Some(all())
     }
 
     /// Numbers of completions in the type of their log-probabilities.

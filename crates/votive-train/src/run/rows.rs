@@ -1,7 +1,7 @@
 //! The rows of a run: in which order, and whether they have what is read of them.
 
 use crate::error::{Result, TrainError};
-use crate::front_end::FrontEnd;
+use crate::front_end::{FrontEnd, Sample};
 use crate::plan::Plan;
 use votive_data::{DataOrder, Phases};
 use votive_objective::Needs;
@@ -23,13 +23,29 @@ pub(crate) fn order<F: FrontEnd>(plan: &Plan, front: &F) -> Result<Phases> {
 }
 
 /// Refuses rows that lack what an objective reads of them.
-pub(super) fn require_margins<F: FrontEnd>(plan: &Plan, front: &F) -> Result<()> {
-    let mut terms = plan.objective.terms().iter();
-    let Some(term) = terms.find(|term| term.objective.needs().contains(Needs::MARGINS)) else {
-        return Ok(());
+pub(super) fn require_what_is_read<F: FrontEnd>(plan: &Plan, front: &F) -> Result<()> {
+    let reader = |need| {
+        let mut terms = plan.objective.terms().iter();
+        terms.find(|term| term.objective.needs().contains(need)).map(|term| format!("`{}`", term.spec.id))
     };
-    let reader = format!("`{}`", term.spec.id);
-    (0..front.rows() + front.held_out()).try_for_each(|row| margin(front, row, &reader).map(|_| ()))
+    let rows = || 0..front.rows() + front.held_out();
+    if let Some(reader) = reader(Needs::MARGINS) {
+        rows().try_for_each(|row| margin(front, row, &reader).map(|_| ()))?;
+    }
+    if let Some(reader) = reader(Needs::GOLD) {
+        rows().try_for_each(|row| gold(front, row, &reader))?;
+    }
+    Ok(())
+}
+
+fn gold<F: FrontEnd>(front: &F, row: usize, reader: &str) -> Result<()> {
+    if front.gold_batch(&[Sample { row, position: 0 }])?.is_some() {
+        return Ok(());
+    }
+    Err(TrainError::Plan(format!(
+        "{reader} imitates a gold completion, but data row {} has none: in TRL's layout it is the column `reference`",
+        front.source_row(row)
+    )))
 }
 
 fn margin<F: FrontEnd>(front: &F, row: usize, reader: &str) -> Result<f64> {

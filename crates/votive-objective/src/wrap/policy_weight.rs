@@ -14,13 +14,13 @@ use serde_json::json;
 
 /// The row of this wrapper.
 pub static SPEC: WrapperSpec = WrapperSpec {
-    name: "weight",
+    name: "policy_weight",
     title: "Weight: a pair counts as likely as the policy would have written it",
     paper: "arXiv:2406.11827, Eq. 2",
     options: &[OptionDoc { name: "max", doc: "w > 0: largest weight of a pair" }],
-    defaults: || json!(Weight::default()),
+    defaults: || json!(PolicyWeight::default()),
     around: Around::Pair(|options, inner| {
-        let options: Weight = read_options("with.weight", options)?;
+        let options: PolicyWeight = read_options("with.policy_weight", options)?;
         Ok(Box::new(options.around(inner)?) as Box<dyn PairObjective>)
     }),
 };
@@ -28,24 +28,24 @@ pub static SPEC: WrapperSpec = WrapperSpec {
 /// The option of the weight.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Weight {
+pub struct PolicyWeight {
     /// Largest weight.
     pub max: f64,
 }
 
-impl Default for Weight {
+impl Default for PolicyWeight {
     fn default() -> Self {
         Self { max: 1.0 }
     }
 }
 
-impl Weight {
+impl PolicyWeight {
     /// Puts the weight before a pair objective.
     ///
     /// # Errors
     /// If the bound is out of range, or a pair has no loss of its own.
     pub fn around(self, inner: Box<dyn PairObjective>) -> Result<Weighted> {
-        require_positive("with.weight", "max", self.max)?;
+        require_positive("with.policy_weight", "max", self.max)?;
         if inner.needs().contains(Needs::WHOLE_BATCH) {
             return Err(
                 SPEC.refusal("it compares ranks over a batch, so a pair has no loss of its own to weigh")
@@ -59,7 +59,7 @@ impl Weight {
 #[derive(Debug)]
 pub struct Weighted {
     inner: Box<dyn PairObjective>,
-    options: Weight,
+    options: PolicyWeight,
 }
 
 impl PairObjective for Weighted {
