@@ -9,6 +9,9 @@
 mod completion;
 mod contract;
 mod error;
+pub mod game;
+#[cfg(test)]
+mod hand;
 mod mixture;
 mod needs;
 pub mod pair;
@@ -16,7 +19,7 @@ mod registry;
 mod spec;
 pub mod unpaired;
 
-pub use completion::{Completion, Denoised, Tokens};
+pub use completion::{Completion, Denoised, TokenWeights, Tokens};
 pub use contract::{PairInputs, PairLoss, PairObjective, UnpairedInputs, UnpairedLoss, UnpairedObjective};
 pub use error::{ObjectiveError, Result};
 pub use mixture::{CompletionFacts, Mixture, Term};

@@ -2,7 +2,7 @@
 
 /// What an objective reads besides the policy's log-probabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Needs(u16);
+pub struct Needs(u32);
 
 impl Needs {
     /// Only the policy's log-probabilities.
@@ -27,8 +27,20 @@ impl Needs {
     pub const DISTANCES: Self = Self(64 | 128);
     /// By how much a completion was preferred, in the units of whoever scored.
     pub const MARGINS: Self = Self(256);
+    /// What whoever judged gave each completion by itself: a win rate, a score or an error; the method says which.
+    pub const SCORES: Self = Self(1 << 16);
+    /// Log-probabilities of an older reference: the model that the first of several rounds started from.
+    pub const BASE: Self = Self(1 << 17);
+    /// How unsure whoever judged was of each pair.
+    pub const UNCERTAINTIES: Self = Self(1 << 18);
+    /// All rows of a step at once, because a loss depends on the others'; a step must not be cut into parts.
+    pub const WHOLE_BATCH: Self = Self(1 << 19);
+    /// How much each token counts, in the log-ratio and in the divergence.
+    pub const TOKEN_WEIGHTS: Self = Self(8 | 1 << 20);
+    /// What a value head says of each completion.
+    pub const VALUES: Self = Self(1 << 21);
 
-    const NAMES: [(Self, &'static str); 8] = [
+    const NAMES: [(Self, &'static str); 14] = [
         (Self::REFERENCE, "REFERENCE"),
         (Self::LENGTHS, "LENGTHS"),
         (Self::KL, "KL"),
@@ -37,6 +49,12 @@ impl Needs {
         (Self::ERRORS, "ERRORS"),
         (Self::DISTANCES, "DISTANCES"),
         (Self::MARGINS, "MARGINS"),
+        (Self::SCORES, "SCORES"),
+        (Self::BASE, "BASE"),
+        (Self::UNCERTAINTIES, "UNCERTAINTIES"),
+        (Self::WHOLE_BATCH, "WHOLE_BATCH"),
+        (Self::TOKEN_WEIGHTS, "TOKEN_WEIGHTS"),
+        (Self::VALUES, "VALUES"),
     ];
 
     /// Both needs.

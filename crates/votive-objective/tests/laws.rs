@@ -3,8 +3,8 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use votive_objective::{
-    Denoised, METHODS, MethodSpec, Needs, Objective, ObjectiveError, PairInputs, Reduction, Tokens,
-    UnpairedInputs, find,
+    Denoised, METHODS, MethodSpec, Needs, Objective, ObjectiveError, PairInputs, Reduction, TokenWeights,
+    Tokens, UnpairedInputs, find,
 };
 
 fn objective(spec: &MethodSpec) -> Objective {
@@ -23,10 +23,25 @@ const REFERENCE_REJECTED: [f64; 4] = [-10.0, -8.0, -25.0, -9.5];
 const LENGTHS: [f64; 4] = [4.0, 5.0, 12.0, 7.0];
 const OTHER_LENGTHS: [f64; 4] = [6.0, 3.0, 9.0, 7.0];
 const MARGINS: [f64; 4] = [0.05, 0.3, 0.02, 0.11];
+/// Log-probabilities of an older reference, what was judged of each completion and of the pair, and a value head's say.
+const BASE_CHOSEN: [f64; 4] = [-13.0, -7.5, -29.0, -8.0];
+const BASE_REJECTED: [f64; 4] = [-10.5, -8.5, -24.0, -9.0];
+const SCORES: [f64; 4] = [0.7, 0.55, 0.9, 0.6];
+const OTHER_SCORES: [f64; 4] = [-0.2, -0.1, -0.05, -0.3];
+const UNCERTAINTIES: [f64; 4] = [0.1, 0.0, 0.5, 0.3];
+const VALUES: [f64; 4] = [0.4, 0.6, 0.1, 0.2];
+const OTHER_VALUES: [f64; 4] = [-0.3, 0.2, 0.3, 0.15];
+
+/// Places of the columns above in a case.
+const MARGIN: usize = 6;
+const BASE: [usize; 2] = [7, 8];
+const SCORE: [usize; 2] = [9, 10];
+const UNCERTAINTY: usize = 11;
+const VALUE: [usize; 2] = [12, 13];
 
 #[derive(Clone)]
 struct Case {
-    columns: [Vec<f64>; 7],
+    columns: [Vec<f64>; 14],
     withheld: Option<Needs>,
     /// What stands behind the ends of completions.
     padding: f64,
@@ -35,9 +50,23 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let columns =
-            [CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, LENGTHS, OTHER_LENGTHS, MARGINS]
-                .map(Vec::from);
+        let columns = [
+            CHOSEN,
+            REJECTED,
+            REFERENCE_CHOSEN,
+            REFERENCE_REJECTED,
+            LENGTHS,
+            OTHER_LENGTHS,
+            MARGINS,
+            BASE_CHOSEN,
+            BASE_REJECTED,
+            SCORES,
+            OTHER_SCORES,
+            UNCERTAINTIES,
+            VALUES,
+            OTHER_VALUES,
+        ]
+        .map(Vec::from);
         Self { columns, withheld: None, padding: 0.0, dtype: DType::F64 }
     }
 
@@ -66,6 +95,17 @@ impl Case {
             kl: has(Needs::TOKEN_KL).then(|| spread(&kl)),
             mask,
         }
+    }
+
+    /// How much each token of a side counts: the more, the later in the log-ratio, and the less in the divergence.
+    fn token_weights(&self, lengths: &Tensor) -> TokenWeights {
+        let place = Tensor::arange(0u32, 13, &Device::Cpu).unwrap().to_dtype(self.dtype).unwrap();
+        let place = place.unsqueeze(0).unwrap();
+        let mask = place.broadcast_lt(&lengths.unsqueeze(1).unwrap()).unwrap().to_dtype(self.dtype).unwrap();
+        let behind = ((1.0 - &mask).unwrap() * self.padding).unwrap();
+        let along = (place / 13.0).unwrap();
+        let cells = |weights: &Tensor| (mask.broadcast_mul(weights).unwrap() + &behind).unwrap();
+        TokenWeights { logratio: cells(&along), kl: cells(&(1.0 - &along).unwrap()) }
     }
 
     /// What a denoiser's predictions give: errors are minus twice the log-probabilities.
@@ -107,7 +147,23 @@ impl Case {
                     );
                 }
                 if has(Needs::MARGINS) {
-                    inputs = inputs.with_margins(self.column(6));
+                    inputs = inputs.with_margins(self.column(MARGIN));
+                }
+                if has(Needs::BASE) {
+                    inputs = inputs.with_base(self.column(BASE[0]), self.column(BASE[1]));
+                }
+                if has(Needs::SCORES) {
+                    inputs = inputs.with_scores(self.column(SCORE[0]), self.column(SCORE[1]));
+                }
+                if has(Needs::UNCERTAINTIES) {
+                    inputs = inputs.with_uncertainties(self.column(UNCERTAINTY));
+                }
+                if has(Needs::VALUES) {
+                    inputs = inputs.with_values(self.column(VALUE[0]), self.column(VALUE[1]));
+                }
+                if has(Needs::TOKEN_WEIGHTS) {
+                    let [chosen, rejected] = [4, 5].map(|lengths| self.token_weights(&self.column(lengths)));
+                    inputs = inputs.with_token_weights(chosen, rejected);
                 }
                 objective.evaluate(&inputs)?.per_pair
             }
@@ -116,12 +172,20 @@ impl Case {
                 let n = self.columns[0].len();
                 let ones = Tensor::ones(n, self.dtype, &Device::Cpu).unwrap();
                 let labels = join(&ones, &ones.zeros_like().unwrap());
-                let mut inputs = UnpairedInputs::new(join(&policy_c, &policy_r), labels);
+                let (policy, reference) =
+                    (join(&policy_c, &policy_r), join(&self.column(2), &self.column(3)));
+                let lengths = join(&self.column(4), &self.column(5));
+                let mut inputs = UnpairedInputs::new(policy.clone(), labels)
+                    .with_tokens(self.tokens([&policy, &reference, &lengths]));
                 if has(Needs::REFERENCE) {
-                    inputs = inputs.with_reference(join(&self.column(2), &self.column(3)));
+                    inputs = inputs.with_reference(reference);
                 }
                 if has(Needs::LENGTHS) {
-                    inputs = inputs.with_lengths(join(&self.column(4), &self.column(5)));
+                    inputs = inputs.with_lengths(lengths);
+                }
+                if has(Needs::SCORES) {
+                    let other = self.column(SCORE[1]).neg().unwrap();
+                    inputs = inputs.with_scores(join(&self.column(SCORE[0]), &other));
                 }
                 if has(Needs::KL) {
                     inputs = inputs
@@ -192,6 +256,11 @@ fn what_is_declared_is_what_is_read() {
             Needs::ERRORS,
             Needs::DISTANCES,
             Needs::MARGINS,
+            Needs::SCORES,
+            Needs::BASE,
+            Needs::UNCERTAINTIES,
+            Needs::TOKEN_WEIGHTS,
+            Needs::VALUES,
         ] {
             let found = Case { withheld: Some(need), ..Case::new() }.run(&objective);
             match (spec.needs.contains(need), found) {
@@ -230,7 +299,11 @@ fn shifting_policy_and_reference_together_changes_nothing_where_there_is_a_refer
             shifted.columns[index].iter_mut().for_each(|x| *x += 2.25);
         }
         let (a, b) = (Case::new().run(&objective).unwrap(), shifted.run(&objective).unwrap());
-        assert!(close(&a.0, &b.0, 1e-12) && close(&a.1, &b.1, 1e-12), "{}", spec.id);
+        // A likelihood of its own in the loss moves with the policy, and its slope does not.
+        let imitates = matches!(spec.id, "pmpo" | "upo");
+        assert!(imitates || close(&a.0, &b.0, 1e-12), "{}", spec.id);
+        // What the policy itself ranks rightly stays as it is, too: both sides are shifted.
+        assert!(close(&a.1, &b.1, 1e-12), "{}", spec.id);
     }
 }
 

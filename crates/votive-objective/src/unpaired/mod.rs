@@ -1,4 +1,6 @@
 //! Losses on single completions with a label, one file per method.
 
+pub mod apo_action;
 pub mod kto;
+pub mod pmpo;
 pub mod sft;
