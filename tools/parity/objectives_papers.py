@@ -16,7 +16,6 @@ from typing import Callable
 from common import target_folder, torch, write_json, write_made_by, write_tensors
 
 import mpmath
-import numpy
 import torch.nn.functional as F
 
 SIDES = ("chosen", "rejected")
@@ -220,9 +219,11 @@ def mixdpo_gamma(inputs, shape, scale):
 
 
 def mixdpo_lognormal(inputs, beta, spread):
-    nodes, weights = numpy.polynomial.hermite.hermgauss(16)
-    betas = beta * torch.exp(spread * math.sqrt(2) * torch.from_numpy(nodes))
-    log_weights = torch.from_numpy(numpy.log(weights / math.sqrt(math.pi)))
+    points = torch.arange(-12, 13, dtype=torch.float64) / 2
+    density = torch.distributions.Normal(0.0, 1.0).log_prob(points)
+    log_weights = density - density.logsumexp(0)
+    betas = (spread * points).exp()
+    betas = beta * betas / (log_weights.exp() * betas).sum()
     terms = log_weights - logistic_loss(margin(inputs)[:, None] * betas)
     return -terms.logsumexp(1), *rewards(inputs, beta)
 
@@ -405,7 +406,7 @@ def main() -> None:
             "outputs": [name for name in tensors if name not in case.inputs],
         })  # fmt: skip
     write_json(folder / "cases.json", index)
-    write_made_by(folder, "objectives_papers.py", ["torch", "mpmath", "numpy"], {
+    write_made_by(folder, "objectives_papers.py", ["torch", "mpmath"], {
         "gradients": "grad.<input> is the gradient of the sum of per_pair_loss",
     })  # fmt: skip
 

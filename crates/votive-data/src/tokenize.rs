@@ -35,7 +35,7 @@ pub struct TokenizedPair {
     pub chosen_untrained: Vec<Range<usize>>,
     /// The same of `rejected_ids`.
     pub rejected_untrained: Vec<Range<usize>>,
-    /// Weight and margin.
+    /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
     /// Number of the row in its data set, counted from 1.
     pub row: usize,
@@ -50,6 +50,7 @@ impl TokenizedPair {
             rejected_ids: self.chosen_ids,
             chosen_untrained: self.rejected_untrained,
             rejected_untrained: self.chosen_untrained,
+            numbers: self.numbers.turned(),
             ..self
         }
     }
@@ -57,13 +58,14 @@ impl TokenizedPair {
     /// The pair as a desirable and an undesirable example.
     #[must_use]
     pub fn unpair(self) -> [TokenizedUnpaired; 2] {
-        let Self { prompt_ids, numbers, row, .. } = self;
+        let Self { prompt_ids, row, .. } = self;
+        let [of_chosen, of_rejected] = self.numbers.unpaired();
         let desirable = TokenizedUnpaired {
             prompt_ids: prompt_ids.clone(),
             completion_ids: self.chosen_ids,
             untrained: self.chosen_untrained,
             label: true,
-            numbers,
+            numbers: of_chosen,
             row,
         };
         let undesirable = TokenizedUnpaired {
@@ -71,7 +73,7 @@ impl TokenizedPair {
             completion_ids: self.rejected_ids,
             untrained: self.rejected_untrained,
             label: false,
-            numbers,
+            numbers: of_rejected,
             row,
         };
         [desirable, undesirable]
@@ -89,7 +91,7 @@ pub struct TokenizedUnpaired {
     pub untrained: Vec<Range<usize>>,
     /// True if the completion is desirable.
     pub label: bool,
-    /// Weight and margin.
+    /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
     /// Number of the row in its data set, counted from 1.
     pub row: usize,

@@ -50,6 +50,8 @@ pub struct Completion {
     pub reference_logps: Option<Tensor>,
     /// |y| in tokens; 1 where the log-probability is a mean already.
     pub lengths: Option<Tensor>,
+    /// Mean over tokens of `log π_θ(y_t) − log Σ_v π_θ(v)²`, nats, without a gradient.
+    pub alignment: Option<Tensor>,
     /// The same, token by token.
     pub tokens: Option<Tokens>,
     /// What a denoiser's predictions give.
@@ -62,7 +64,7 @@ pub struct Completion {
     pub values: Option<Tensor>,
     /// How much each token counts.
     pub token_weights: Option<TokenWeights>,
-    names: &'static Names,
+    pub(crate) names: &'static Names,
 }
 
 /// What the inputs of a side are called.
@@ -70,6 +72,7 @@ pub struct Completion {
 pub(crate) struct Names {
     reference: &'static str,
     lengths: &'static str,
+    alignment: &'static str,
     mask: &'static str,
     policy_tokens: &'static str,
     reference_tokens: &'static str,
@@ -87,6 +90,7 @@ pub(crate) struct Names {
 pub(crate) const CHOSEN: Names = Names {
     reference: "reference_chosen_logps",
     lengths: "chosen_lengths",
+    alignment: "chosen_alignment",
     mask: "chosen_token_mask",
     policy_tokens: "policy_chosen_token_logps",
     reference_tokens: "reference_chosen_token_logps",
@@ -103,6 +107,7 @@ pub(crate) const CHOSEN: Names = Names {
 pub(crate) const REJECTED: Names = Names {
     reference: "reference_rejected_logps",
     lengths: "rejected_lengths",
+    alignment: "rejected_alignment",
     mask: "rejected_token_mask",
     policy_tokens: "policy_rejected_token_logps",
     reference_tokens: "reference_rejected_token_logps",
@@ -119,6 +124,7 @@ pub(crate) const REJECTED: Names = Names {
 pub(crate) const UNPAIRED: Names = Names {
     reference: "reference_logps",
     lengths: "lengths",
+    alignment: "alignment",
     mask: "token_mask",
     policy_tokens: "policy_token_logps",
     reference_tokens: "reference_token_logps",
@@ -133,12 +139,31 @@ pub(crate) const UNPAIRED: Names = Names {
     token_kl_weights: "token_kl_weights",
 };
 
+pub(crate) const GOLD: Names = Names {
+    reference: "reference_gold_logps",
+    lengths: "gold_lengths",
+    alignment: "gold_alignment",
+    mask: "gold_token_mask",
+    policy_tokens: "policy_gold_token_logps",
+    reference_tokens: "reference_gold_token_logps",
+    token_kl: "gold_token_kl",
+    policy_errors: "policy_gold_errors",
+    reference_errors: "reference_gold_errors",
+    distances: "gold_distances",
+    base: "base_gold_logps",
+    scores: "gold_scores",
+    values: "gold_values",
+    token_weights: "gold_token_weights",
+    token_kl_weights: "gold_token_kl_weights",
+};
+
 impl Completion {
     pub(crate) fn new(names: &'static Names, policy_logps: Tensor) -> Self {
         Self {
             policy_logps,
             reference_logps: None,
             lengths: None,
+            alignment: None,
             tokens: None,
             denoised: None,
             base_logps: None,
@@ -158,10 +183,10 @@ impl Completion {
         Ok((&self.policy_logps - reference)?)
     }
 
-    /// The completion lengths, `(B,)`, tokens.
+    /// |y| in tokens.
     ///
     /// # Errors
-    /// If they were not given.
+    /// If the lengths were not given.
     pub fn lengths(&self) -> Result<&Tensor> {
         self.lengths.as_ref().ok_or(ObjectiveError::Missing(self.names.lengths))
     }
@@ -174,15 +199,36 @@ impl Completion {
         Ok((values / self.lengths()?)?)
     }
 
+    /// Mean over tokens of `log π_θ(y_t) − log Σ_v π_θ(v)²`, `(B,)`, nats, without a gradient.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn alignment(&self) -> Result<Tensor> {
+        self.alignment.as_ref().map(Tensor::detach).ok_or(ObjectiveError::Missing(self.names.alignment))
+    }
+
+    /// `log π_θ` of every token, `(B, L)`, nats.
+    ///
+    /// # Errors
+    /// If tokens were not given.
+    pub fn policy_token_logps(&self) -> Result<&Tensor> {
+        self.of_tokens(self.names.policy_tokens, |tokens| tokens.policy_logps.as_ref())
+    }
+
+    /// `log π_ref` of every token, `(B, L)`, nats.
+    ///
+    /// # Errors
+    /// If tokens or their reference were not given.
+    pub fn reference_token_logps(&self) -> Result<&Tensor> {
+        self.of_tokens(self.names.reference_tokens, |tokens| tokens.reference_logps.as_ref())
+    }
+
     /// `log π_θ − log π_ref` of every token, `(B, L)`, nats.
     ///
     /// # Errors
     /// If tokens or their reference were not given.
     pub fn token_logratios(&self) -> Result<Tensor> {
-        let policy = self.of_tokens(self.names.policy_tokens, |tokens| tokens.policy_logps.as_ref())?;
-        let reference =
-            self.of_tokens(self.names.reference_tokens, |tokens| tokens.reference_logps.as_ref())?;
-        Ok((policy - reference)?)
+        Ok((self.policy_token_logps()? - self.reference_token_logps()?)?)
     }
 
     /// KL(π_ref ‖ π_θ) over the vocabulary, summed over the tokens of each completion, `(B,)`, nats.
@@ -296,6 +342,7 @@ impl Completion {
             (self.names.base, self.base_logps.as_ref()),
             (self.names.scores, self.scores.as_ref()),
             (self.names.values, self.values.as_ref()),
+            (self.names.alignment, self.alignment.as_ref()),
         ];
         require_shape(expected, 1, &given)?;
         if let Some(denoised) = &self.denoised {

@@ -75,14 +75,15 @@ impl PairObjective for Egpo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, pair, row, with_slopes};
+    use crate::tests::{assert_near, pairs, row, with_slopes};
 
     #[test]
     fn hand_arithmetic() {
         // Win rates 0.8 and 0.5 at β = 0.1: the margin's target is 3 nats.
         let egpo = Egpo { beta: 0.1 };
-        let run =
-            |chosen, rejected| with_slopes(&egpo, &pair(chosen, rejected).with_margins(row([0.8 - 0.5])));
+        let run = |chosen, rejected| {
+            with_slopes(&egpo, &pairs(&[chosen], &[rejected]).with_margins(row(&[0.8 - 0.5])))
+        };
         let (loss, [chosen, rejected]) = run(0.5, -0.5);
         assert_near(loss, 4.0);
         assert_near(chosen, -4.0);

@@ -78,13 +78,13 @@ impl PairObjective for GeneralPreference {
 mod tests {
     use super::*;
     use crate::game::sppo::Sppo;
-    use crate::hand::{assert_near, losses, pair, row, with_slopes};
+    use crate::tests::{assert_near, losses, pairs, row, with_slopes};
 
     #[test]
     fn hand_arithmetic() {
         let gpo = GeneralPreference { beta: 0.5 };
         // Targets 4 and −3 nats.
-        let inputs = pair(2.0, 1.0).with_scores(row([2.0]), row([-1.5]));
+        let inputs = pairs(&[2.0], &[1.0]).with_scores(row(&[2.0]), row(&[-1.5]));
         let (loss, [chosen, rejected]) = with_slopes(&gpo, &inputs);
         assert_near(loss, 10.0);
         assert_near(chosen, -2.0);
@@ -93,9 +93,11 @@ mod tests {
 
     #[test]
     fn scores_about_zero_are_win_rates_about_one_half() {
-        let gpo =
-            losses(&GeneralPreference { beta: 0.1 }, &pair(0.7, 0.2).with_scores(row([0.25]), row([-0.5])));
-        let sppo = losses(&Sppo { beta: 0.1 }, &pair(0.7, 0.2).with_scores(row([0.75]), row([0.0])));
+        let gpo = losses(
+            &GeneralPreference { beta: 0.1 },
+            &pairs(&[0.7], &[0.2]).with_scores(row(&[0.25]), row(&[-0.5])),
+        );
+        let sppo = losses(&Sppo { beta: 0.1 }, &pairs(&[0.7], &[0.2]).with_scores(row(&[0.75]), row(&[0.0])));
         assert_near(gpo[0], sppo[0]);
     }
 
@@ -112,7 +114,7 @@ mod tests {
         // So the loss is least, 0, where the policy stays.
         let (loss, slopes) = with_slopes(
             &GeneralPreference { beta: 0.1 },
-            &pair(0.0, 0.0).with_scores(row([0.0]), row([0.0])),
+            &pairs(&[0.0], &[0.0]).with_scores(row(&[0.0]), row(&[0.0])),
         );
         assert_eq!((loss, slopes), (0.0, [0.0, 0.0]));
     }

@@ -11,12 +11,15 @@
 //! Departures: none. In the first round base and reference are one model. The name is not InPO's, which inverts DDIM.
 //! Checked against: the equation, written independently in tools/parity/objectives_papers.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::completion::Completion;
+use crate::contract::PairInputs;
 use crate::error::{ObjectiveError, Result};
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::spec::{
     Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -70,36 +73,39 @@ impl Inpo {
     }
 }
 
-impl PairObjective for Inpo {
+impl MarginObjective for Inpo {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
         let share = self.tau / self.eta;
-        // log π_θ − share·log π_base − (1 − share)·log π_ref
-        let side = |side: &crate::Completion| -> Result<candle_core::Tensor> {
-            Ok((side.logratio()? + (side.reference_logratio()? * share)?)?)
+        // η·(log π_θ − share·log π_base − (1 − share)·log π_ref)
+        let side = |side: &Completion| -> Result<Tensor> {
+            Ok(((side.logratio()? + (side.reference_logratio()? * share)?)? * self.eta)?)
         };
-        let (chosen, rejected) = (side(&inputs.chosen)?, side(&inputs.rejected)?);
-        let margin = (&chosen - &rejected)?;
-        Ok(PairLoss {
-            per_pair: (margin - 0.5 / self.eta)?.sqr()?,
-            chosen_rewards: (chosen.detach() * self.eta)?,
-            rejected_rewards: (rejected.detach() * self.eta)?,
-        })
+        Ok([side(&inputs.chosen)?, side(&inputs.rejected)?])
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        // In nats: the scores are η times as large.
+        Ok(((margin - 0.5)? / self.eta)?.sqr()?)
+    }
+    fn refuses(&self, wrapper: &str) -> Option<&'static str> {
+        let changes_likelihoods = ["token_mask", "f_divergence"].contains(&wrapper);
+        changes_likelihoods
+            .then_some("it would change the likelihoods of policy and reference and not those of the base")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, pair, row, with_slopes};
+    use crate::tests::{assert_near, pairs, row, with_slopes};
 
     /// log π_θ = (2, −1), log π_ref = (0, 0), log π_base = (−3, 1).
     fn run(eta: f64, tau: f64) -> (f64, [f64; 2]) {
-        with_slopes(&Inpo { eta, tau }, &pair(2.0, -1.0).with_base(row([-3.0]), row([1.0])))
+        with_slopes(&Inpo { eta, tau }, &pairs(&[2.0], &[-1.0]).with_base(row(&[-3.0]), row(&[1.0])))
     }
 
     #[test]

@@ -75,11 +75,14 @@ impl PairObjective for Sppo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, pair, row, with_slopes};
+    use crate::tests::{assert_near, pairs, row, with_slopes};
 
     /// Targets of win rates 0.75 and 0.4 at β = 0.05: 5 and −2 nats.
     fn run(chosen: f64, rejected: f64) -> (f64, [f64; 2]) {
-        with_slopes(&Sppo { beta: 0.05 }, &pair(chosen, rejected).with_scores(row([0.75]), row([0.4])))
+        with_slopes(
+            &Sppo { beta: 0.05 },
+            &pairs(&[chosen], &[rejected]).with_scores(row(&[0.75]), row(&[0.4])),
+        )
     }
 
     #[test]
@@ -97,7 +100,7 @@ mod tests {
     #[test]
     fn what_wins_half_of_its_games_must_not_move() {
         let (loss, slopes) =
-            with_slopes(&Sppo { beta: 0.001 }, &pair(0.3, -0.3).with_scores(row([0.5]), row([0.5])));
+            with_slopes(&Sppo { beta: 0.001 }, &pairs(&[0.3], &[-0.3]).with_scores(row(&[0.5]), row(&[0.5])));
         assert_near(loss, 0.09);
         assert!(slopes[0] > 0.0 && slopes[1] < 0.0, "a margin is drift here: {slopes:?}");
     }

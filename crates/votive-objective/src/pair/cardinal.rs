@@ -82,12 +82,12 @@ impl PairObjective for Cardinal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, losses, pairs, row};
+    use crate::tests::{assert_near, losses, pairs, row};
 
     #[test]
     fn hand_arithmetic() {
         let ln3 = 3f64.ln();
-        let inputs = pairs([ln3, ln3], [0.0, 0.0]).with_margins(row([2.0, 10.0]));
+        let inputs = pairs(&[ln3, ln3], &[0.0, 0.0]).with_margins(row(&[2.0, 10.0]));
         let loss = losses(&Cardinal { beta: 1.0, unit: 2.0 }, &inputs);
         assert_near(loss[0], (4f64 / 3.0).ln());
         assert_near(loss[1], 5.0 * (4f64 / 3.0).ln());

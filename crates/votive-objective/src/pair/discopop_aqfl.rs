@@ -7,11 +7,14 @@
 //! Departures: Eq. 24 has the variance and Eq. 23 other brackets; this is the code that the paper prints and that was run.
 //! Checked against: the equations, written independently in tools/parity/objectives_papers.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
-use crate::pair::spread::{positive_part, standard_deviation};
+use crate::pair::spread::standard_deviation;
+use crate::positive_part::positive_part;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -61,16 +64,17 @@ impl Aqfl {
     }
 }
 
-impl PairObjective for Aqfl {
+impl MarginObjective for Aqfl {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let (chosen, rejected) = (inputs.chosen.logratio()?, inputs.rejected.logratio()?);
-        let margin = ((&chosen - &rejected)? * self.beta)?;
-        let scaled = (&margin / self.tau)?;
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
+        inputs.implicit_rewards(self.beta)
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        let scaled = (margin / self.tau)?;
         let against = log_sigmoid(&scaled.neg()?)?.exp()?.mean_all()?;
         let first = (against * standard_deviation(&scaled)?)?;
         let mean = log_sigmoid(&scaled.mean_all()?)?.exp()?;
@@ -78,21 +82,16 @@ impl PairObjective for Aqfl {
         let off = scaled.broadcast_sub(&second)?;
         let distance = (positive_part(&off)? + positive_part(&off.neg()?)?)?;
         let share = log_sigmoid(&(distance * 0.1)?)?.exp()?;
-        let hinge = positive_part(&(1.0 - &margin)?)?;
-        let logistic = log_sigmoid(&margin)?.neg()?;
-        let per_pair = ((logistic * &share)? + (hinge * (1.0 - &share)?)?)?;
-        Ok(PairLoss {
-            per_pair,
-            chosen_rewards: (chosen.detach() * self.beta)?,
-            rejected_rewards: (rejected.detach() * self.beta)?,
-        })
+        let hinge = positive_part(&(1.0 - margin)?)?;
+        let logistic = log_sigmoid(margin)?.neg()?;
+        Ok(((logistic * &share)? + (hinge * (1.0 - &share)?)?)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, losses, pairs};
+    use crate::tests::{assert_near, losses, pairs};
 
     #[test]
     fn hand_arithmetic() {
@@ -103,11 +102,11 @@ mod tests {
             share * loss + (1.0 - share) * hinge
         };
         // Equal pairs: m₁ = 0 and m₂ = 0.05·½.
-        assert_near(losses(&aqfl, &pairs([0.0], [0.0]))[0], blend(0.025, 2f64.ln(), 1.0));
+        assert_near(losses(&aqfl, &pairs(&[0.0], &[0.0]))[0], blend(0.025, 2f64.ln(), 1.0));
         // Margins ±ln 3: E[σ] = ½, std = √2·ln 3, mean 0.
         let ln3 = 3f64.ln();
         let m = 0.95 * 0.5 * 2f64.sqrt() * ln3 + 0.025;
-        let loss = losses(&aqfl, &pairs([ln3, 0.0], [0.0, ln3]));
+        let loss = losses(&aqfl, &pairs(&[ln3, 0.0], &[0.0, ln3]));
         assert_near(loss[0], blend((ln3 - m).abs(), (4f64 / 3.0).ln(), 0.0));
         assert_near(loss[1], blend(ln3 + m, 4f64.ln(), 1.0 + ln3));
     }

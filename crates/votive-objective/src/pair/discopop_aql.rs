@@ -8,11 +8,13 @@
 //! lies between 0.495 and 0.505 either way.
 //! Checked against: the equation, written independently in tools/parity/objectives_papers.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
-use crate::pair::spread::positive_part;
+use crate::positive_part::positive_part;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -62,40 +64,35 @@ impl Aql {
     }
 }
 
-impl PairObjective for Aql {
+impl MarginObjective for Aql {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let (chosen, rejected) = (inputs.chosen.logratio()?, inputs.rejected.logratio()?);
-        let margin = ((&chosen - &rejected)? * self.beta)?;
-        let scaled = (&margin / self.tau)?;
-        let mean = log_sigmoid(&scaled.mean_all()?)?.exp()?;
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
+        inputs.implicit_rewards(self.beta)
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        let mean = log_sigmoid(&(margin / self.tau)?.mean_all()?)?.exp()?;
         let quantile = ((mean - 0.5)?.affine(0.01, 0.5)? * self.tau)?;
         let share = log_sigmoid(&margin.neg()?.broadcast_add(&quantile)?)?.exp()?;
-        let hinge = positive_part(&(1.0 - &margin)?)?;
-        let logistic = log_sigmoid(&margin)?.neg()?;
-        let per_pair = ((logistic * &share)? + (hinge * (1.0 - &share)?)?)?;
-        Ok(PairLoss {
-            per_pair,
-            chosen_rewards: (chosen.detach() * self.beta)?,
-            rejected_rewards: (rejected.detach() * self.beta)?,
-        })
+        let hinge = positive_part(&(1.0 - margin)?)?;
+        let logistic = log_sigmoid(margin)?.neg()?;
+        Ok(((logistic * &share)? + (hinge * (1.0 - &share)?)?)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, losses, pairs};
+    use crate::tests::{assert_near, losses, pairs};
 
     #[test]
     fn hand_arithmetic() {
         let ln3 = 3f64.ln();
         // The mean is 0, so m = ½; with τ = 2·ln 3 the middle pair's share is σ(ln 3).
-        let loss = losses(&Aql { beta: 1.0, tau: 2.0 * ln3 }, &pairs([0.0, ln3, 0.0], [0.0, 0.0, ln3]));
+        let loss = losses(&Aql { beta: 1.0, tau: 2.0 * ln3 }, &pairs(&[0.0, ln3, 0.0], &[0.0, 0.0, ln3]));
         assert_near(loss[0], 0.75 * 2f64.ln() + 0.25);
         assert_near(loss[1], 0.5 * (4f64 / 3.0).ln());
         assert_near(loss[2], 0.9 * 4f64.ln() + 0.1 * (1.0 + ln3));

@@ -7,11 +7,13 @@
 //! f32 at −88.
 //! Checked against: the equation, written independently in tools/parity/objectives_papers.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::pair::tangent_exp::tangent_exp;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -50,28 +52,25 @@ impl Cell {
     }
 }
 
-impl PairObjective for Cell {
+impl MarginObjective for Cell {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let (chosen, rejected) = (inputs.chosen.logratio()?, inputs.rejected.logratio()?);
-        let margin = ((&chosen - &rejected)? * self.beta)?;
-        let sum = (tangent_exp(&margin.neg()?)? - log_sigmoid(&margin)?)?;
-        Ok(PairLoss {
-            per_pair: (sum * 0.5)?,
-            chosen_rewards: (chosen.detach() * self.beta)?,
-            rejected_rewards: (rejected.detach() * self.beta)?,
-        })
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
+        inputs.implicit_rewards(self.beta)
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        let sum = (tangent_exp(&margin.neg()?)? - log_sigmoid(margin)?)?;
+        Ok((sum * 0.5)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, at};
+    use crate::tests::{assert_near, at};
 
     #[test]
     fn hand_arithmetic() {

@@ -8,12 +8,14 @@
 //! Departures: beyond `0.9·β·h = −50` the exponential goes on as its tangent. The variance of a single pair is 0.
 //! Checked against: the equation, written independently in tools/parity/objectives_papers.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::pair::spread::variance;
 use crate::pair::tangent_exp::tangent_exp;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -63,42 +65,37 @@ impl Dbaql {
     }
 }
 
-impl PairObjective for Dbaql {
+impl MarginObjective for Dbaql {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let (chosen, rejected) = (inputs.chosen.logratio()?, inputs.rejected.logratio()?);
-        let margin = ((&chosen - &rejected)? * self.beta)?;
-        let scaled = (&margin / self.tau)?;
-        let blend = log_sigmoid(&variance(&scaled)?)?.exp()?;
-        let logistic = log_sigmoid(&(&margin / 0.9)?)?.neg()?;
-        let exponential = tangent_exp(&(&margin * -0.9)?)?;
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
+        inputs.implicit_rewards(self.beta)
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        let blend = log_sigmoid(&variance(&(margin / self.tau)?)?)?.exp()?;
+        let logistic = log_sigmoid(&(margin / 0.9)?)?.neg()?;
+        let exponential = tangent_exp(&(margin * -0.9)?)?;
         let difference = (logistic - &exponential)?;
-        let per_pair = (exponential + difference.broadcast_mul(&blend)?)?;
-        Ok(PairLoss {
-            per_pair,
-            chosen_rewards: (chosen.detach() * self.beta)?,
-            rejected_rewards: (rejected.detach() * self.beta)?,
-        })
+        Ok((exponential + difference.broadcast_mul(&blend)?)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, losses, pairs};
+    use crate::tests::{assert_near, losses, pairs};
 
     #[test]
     fn hand_arithmetic() {
         let dbaql = Dbaql { beta: 0.9, tau: 0.9 };
         // Equal pairs: half logistic, half exponential.
-        assert_near(losses(&dbaql, &pairs([0.0, 0.0], [0.0, 0.0]))[0], 0.5 * (2f64.ln() + 1.0));
+        assert_near(losses(&dbaql, &pairs(&[0.0, 0.0], &[0.0, 0.0]))[0], 0.5 * (2f64.ln() + 1.0));
         // Margins 0 and 2·√(ln 3/2) have the variance ln 3: ¾ logistic.
         let h = (2.0 * 3f64.ln()).sqrt();
-        let loss = losses(&dbaql, &pairs([0.0, h], [0.0, 0.0]));
+        let loss = losses(&dbaql, &pairs(&[0.0, h], &[0.0, 0.0]));
         assert_near(loss[0], 0.75 * 2f64.ln() + 0.25);
         assert_near(loss[1], 0.75 * (-h).exp().ln_1p() + 0.25 * (-0.81 * h).exp());
     }

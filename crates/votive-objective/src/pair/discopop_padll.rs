@@ -8,10 +8,12 @@
 //! Departures: none.
 //! Checked against: the equation, written independently in tools/parity/objectives_papers.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -50,29 +52,26 @@ impl Padll {
     }
 }
 
-impl PairObjective for Padll {
+impl MarginObjective for Padll {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let (chosen, rejected) = (inputs.chosen.logratio()?, inputs.rejected.logratio()?);
-        let margin = (&chosen - &rejected)?;
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
+        inputs.implicit_rewards(self.beta)
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
         let is_against = margin.detach().lt(0.0)?.to_dtype(margin.dtype())?;
         let decay = ((1.0 - (is_against * 0.5)?)? * 0.9)?;
-        Ok(PairLoss {
-            per_pair: (log_sigmoid(&(margin * self.beta)?)?.neg()? * decay)?,
-            chosen_rewards: (chosen.detach() * self.beta)?,
-            rejected_rewards: (rejected.detach() * self.beta)?,
-        })
+        Ok((log_sigmoid(margin)?.neg()? * decay)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, at};
+    use crate::tests::{assert_near, at};
 
     #[test]
     fn hand_arithmetic() {

@@ -11,7 +11,7 @@
 use crate::contract::{PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
 use crate::needs::Needs;
-use crate::pair::spread::positive_part;
+use crate::positive_part::positive_part;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -80,12 +80,12 @@ impl PairObjective for Pfl {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, row, with_slopes};
+    use crate::tests::{assert_near, row, with_slopes};
 
     /// A pair with these log-probabilities of the policy and of the reference.
     fn run(policy: [f64; 2], reference: [f64; 2]) -> (f64, f64) {
-        let inputs = PairInputs::new(row([policy[0]]), row([policy[1]]))
-            .with_reference(row([reference[0]]), row([reference[1]]));
+        let inputs = PairInputs::new(row(&[policy[0]]), row(&[policy[1]]))
+            .with_reference(row(&[reference[0]]), row(&[reference[1]]));
         let (loss, [slope, _]) = with_slopes(&Pfl { beta: 0.1, tau: 0.2 }, &inputs);
         (loss, slope)
     }

@@ -5,18 +5,19 @@
 //! It maximises `r(y) − α·|y|` for the pull β: the minimiser over all pairs is `π ∝ π_ref·exp((r − α·|y|)/β)`. A chosen
 //! completion that is the longer one therefore counts as won already by α a token, and is learned from less.
 //! Against R-DPO: the same term; here the pairs come from several rounds with the previous round's policy as reference.
-//! Departures: none known. The sign is derived from that minimiser and not read from the authors' code.
+//! Departures: none known. This is [`dpo`](super::dpo) with [`length`](crate::wrap::length) around it. The sign is derived from that minimiser and not read from the authors' code.
 //! Checked against: the formula, written independently in tools/parity/objectives_papers.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
 use crate::needs::Needs;
+use crate::pair::dpo::Dpo;
 use crate::spec::{
     Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };
+use crate::wrap::length::Length;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use votive_tensor::log_sigmoid;
+use std::sync::Arc;
 
 /// The row of this method.
 pub static SPEC: MethodSpec = MethodSpec {
@@ -54,38 +55,21 @@ impl IlrDpo {
     fn checked(self) -> Result<Objective> {
         require_positive("ilr_dpo", "beta", self.beta)?;
         require_not_negative("ilr_dpo", "alpha", self.alpha)?;
-        Ok(Objective::Pair(Box::new(self)))
-    }
-}
-
-impl PairObjective for IlrDpo {
-    fn needs(&self) -> Needs {
-        SPEC.needs
-    }
-
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let (chosen, rejected) = (inputs.chosen.logratio()?, inputs.rejected.logratio()?);
-        let longer = (inputs.chosen.lengths()? - inputs.rejected.lengths()?)?;
-        let margin = (((&chosen - &rejected)? * self.beta)? + (longer * self.alpha)?)?;
-        Ok(PairLoss {
-            per_pair: log_sigmoid(&margin)?.neg()?,
-            chosen_rewards: (chosen.detach() * self.beta)?,
-            rejected_rewards: (rejected.detach() * self.beta)?,
-        })
+        let length = Length { alpha: self.alpha };
+        Ok(Objective::Pair(Box::new(length.around(Arc::new(Dpo { beta: self.beta }))?)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, pair, row, with_slopes};
+    use crate::tests::{assert_near, built, pairs, row, with_slopes};
 
     #[test]
     fn hand_arithmetic() {
-        let run = |alpha| {
-            let inputs = pair(1.0, -1.0).with_lengths(row([30.0]), row([20.0]));
-            with_slopes(&IlrDpo { beta: 0.5, alpha }, &inputs)
+        let run = |alpha: f64| {
+            let inputs = pairs(&[1.0], &[-1.0]).with_lengths(row(&[30.0]), row(&[20.0]));
+            with_slopes(&*built(&SPEC, json!({"beta": 0.5, "alpha": alpha})), &inputs)
         };
         // βh = 1; ten tokens more at α = (ln 3 − 1)/10 make it ln 3.
         let (loss, [slope, _]) = run((3f64.ln() - 1.0) / 10.0);

@@ -10,8 +10,9 @@
 //! Not MixDPO of Pang et al. 2026, which sends pairs of small margins to supervised fine-tuning.
 //! Checked against: mpmath's sum of the series, in tools/parity/objectives_papers.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
 use candle_core::Tensor;
@@ -62,8 +63,14 @@ impl MixDpo {
         Ok(Objective::Pair(Box::new(self)))
     }
 
-    /// `E[σ(−b·h)]` for `size = h ≥ 0`.
-    fn share_against(&self, size: &Tensor) -> Result<Tensor> {
+    /// `log E[σ(−b·h)]` for `size = k·t·h ≥ 0`.
+    fn log_share_against(&self, size: &Tensor) -> Result<Tensor> {
+        // log aₙ = −k·log(1 + n·t·h), and not a power: no base can be negative, and the first term is taken out of the
+        // sum, so that nothing is rounded to 0.
+        let log = |n: i32| -> Result<Tensor> {
+            Ok((((size * (f64::from(n) / self.shape))? + 1.0)?.log()? * -self.shape)?)
+        };
+        let first = log(1)?;
         // Σ (−1)ⁿ·aₙ of a sequence of moments: Cohen, Villegas & Zagier 2000, algorithm 1.
         let half = (3.0 + 8f64.sqrt()).powi(TERMS);
         let d = f64::midpoint(half, half.recip());
@@ -71,45 +78,43 @@ impl MixDpo {
         let mut sum = size.zeros_like()?;
         for n in 0..TERMS {
             c = b - c;
-            // log(1 + (n + 1)·t·h), and not a power of it: no base can be negative.
-            let log = ((size * (f64::from(n + 1) * self.scale))? + 1.0)?.log()?;
-            sum = (sum + ((log * -self.shape)?.exp()? * (c / d))?)?;
+            sum = (sum + ((log(n + 1)? - &first)?.exp()? * (c / d))?)?;
             let (n, terms) = (f64::from(n), f64::from(TERMS));
             b *= (n + terms) * (n - terms) / ((n + 0.5) * (n + 1.0));
         }
-        Ok(sum)
+        Ok((sum.log()? + first)?)
     }
 }
 
-impl PairObjective for MixDpo {
+impl MarginObjective for MixDpo {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let (chosen, rejected) = (inputs.chosen.logratio()?, inputs.rejected.logratio()?);
-        let margin = (&chosen - &rejected)?;
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
+        inputs.implicit_rewards(self.shape * self.scale)
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
         // |h| by a sign without a gradient: both branches are the same smooth function of h, and meet at 0.
         let is_ahead = margin.detach().ge(0.0)?.to_dtype(margin.dtype())?;
         let sign = ((&is_ahead * 2.0)? - 1.0)?;
-        let against = self.share_against(&(margin * sign)?)?;
-        let ahead = ((1.0 - &against)?.log()? * &is_ahead)?;
-        let behind = (against.log()? * (1.0 - &is_ahead)?)?;
-        let mean = self.shape * self.scale;
-        Ok(PairLoss {
-            per_pair: (ahead + behind)?.neg()?,
-            chosen_rewards: (chosen.detach() * mean)?,
-            rejected_rewards: (rejected.detach() * mean)?,
-        })
+        let against = self.log_share_against(&(margin * sign)?)?;
+        let ahead = ((1.0 - against.exp()?)?.log()? * &is_ahead)?;
+        let behind = (against * (1.0 - &is_ahead)?)?;
+        Ok((ahead + behind)?.neg()?)
+    }
+
+    fn is_likelihood(&self) -> bool {
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, at};
     use crate::pair::dpo::Dpo;
+    use crate::tests::{assert_near, at};
 
     #[test]
     fn hand_arithmetic() {

@@ -115,7 +115,7 @@ impl PairObjective for SparsePo {
 mod tests {
     use super::*;
     use crate::completion::{TokenWeights, Tokens};
-    use crate::hand::{assert_near, numbers, row};
+    use crate::tests::{assert_near, numbers, row};
     use candle_core::{Device, Var};
 
     /// Loss with these weights on both sides, and the slopes by the chosen side's weights in the log-ratio.
@@ -130,8 +130,8 @@ mod tests {
         };
         let learned = Var::from_tensor(&tensor(reward)).unwrap();
         let weights = |logratio: &Tensor| TokenWeights { logratio: logratio.clone(), kl: tensor(kl) };
-        let inputs = PairInputs::new(row([0.0]), row([-3.0]))
-            .with_reference(row([-2.0]), row([-2.0]))
+        let inputs = PairInputs::new(row(&[0.0]), row(&[-3.0]))
+            .with_reference(row(&[-2.0]), row(&[-2.0]))
             // Log-ratios (2, 0) and (0, −1), divergences (¼, ½) and (1, 2).
             .with_tokens(
                 tokens([1.0, -1.0, 9.0], [0.25, 0.5, 7.0]),

@@ -11,12 +11,15 @@
 //! known here. The name is neither self-supervised nor self-play nor step-aware preference optimization.
 //! Checked against: the formula, written independently in tools/parity/objectives_papers.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::completion::Completion;
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::spec::{
     Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -73,35 +76,48 @@ impl Sequential {
     }
 }
 
-impl PairObjective for Sequential {
+impl MarginObjective for Sequential {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let (chosen, rejected) = (inputs.chosen.logratio()?, inputs.rejected.logratio()?);
-        let first = (inputs.chosen.reference_logratio()? - inputs.rejected.reference_logratio()?)?;
-        let offset = (first * (self.alpha * self.first_beta))?;
-        let margin = (((&chosen - &rejected)? * self.beta)? - offset)?;
-        Ok(PairLoss {
-            per_pair: log_sigmoid(&margin)?.neg()?,
-            chosen_rewards: (chosen.detach() * self.beta)?,
-            rejected_rewards: (rejected.detach() * self.beta)?,
-        })
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
+        let [chosen, rejected] = inputs.implicit_rewards(self.beta)?;
+        // α times the first dimension's reward.
+        let first = |side: &Completion| -> Result<Tensor> {
+            Ok((side.reference_logratio()? * (self.alpha * self.first_beta))?)
+        };
+        Ok([(chosen - first(&inputs.chosen)?)?, (rejected - first(&inputs.rejected)?)?])
+    }
+
+    fn rewards(&self, inputs: &PairInputs, _: [Tensor; 2]) -> Result<[Tensor; 2]> {
+        inputs.implicit_rewards(self.beta)
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        Ok(log_sigmoid(margin)?.neg()?)
+    }
+
+    fn is_likelihood(&self) -> bool {
+        true
+    }
+    fn refuses(&self, wrapper: &str) -> Option<&'static str> {
+        let changes_likelihoods = ["token_mask", "f_divergence"].contains(&wrapper);
+        changes_likelihoods
+            .then_some("it would change the likelihoods of policy and reference and not those of the base")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, pair, row, with_slopes};
+    use crate::tests::{assert_near, pairs, row, with_slopes};
 
     #[test]
     fn hand_arithmetic() {
         let run = |alpha| {
             // h = 4; the reference has moved from the base by −2 and 1: h₁ = −3.
-            let inputs = pair(3.0, -1.0).with_base(row([2.0]), row([-1.0]));
+            let inputs = pairs(&[3.0], &[-1.0]).with_base(row(&[2.0]), row(&[-1.0]));
             with_slopes(&Sequential { beta: 0.5, first_beta: 1.0, alpha }, &inputs)
         };
         // The first dimension prefers the other completion, so this one need not get as far ahead.

@@ -14,7 +14,7 @@
 use crate::contract::{PairInputs, PairLoss, PairObjective};
 use crate::error::Result;
 use crate::needs::Needs;
-use crate::pair::spread::positive_part;
+use crate::positive_part::positive_part;
 use crate::spec::{
     Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };
@@ -112,18 +112,19 @@ impl PairObjective for Svpo {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, losses, numbers, pair, row, var};
+    use crate::tests::{assert_near, losses, numbers, pairs, row, var};
 
     const SVPO: Svpo = Svpo { beta: 1.0, value_weight: 2.0, margin_weight: 3.0, margin: 0.5 };
 
     #[test]
     fn hand_arithmetic() {
         let run = |values: [f64; 2]| {
-            let inputs = pair(0.0, 0.0)
-                .with_scores(row([0.75]), row([-0.25]))
-                .with_values(row([values[0]]), row([values[1]]));
+            let inputs = pairs(&[0.0], &[0.0])
+                .with_scores(row(&[0.75]), row(&[-0.25]))
+                .with_values(row(&[values[0]]), row(&[values[1]]));
             losses(&SVPO, &inputs)[0] - 2f64.ln()
         };
         assert_near(run([0.75, -0.25]), 0.0);
@@ -135,9 +136,9 @@ mod tests {
 
     #[test]
     fn the_value_head_gets_its_own_gradient() {
-        let values = [var([0.5]), var([0.25])];
-        let inputs = pair(1.0, 0.0)
-            .with_scores(row([0.75]), row([-0.25]))
+        let values = [var(&[0.5]), var(&[0.25])];
+        let inputs = pairs(&[1.0], &[0.0])
+            .with_scores(row(&[0.75]), row(&[-0.25]))
             .with_values(values[0].as_tensor().clone(), values[1].as_tensor().clone());
         let gradients = SVPO.evaluate(&inputs).unwrap().per_pair.sum_all().unwrap().backward().unwrap();
         let slope = |value: &candle_core::Var| numbers(gradients.get(value).unwrap())[0];
@@ -149,6 +150,6 @@ mod tests {
     fn the_step_loss_alone_reads_no_values() {
         let alone = Svpo { value_weight: 0.0, margin_weight: 0.0, ..SVPO };
         assert_eq!(alone.needs(), Needs::REFERENCE);
-        assert_near(losses(&alone, &pair(3f64.ln(), 0.0))[0], (4f64 / 3.0).ln());
+        assert_near(losses(&alone, &pairs(&[3f64.ln()], &[0.0]))[0], (4f64 / 3.0).ln());
     }
 }

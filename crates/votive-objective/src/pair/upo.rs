@@ -122,17 +122,18 @@ impl PairObjective for Upo {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, losses, numbers, pair, row};
+    use crate::tests::{assert_near, losses, numbers, pairs, row};
 
     const LN2: f64 = std::f64::consts::LN_2;
 
     /// The loss of a pair with `βh = ln 3`, ten tokens, and log π_θ(y_w) = 2·ln 3.
     fn run(label_noise: LabelNoise, uncertainty: f64, lambda: f64) -> f64 {
-        let inputs = pair(2.0 * 3f64.ln(), 0.0)
-            .with_lengths(row([10.0]), row([3.0]))
-            .with_uncertainties(row([uncertainty]));
+        let inputs = pairs(&[2.0 * 3f64.ln()], &[0.0])
+            .with_lengths(row(&[10.0]), row(&[3.0]))
+            .with_uncertainties(row(&[uncertainty]));
         losses(&Upo { beta: 0.5, label_noise, lambda }, &inputs)[0]
     }
 
@@ -149,7 +150,7 @@ mod tests {
     fn what_is_printed_turns_labels_round() {
         let upo = Upo { label_noise: LabelNoise::Printed, ..Upo::default() };
         // A hundred equally sure pairs: P = 1/100.
-        let alpha = numbers(&upo.alpha(&row([0.2; 100])).unwrap());
+        let alpha = numbers(&upo.alpha(&row(&[0.2; 100])).unwrap());
         assert!(alpha.iter().all(|alpha| (alpha - 100.0 / 101.0).abs() < 1e-12), "{alpha:?}");
         assert!(upo.needs().contains(Needs::WHOLE_BATCH));
     }

@@ -85,7 +85,7 @@ impl PairObjective for Vpo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, at};
+    use crate::tests::{assert_near, at};
 
     #[test]
     fn hand_arithmetic() {

@@ -125,13 +125,13 @@ impl UnpairedObjective for ActionPo {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::hand::{assert_near, numbers, row, unpaired_losses};
+    use crate::tests::{assert_near, numbers, row, unpaired_losses};
     use candle_core::Device;
 
     #[test]
     fn weights_of_three_errors() {
         let weights = |label: f64| {
-            numbers(&ActionPo::default().weights(&row([0.1, 0.2, 0.3]), &row([label; 3])).unwrap())
+            numbers(&ActionPo::default().weights(&row(&[0.1, 0.2, 0.3]), &row(&[label; 3])).unwrap())
         };
         for (found, expected) in
             [(weights(1.0), [0.15364, 0.28355, 0.39352]), (weights(0.0), [0.84636, 0.71645, 0.60648])]
@@ -147,9 +147,9 @@ mod tests {
     fn hand_arithmetic() {
         // A single action without an error has the whole share: b = 1. Policy and reference agree: 1 − σ(0) = ½.
         let at_start = |label: f64| {
-            let inputs = UnpairedInputs::new(row([-3.0]), row([label]))
-                .with_reference(row([-3.0]))
-                .with_scores(row([0.0]))
+            let inputs = UnpairedInputs::new(row(&[-3.0]), row(&[label]))
+                .with_reference(row(&[-3.0]))
+                .with_scores(row(&[0.0]))
                 .with_kl(candle_core::Tensor::new(0f64, &Device::Cpu).unwrap());
             unpaired_losses(&ActionPo { undesirable_weight: 4.0, ..ActionPo::default() }, &inputs)[0]
         };

@@ -93,7 +93,7 @@ impl UnpairedObjective for Pmpo {
 mod tests {
     use super::*;
     use crate::completion::Tokens;
-    use crate::hand::{row, unpaired_losses};
+    use crate::tests::{row, unpaired_losses};
     use candle_core::{Device, Tensor};
 
     #[test]
@@ -104,8 +104,8 @@ mod tests {
             reference_logps: None,
             kl: Some(Tensor::new(&kl, &Device::Cpu).unwrap()),
         };
-        let inputs = UnpairedInputs::new(row([-4.0, -8.0]), row([1.0, 0.0]))
-            .with_reference(row([-4.5, -7.0]))
+        let inputs = UnpairedInputs::new(row(&[-4.0, -8.0]), row(&[1.0, 0.0]))
+            .with_reference(row(&[-4.5, -7.0]))
             .with_tokens(tokens([[1.0, 1.0], [1.0, 0.0]], [[0.25, 0.5], [1.0, 9.0]]));
         let loss = unpaired_losses(&Pmpo { alpha: 0.75, beta: 2.0 }, &inputs);
         assert_eq!(loss, [3.0 + 1.5, -2.0 + 2.0]);

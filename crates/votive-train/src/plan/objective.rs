@@ -80,7 +80,15 @@ pub(super) fn keys() -> Result<Vec<Setting>> {
 }
 
 /// Notes what the objective needs and the rest of the recipe does not give.
-pub(super) fn check(r: &mut Resolver, objective: &Mixture, reference: &ReferencePlan, kind: Modality) {
+pub(super) fn check(
+    r: &mut Resolver,
+    objective: &Mixture,
+    (reference, has_base): (&ReferencePlan, bool),
+    kind: Modality,
+) {
+    if has_base && !objective.needs().contains(Needs::BASE) {
+        r.mistake("reference.base", "no objective of this recipe reads a base");
+    }
     for term in objective.terms() {
         let (id, needs) = (term.spec.id, term.objective.needs());
         if needs.contains(Needs::REFERENCE) && *reference == ReferencePlan::None {
@@ -94,6 +102,13 @@ pub(super) fn check(r: &mut Resolver, objective: &Mixture, reference: &Reference
                 &format!("objective.{id}"),
                 "looks at denoising errors, which a language model does not have",
             );
+        }
+        if needs.contains(Needs::BASE) && !has_base {
+            r.mistake("reference.base", &format!("`{id}` needs the model that the first round started from"));
+        }
+        if needs.contains(Needs::VALUES) {
+            let what = "reads a value head, which no model here has; its options may do without";
+            r.mistake(&format!("objective.{id}"), what);
         }
         let is_cached = matches!(reference, ReferencePlan::Cached { .. });
         if needs.contains(Needs::TOKENS) && needs.contains(Needs::REFERENCE) && is_cached {
