@@ -86,7 +86,8 @@ fn formats() -> String {
     let mut text = "# Layouts of preference data\n\n\
         Generated from `votive_data::FORMATS` and `IMAGE_FORMATS`. `data.format = \"auto\"` takes the first layout in this order that recognizes\n\
         the first row by its columns; columns in brackets may be missing. Rows stand in `.jsonl`, `.json` or `.parquet` files, in shards or in a\n\
-        folder of shards. Any row may carry the numbers `weight` and `margin`. `votive data show` shows what becomes of a row.\n\n\
+        folder of shards. Any row may carry the numbers `weight`, `margin` and\n\
+        `uncertainty`, a pair `score_chosen` and `score_rejected`, a completion with a label `score`. `votive data show` shows what becomes of a row.\n\n\
         ## Texts\n\n"
         .to_owned();
     text += &header(COLUMNS);

@@ -38,7 +38,7 @@ pub struct TokenizedPair {
     pub rejected_untrained: Vec<Range<usize>>,
     /// The prompt with a third completion, better than both, if the row has one.
     pub gold: Option<TokenizedUnpaired>,
-    /// Weight and margin.
+    /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
     /// Number of the row in its data set, counted from 1.
     pub row: usize,
@@ -53,6 +53,7 @@ impl TokenizedPair {
             rejected_ids: self.chosen_ids,
             chosen_untrained: self.rejected_untrained,
             rejected_untrained: self.chosen_untrained,
+            numbers: self.numbers.turned(),
             ..self
         }
     }
@@ -60,13 +61,14 @@ impl TokenizedPair {
     /// The pair as a desirable and an undesirable example.
     #[must_use]
     pub fn unpair(self) -> [TokenizedUnpaired; 2] {
-        let Self { prompt_ids, numbers, row, .. } = self;
+        let Self { prompt_ids, row, .. } = self;
+        let [of_chosen, of_rejected] = self.numbers.unpaired();
         let desirable = TokenizedUnpaired {
             prompt_ids: prompt_ids.clone(),
             completion_ids: self.chosen_ids,
             untrained: self.chosen_untrained,
             label: true,
-            numbers,
+            numbers: of_chosen,
             row,
         };
         let undesirable = TokenizedUnpaired {
@@ -74,7 +76,7 @@ impl TokenizedPair {
             completion_ids: self.rejected_ids,
             untrained: self.rejected_untrained,
             label: false,
-            numbers,
+            numbers: of_rejected,
             row,
         };
         [desirable, undesirable]
@@ -95,7 +97,7 @@ pub struct TokenizedUnpaired {
     pub untrained: Vec<Range<usize>>,
     /// True if the completion is desirable.
     pub label: bool,
-    /// Weight and margin.
+    /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
     /// Number of the row in its data set, counted from 1.
     pub row: usize,

@@ -27,6 +27,15 @@ pub struct Denoised {
     pub distances: Option<Tensor>,
 }
 
+/// How much each token counts; `(B, L)` each, 0 or more, and 0 behind the end.
+#[derive(Clone, Debug)]
+pub struct TokenWeights {
+    /// In the log-ratio.
+    pub logratio: Tensor,
+    /// In the divergence.
+    pub kl: Tensor,
+}
+
 /// The numbers of one side of a pair, or of unpaired completions.
 ///
 /// # Shapes
@@ -47,6 +56,14 @@ pub struct Completion {
     pub tokens: Option<Tokens>,
     /// What a denoiser's predictions give.
     pub denoised: Option<Denoised>,
+    /// log π_base(y|x), of an older reference.
+    pub base_logps: Option<Tensor>,
+    /// What whoever judged gave each completion by itself.
+    pub scores: Option<Tensor>,
+    /// What a value head says of each completion.
+    pub values: Option<Tensor>,
+    /// How much each token counts.
+    pub token_weights: Option<TokenWeights>,
     pub(crate) names: &'static Names,
 }
 
@@ -63,6 +80,11 @@ pub(crate) struct Names {
     policy_errors: &'static str,
     reference_errors: &'static str,
     distances: &'static str,
+    base: &'static str,
+    scores: &'static str,
+    values: &'static str,
+    token_weights: &'static str,
+    token_kl_weights: &'static str,
 }
 
 pub(crate) const CHOSEN: Names = Names {
@@ -76,6 +98,11 @@ pub(crate) const CHOSEN: Names = Names {
     policy_errors: "policy_chosen_errors",
     reference_errors: "reference_chosen_errors",
     distances: "chosen_distances",
+    base: "base_chosen_logps",
+    scores: "chosen_scores",
+    values: "chosen_values",
+    token_weights: "chosen_token_weights",
+    token_kl_weights: "chosen_token_kl_weights",
 };
 pub(crate) const REJECTED: Names = Names {
     reference: "reference_rejected_logps",
@@ -88,6 +115,11 @@ pub(crate) const REJECTED: Names = Names {
     policy_errors: "policy_rejected_errors",
     reference_errors: "reference_rejected_errors",
     distances: "rejected_distances",
+    base: "base_rejected_logps",
+    scores: "rejected_scores",
+    values: "rejected_values",
+    token_weights: "rejected_token_weights",
+    token_kl_weights: "rejected_token_kl_weights",
 };
 pub(crate) const UNPAIRED: Names = Names {
     reference: "reference_logps",
@@ -100,6 +132,11 @@ pub(crate) const UNPAIRED: Names = Names {
     policy_errors: "policy_errors",
     reference_errors: "reference_errors",
     distances: "distances",
+    base: "base_logps",
+    scores: "scores",
+    values: "values",
+    token_weights: "token_weights",
+    token_kl_weights: "token_kl_weights",
 };
 
 pub(crate) const GOLD: Names = Names {
@@ -113,6 +150,11 @@ pub(crate) const GOLD: Names = Names {
     policy_errors: "policy_gold_errors",
     reference_errors: "reference_gold_errors",
     distances: "gold_distances",
+    base: "base_gold_logps",
+    scores: "gold_scores",
+    values: "gold_values",
+    token_weights: "gold_token_weights",
+    token_kl_weights: "gold_token_kl_weights",
 };
 
 impl Completion {
@@ -124,6 +166,10 @@ impl Completion {
             alignment: None,
             tokens: None,
             denoised: None,
+            base_logps: None,
+            scores: None,
+            values: None,
+            token_weights: None,
             names,
         }
     }
@@ -190,7 +236,7 @@ impl Completion {
     /// # Errors
     /// If it was not given.
     pub fn sequence_kl(&self) -> Result<Tensor> {
-        self.masked_sum(self.of_tokens(self.names.token_kl, |tokens| tokens.kl.as_ref())?)
+        self.masked_sum(self.token_kl()?)
     }
 
     /// Number of tokens of each completion, `(B,)`.
@@ -233,6 +279,48 @@ impl Completion {
         self.of_denoised(self.names.distances, |denoised| denoised.distances.as_ref())
     }
 
+    /// `log π_ref − log π_base`, nats.
+    ///
+    /// # Errors
+    /// If one of the two was not given.
+    pub fn reference_logratio(&self) -> Result<Tensor> {
+        let reference = self.reference_logps.as_ref().ok_or(ObjectiveError::Missing(self.names.reference))?;
+        let base = self.base_logps.as_ref().ok_or(ObjectiveError::Missing(self.names.base))?;
+        Ok((reference - base)?)
+    }
+
+    /// What whoever judged gave each completion, `(B,)`, without a gradient.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn scores(&self) -> Result<Tensor> {
+        self.scores.as_ref().map(Tensor::detach).ok_or(ObjectiveError::Missing(self.names.scores))
+    }
+
+    /// What a value head says of each completion, `(B,)`.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn values(&self) -> Result<&Tensor> {
+        self.values.as_ref().ok_or(ObjectiveError::Missing(self.names.values))
+    }
+
+    /// How much each token counts.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn token_weights(&self) -> Result<&TokenWeights> {
+        self.token_weights.as_ref().ok_or(ObjectiveError::Missing(self.names.token_weights))
+    }
+
+    /// KL(π_ref ‖ π_θ) over the vocabulary at every token, `(B, L)`, nats.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn token_kl(&self) -> Result<&Tensor> {
+        self.of_tokens(self.names.token_kl, |tokens| tokens.kl.as_ref())
+    }
+
     fn of_denoised(&self, name: &'static str, part: fn(&Denoised) -> Option<&Tensor>) -> Result<&Tensor> {
         self.denoised.as_ref().and_then(part).ok_or(ObjectiveError::Missing(name))
     }
@@ -251,6 +339,9 @@ impl Completion {
             ("policy_logps", Some(&self.policy_logps)),
             (self.names.reference, self.reference_logps.as_ref()),
             (self.names.lengths, self.lengths.as_ref()),
+            (self.names.base, self.base_logps.as_ref()),
+            (self.names.scores, self.scores.as_ref()),
+            (self.names.values, self.values.as_ref()),
             (self.names.alignment, self.alignment.as_ref()),
         ];
         require_shape(expected, 1, &given)?;
@@ -269,6 +360,8 @@ impl Completion {
             (self.names.policy_tokens, tokens.policy_logps.as_ref()),
             (self.names.reference_tokens, tokens.reference_logps.as_ref()),
             (self.names.token_kl, tokens.kl.as_ref()),
+            (self.names.token_weights, self.token_weights.as_ref().map(|weights| &weights.logratio)),
+            (self.names.token_kl_weights, self.token_weights.as_ref().map(|weights| &weights.kl)),
         ];
         require_shape(&expected, 2, &given)
     }

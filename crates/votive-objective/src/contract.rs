@@ -1,6 +1,8 @@
 //! What an objective is given, and what it gives back.
 
-use crate::completion::{CHOSEN, Completion, Denoised, GOLD, REJECTED, Tokens, UNPAIRED, require_shape};
+use crate::completion::{
+    CHOSEN, Completion, Denoised, GOLD, REJECTED, TokenWeights, Tokens, UNPAIRED, require_shape,
+};
 use crate::error::{ObjectiveError, Result};
 use crate::margin::MarginObjective;
 use crate::needs::Needs;
@@ -19,6 +21,8 @@ pub struct PairInputs {
     pub gold: Option<Completion>,
     /// By how much each chosen completion was preferred, in the units of whoever scored; `(B,)`.
     pub margins: Option<Tensor>,
+    /// How unsure whoever judged was of each pair, nats; `(B,)`.
+    pub uncertainties: Option<Tensor>,
 }
 
 impl PairInputs {
@@ -30,6 +34,7 @@ impl PairInputs {
             rejected: Completion::new(&REJECTED, policy_rejected_logps),
             gold: None,
             margins: None,
+            uncertainties: None,
         }
     }
 
@@ -96,6 +101,53 @@ impl PairInputs {
         self
     }
 
+    /// Adds an older reference's log-probabilities.
+    #[must_use]
+    pub fn with_base(mut self, chosen: Tensor, rejected: Tensor) -> Self {
+        self.chosen.base_logps = Some(chosen);
+        self.rejected.base_logps = Some(rejected);
+        self
+    }
+
+    /// Adds what whoever judged gave each completion by itself.
+    #[must_use]
+    pub fn with_scores(mut self, chosen: Tensor, rejected: Tensor) -> Self {
+        self.chosen.scores = Some(chosen);
+        self.rejected.scores = Some(rejected);
+        self
+    }
+
+    /// Adds what a value head says of each completion.
+    #[must_use]
+    pub fn with_values(mut self, chosen: Tensor, rejected: Tensor) -> Self {
+        self.chosen.values = Some(chosen);
+        self.rejected.values = Some(rejected);
+        self
+    }
+
+    /// Adds how much each token counts.
+    #[must_use]
+    pub fn with_token_weights(mut self, chosen: TokenWeights, rejected: TokenWeights) -> Self {
+        self.chosen.token_weights = Some(chosen);
+        self.rejected.token_weights = Some(rejected);
+        self
+    }
+
+    /// Adds how unsure whoever judged was of each pair.
+    #[must_use]
+    pub fn with_uncertainties(mut self, uncertainties: Tensor) -> Self {
+        self.uncertainties = Some(uncertainties);
+        self
+    }
+
+    /// How unsure whoever judged was of each pair, `(B,)`, without a gradient.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn uncertainties(&self) -> Result<Tensor> {
+        self.uncertainties.as_ref().map(Tensor::detach).ok_or(ObjectiveError::Missing("uncertainties"))
+    }
+
     /// By how much each chosen completion was preferred, `(B,)`, without a gradient.
     ///
     /// # Errors
@@ -139,7 +191,8 @@ impl PairInputs {
         self.chosen.check(expected)?;
         self.rejected.check(expected)?;
         self.gold.iter().try_for_each(|gold| gold.check(expected))?;
-        require_shape(expected, 1, &[("margins", self.margins.as_ref())])
+        let numbers = [("margins", self.margins.as_ref()), ("uncertainties", self.uncertainties.as_ref())];
+        require_shape(expected, 1, &numbers)
     }
 }
 
@@ -229,6 +282,13 @@ impl UnpairedInputs {
     #[must_use]
     pub fn with_denoised(mut self, denoised: Denoised) -> Self {
         self.completions.denoised = Some(denoised);
+        self
+    }
+
+    /// Adds what whoever judged gave each completion.
+    #[must_use]
+    pub fn with_scores(mut self, scores: Tensor) -> Self {
+        self.completions.scores = Some(scores);
         self
     }
 

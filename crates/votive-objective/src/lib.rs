@@ -9,6 +9,7 @@
 mod completion;
 mod contract;
 mod error;
+pub mod game;
 mod margin;
 mod mixture;
 mod needs;
@@ -22,7 +23,7 @@ mod tests;
 pub mod unpaired;
 pub mod wrap;
 
-pub use completion::{Completion, Denoised, Tokens};
+pub use completion::{Completion, Denoised, TokenWeights, Tokens};
 pub use contract::{PairInputs, PairLoss, PairObjective, UnpairedInputs, UnpairedLoss, UnpairedObjective};
 pub use error::{ObjectiveError, Result};
 pub use margin::MarginObjective;

@@ -27,6 +27,16 @@ impl Needs {
     pub const DISTANCES: Self = Self(64 | 128);
     /// By how much a completion was preferred, in the units of whoever scored.
     pub const MARGINS: Self = Self(256);
+    /// What whoever judged gave each completion by itself: a win rate, a score or an error; the method says which.
+    pub const SCORES: Self = Self(1 << 16);
+    /// Log-probabilities of an older reference: the model that the first of several rounds started from.
+    pub const BASE: Self = Self(1 << 17);
+    /// How unsure whoever judged was of each pair.
+    pub const UNCERTAINTIES: Self = Self(1 << 18);
+    /// How much each token counts, in the log-ratio and in the divergence.
+    pub const TOKEN_WEIGHTS: Self = Self(8 | 1 << 20);
+    /// What a value head says of each completion.
+    pub const VALUES: Self = Self(1 << 21);
 
     /// How likely completions are under the policy beside what it would write: the mean over tokens of `log π_θ(y_t)` minus
     /// the logarithm of its mean probability under the policy itself, which only a text has.
@@ -38,7 +48,7 @@ impl Needs {
     /// All rows of a step at once, because a loss depends on the others'; a step must not be cut into parts.
     pub const WHOLE_BATCH: Self = Self(1 << 19);
 
-    const NAMES: [(Self, &'static str); 12] = [
+    const NAMES: [(Self, &'static str); 17] = [
         (Self::REFERENCE, "REFERENCE"),
         (Self::LENGTHS, "LENGTHS"),
         (Self::KL, "KL"),
@@ -51,6 +61,11 @@ impl Needs {
         (Self::GOLD, "GOLD"),
         (Self::MEAN_LOGRATIO, "MEAN_LOGRATIO"),
         (Self::WHOLE_BATCH, "WHOLE_BATCH"),
+        (Self::SCORES, "SCORES"),
+        (Self::BASE, "BASE"),
+        (Self::UNCERTAINTIES, "UNCERTAINTIES"),
+        (Self::TOKEN_WEIGHTS, "TOKEN_WEIGHTS"),
+        (Self::VALUES, "VALUES"),
     ];
 
     /// Both needs.

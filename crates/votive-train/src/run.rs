@@ -84,6 +84,8 @@ pub struct Run<'a, F: FrontEnd> {
     parameters: Vec<(String, Tensor)>,
     policy: F::Network,
     reference: Reference<F::Network>,
+    /// The model that the first of several rounds started from.
+    base: Option<F::Network>,
     optimizer: AdamW,
     order: Phases,
     num_tokens: u64,
@@ -129,6 +131,8 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let saved = resumed.as_ref().and_then(|resumed| resumed.reference.clone());
         let batch = plan.train.micro_batch_size;
         let reference = Reference::new(&plan.reference, front, &start, saved, batch, progress)?;
+        let base = plan.base_model.as_deref();
+        let base = base.map(|folder| front.other_network(folder, start.device())).transpose()?;
         let fresh = || Resumed {
             params: start,
             optimizer: AdamW::new(plan.optimizer.adamw.clone()),
@@ -147,6 +151,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             parameters,
             policy,
             reference,
+            base,
             optimizer,
             order,
             num_tokens,

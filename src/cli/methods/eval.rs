@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use votive_model::files;
 use votive_objective::{
-    Denoised, MethodSpec, Needs, Objective, PairInputs, Tokens, UnpairedInputs, WITH, WRAPPERS,
+    Denoised, MethodSpec, Needs, Objective, PairInputs, TokenWeights, Tokens, UnpairedInputs, WITH, WRAPPERS,
 };
 
 /// Evaluate an objective on given numbers, for checking and plotting.
@@ -182,6 +182,11 @@ impl Given {
         })
     }
 
+    /// How much single tokens count, in the log-ratio and in the divergence.
+    fn token_weights(&self, [logratio, kl]: [&'static str; 2]) -> Outcome<TokenWeights> {
+        Ok(TokenWeights { logratio: self.get(logratio)?, kl: self.get(kl)? })
+    }
+
     /// What a denoiser's predictions give: the policy's errors, the reference's, and their distance.
     fn denoised(&self, [policy, reference, distances]: [&'static str; 3]) -> Outcome<Denoised> {
         Ok(Denoised {
@@ -265,6 +270,23 @@ fn pair_inputs(given: &Given) -> Outcome<PairInputs> {
     if given.has("policy_gold_logps") {
         pairs = pairs.with_gold(given.get("policy_gold_logps")?, given.get("gold_lengths")?);
     }
+    if given.has("chosen_scores") {
+        pairs = pairs.with_scores(given.get("chosen_scores")?, given.get("rejected_scores")?);
+    }
+    if given.has("base_chosen_logps") {
+        pairs = pairs.with_base(given.get("base_chosen_logps")?, given.get("base_rejected_logps")?);
+    }
+    if given.has("uncertainties") {
+        pairs = pairs.with_uncertainties(given.get("uncertainties")?);
+    }
+    if given.has("chosen_values") {
+        pairs = pairs.with_values(given.get("chosen_values")?, given.get("rejected_values")?);
+    }
+    if given.has("chosen_token_weights") {
+        let chosen = given.token_weights(["chosen_token_weights", "chosen_token_kl_weights"])?;
+        let rejected = given.token_weights(["rejected_token_weights", "rejected_token_kl_weights"])?;
+        pairs = pairs.with_token_weights(chosen, rejected);
+    }
     if given.has("chosen_token_mask") {
         let chosen = given.tokens([
             "chosen_token_mask",
@@ -290,6 +312,9 @@ fn unpaired_inputs(given: &Given) -> Outcome<UnpairedInputs> {
     }
     if given.has("lengths") {
         completions = completions.with_lengths(given.get("lengths")?);
+    }
+    if given.has("scores") {
+        completions = completions.with_scores(given.get("scores")?);
     }
     if given.has("token_mask") {
         let names = ["token_mask", "policy_token_logps", "reference_token_logps", "token_kl"];

@@ -83,6 +83,21 @@ const PAIR: &[Input] = &[
     ),
     input("rejected_distances", Needs::DISTANCES, "(B,) the same of the rejected latents"),
     input("margins", Needs::MARGINS, "(B,) by how much each pair was preferred, in the scorer's units"),
+    input("chosen_scores", Needs::SCORES, "(B,) what y_w was given by whoever judged; no gradient"),
+    input("rejected_scores", Needs::SCORES, "(B,) what y_l was given"),
+    input("base_chosen_logps", Needs::BASE, "(B,) log π_base(y_w|x), nats, of the first round's start"),
+    input("base_rejected_logps", Needs::BASE, "(B,) log π_base(y_l|x), nats"),
+    input("uncertainties", Needs::UNCERTAINTIES, "(B,) how unsure each pair's label is, nats; no gradient"),
+    input("chosen_values", Needs::VALUES, "(B,) what a value head says of y_w"),
+    input("rejected_values", Needs::VALUES, "(B,) what a value head says of y_l"),
+    of_tokens(
+        "chosen_token_weights",
+        Needs::TOKEN_WEIGHTS,
+        "(B, L) what each token of y_w counts in the log-ratio, 0 or more",
+    ),
+    of_tokens("chosen_token_kl_weights", Needs::TOKEN_WEIGHTS, "(B, L) the same in the divergence"),
+    of_tokens("rejected_token_weights", Needs::TOKEN_WEIGHTS, "(B, L) the same of y_l in the log-ratio"),
+    of_tokens("rejected_token_kl_weights", Needs::TOKEN_WEIGHTS, "(B, L) the same in the divergence"),
 ];
 
 const ERRORS_OF_REFERENCE: Needs = Needs::REFERENCE.or(Needs::ERRORS);
@@ -104,6 +119,7 @@ const UNPAIRED: &[Input] = &[
         doc: "scalar: running mean of log π_θ − log π_ref, nats; carries no gradient",
         rank: 0,
     },
+    input("scores", Needs::SCORES, "(B,) what y was given by whoever judged; no gradient"),
     of_tokens("token_mask", Needs::TOKENS, "(B, L) 1 on the tokens of y, 0 behind its end"),
     of_tokens("policy_token_logps", Needs::TOKEN_LOGPS, "(B, L) log π_θ of each token of y, nats"),
     of_tokens("reference_token_logps", REFERENCE_TOKENS, "(B, L) log π_ref of each token of y, nats"),

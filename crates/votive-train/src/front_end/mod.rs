@@ -200,6 +200,16 @@ pub trait FrontEnd {
         None
     }
 
+    /// What whoever judged gave each completion of a kept row, in their order, if the data says so of all of them.
+    fn scores(&self, _row: usize) -> Option<Vec<f64>> {
+        None
+    }
+
+    /// How unsure whoever judged was of a kept row, nats, if the data says so.
+    fn uncertainty(&self, _row: usize) -> Option<f64> {
+        None
+    }
+
     /// Which rows may be in a batch together: those of equal numbers. Held-out rows have one too.
     fn bucket(&self, _row: usize) -> usize {
         0

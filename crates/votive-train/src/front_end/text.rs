@@ -234,6 +234,18 @@ impl FrontEnd for TextFrontEnd {
         self.rows.numbers(row).margin
     }
 
+    fn scores(&self, row: usize) -> Option<Vec<f64>> {
+        let sides = match &self.rows {
+            Rows::Pairs(_) => 2,
+            Rows::Unpaired(_) => 1,
+        };
+        self.rows.numbers(row).scores.into_iter().take(sides).collect()
+    }
+
+    fn uncertainty(&self, row: usize) -> Option<f64> {
+        self.rows.numbers(row).uncertainty
+    }
+
     fn is_fixed(&self) -> bool {
         true
     }

@@ -129,7 +129,15 @@ pub(super) fn keys() -> Result<Vec<Setting>> {
 }
 
 /// Notes what the objective needs and the rest of the recipe does not give.
-pub(super) fn check(r: &mut Resolver, objective: &Mixture, reference: &ReferencePlan, kind: Modality) {
+pub(super) fn check(
+    r: &mut Resolver,
+    objective: &Mixture,
+    (reference, has_base): (&ReferencePlan, bool),
+    kind: Modality,
+) {
+    if has_base && !objective.needs().contains(Needs::BASE) {
+        r.mistake("reference.base", "no objective of this recipe reads a base");
+    }
     let of_texts = [
         (Needs::TOKENS, "looks at single tokens, which a denoiser does not have"),
         (Needs::ALIGNMENT, "weighs by what a policy would write, which a denoiser does not say"),
@@ -150,6 +158,13 @@ pub(super) fn check(r: &mut Resolver, objective: &Mixture, reference: &Reference
                 &format!("objective.{id}"),
                 "looks at denoising errors, which a language model does not have",
             );
+        }
+        if needs.contains(Needs::BASE) && !has_base {
+            r.mistake("reference.base", &format!("`{id}` needs the model that the first round started from"));
+        }
+        if needs.contains(Needs::VALUES) {
+            let what = "reads a value head, which no model here has; its options may do without";
+            r.mistake(&format!("objective.{id}"), what);
         }
         let is_cached = matches!(reference, ReferencePlan::Cached { .. });
         if needs.contains(Needs::TOKENS) && needs.contains(Needs::REFERENCE) && is_cached {

@@ -7,7 +7,7 @@ use crate::front_end::{FrontEnd, Likelihood, Networks, Sample, TokenLikelihood};
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
 use votive_objective::{
-    CompletionFacts, Denoised, Needs, Objective, PairInputs, Term, Tokens, UnpairedInputs,
+    CompletionFacts, Denoised, Needs, Objective, PairInputs, Term, TokenWeights, Tokens, UnpairedInputs,
 };
 use votive_tensor::segment::Recorder;
 
@@ -22,6 +22,8 @@ pub(super) struct Micro<'a, B> {
     pub(super) gold: Option<(Tensor, Vec<f64>)>,
     /// Tokens of the gold completions and their prompts.
     pub(super) gold_tokens: usize,
+    /// Log-probabilities of every sequence under the base, `(R,)`.
+    pub(super) base: Option<Tensor>,
     /// The divergence estimate of the whole step.
     pub(super) kl: Option<f64>,
 }
@@ -73,8 +75,10 @@ impl<F: FrontEnd> Run<'_, F> {
             true => self.reference.likelihood(self.front, samples, &batch, self.device())?,
             false => None,
         };
+        let base = self.base.as_ref().map(|base| self.front.logps(base, &batch)).transpose()?;
+        let base = base.map(|logps| logps.detach());
         self.require_finite(step, "log-probability", &policy.logps, samples)?;
-        Ok(Micro { step, samples, batch, policy, reference, gold, gold_tokens, kl })
+        Ok(Micro { step, samples, batch, policy, reference, gold, gold_tokens, base, kl })
     }
 
     /// Some rows as they are at a step, with what the networks of the moment have to say about them.
@@ -159,6 +163,12 @@ pub(super) struct Inputs<'a> {
     margins: Option<Vec<f32>>,
     /// KL(reference ‖ policy) over the vocabulary at every trained token, `(N,)`, if a term needs it.
     token_kl: Option<Tensor>,
+    /// Log-probabilities under the base, `(R,)`.
+    base: Option<&'a Tensor>,
+    /// What each completion was given, as the sequences lie in the batch, if the data says so of all.
+    scores: Option<Vec<f32>>,
+    /// How unsure each row's label is, if the data says so of all.
+    uncertainties: Option<Vec<f32>>,
 }
 
 impl<'a> Inputs<'a> {
@@ -179,8 +189,27 @@ impl<'a> Inputs<'a> {
         let lengths = Tensor::new(lengths, run.device())?.to_dtype(micro.policy.logps.dtype())?;
         let (policy, kl) = (&micro.policy, micro.kl);
         let margins = micro.samples.iter().map(|sample| Some(run.front.margin(sample.row)? as f32)).collect();
-        let (is_paired, mean_logratio, gold) = (sides == 2, run.log_ratios.mean(), micro.gold.as_ref());
-        Ok(Self { policy, reference, lengths, labels, is_paired, kl, mean_logratio, gold, margins, token_kl })
+        let scores: Option<Vec<_>> =
+            micro.samples.iter().map(|sample| run.front.scores(sample.row)).collect();
+        let scores = scores
+            .map(|rows| (0..sides).flat_map(|side| rows.iter().map(move |row| row[side] as f32)).collect());
+        let unsure = |sample: &Sample| Some(run.front.uncertainty(sample.row)? as f32);
+        let uncertainties = micro.samples.iter().map(unsure).collect();
+        Ok(Self {
+            policy,
+            reference,
+            lengths,
+            labels,
+            is_paired: sides == 2,
+            kl,
+            mean_logratio: run.log_ratios.mean(),
+            gold: micro.gold.as_ref(),
+            margins,
+            token_kl,
+            base: micro.base.as_ref(),
+            scores,
+            uncertainties,
+        })
     }
 
     fn evaluate(&self, term: &Term) -> Result<Evaluated> {
@@ -230,6 +259,23 @@ impl<'a> Inputs<'a> {
         if let Some(margins) = &self.margins {
             inputs = inputs.with_margins(self.like_logps(margins.clone())?);
         }
+        if let Some(base) = self.base {
+            let (chosen, rejected) = halves(base)?;
+            inputs = inputs.with_base(chosen, rejected);
+        }
+        if let Some(scores) = &self.scores {
+            let (chosen, rejected) = halves(&self.like_logps(scores.clone())?)?;
+            inputs = inputs.with_scores(chosen, rejected);
+        }
+        if let Some(uncertainties) = &self.uncertainties {
+            inputs = inputs.with_uncertainties(self.like_logps(uncertainties.clone())?);
+        }
+        if needs.contains(Needs::TOKEN_WEIGHTS) {
+            let sides = [0..sequences / 2, sequences / 2..sequences].map(|side| self.token_weights(side));
+            if let [Some(chosen), Some(rejected)] = sides {
+                inputs = inputs.with_token_weights(chosen?, rejected?);
+            }
+        }
         Ok(inputs)
     }
 
@@ -248,6 +294,9 @@ impl<'a> Inputs<'a> {
         inputs = inputs.with_mean_logratio(mean);
         if let Some(tokens) = self.tokens(needs, 0..sequences) {
             inputs = inputs.with_tokens(tokens?);
+        }
+        if let Some(scores) = &self.scores {
+            inputs = inputs.with_scores(self.like_logps(scores.clone())?);
         }
         Ok(inputs.with_lengths(self.lengths.clone()))
     }
@@ -296,6 +345,20 @@ impl<'a> Inputs<'a> {
         let policy = self.policy.tokens.as_ref().filter(|_| needs.contains(Needs::TOKENS))?;
         let reference = self.reference.and_then(|reference| reference.tokens.as_ref());
         Some(self.padded(policy, reference, sequences))
+    }
+
+    /// How much each token of some sequences counts: the reference's mean activation where the token is predicted, scaled
+    /// to run from 0 to 1 within its sequence.
+    fn token_weights(&self, sequences: Range<usize>) -> Option<Result<TokenWeights>> {
+        let reference = self.reference?.tokens.as_ref()?;
+        let before: usize = reference.counts[..sequences.start].iter().sum();
+        let padding = Padding::new(before, &reference.counts[sequences]);
+        let weights = || -> Result<TokenWeights> {
+            let activations = reference.head.hidden.to_dtype(DType::F32)?.detach().mean(1)?;
+            let weights = padding.rows(&scaled(&activations, &reference.counts)?)?;
+            Ok(TokenWeights { logratio: weights.clone(), kl: weights })
+        };
+        Some(weights())
     }
 
     fn padded(
@@ -367,6 +430,21 @@ impl<'a> Padding<'a> {
     }
 }
 
+/// `values (N,)` of the tokens of sequences, scaled to run from 0 to 1 within each; 1 where all of a sequence are equal.
+fn scaled(values: &Tensor, counts: &[usize]) -> Result<Tensor> {
+    let all = values.to_vec1::<f32>()?;
+    let mut scaled = Vec::with_capacity(all.len());
+    let mut first = 0;
+    for count in counts {
+        let of_one = &all[first..first + count];
+        let least = of_one.iter().copied().fold(f32::INFINITY, f32::min);
+        let span = of_one.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least;
+        scaled.extend(of_one.iter().map(|value| if span > 0.0 { (value - least) / span } else { 1.0 }));
+        first += count;
+    }
+    Ok(Tensor::from_vec(scaled, all.len(), values.device())?)
+}
+
 /// The chosen half of a batch of pairs, and the rejected one.
 fn halves(values: &Tensor) -> Result<(Tensor, Tensor)> {
     let half = values.dim(0)? / 2;
@@ -378,6 +456,13 @@ fn halves(values: &Tensor) -> Result<(Tensor, Tensor)> {
 mod tests {
     use super::*;
     use candle_core::Var;
+
+    #[test]
+    fn weights_run_from_0_to_1_within_each_sequence() {
+        let values = Tensor::new(&[3f32, -1.0, 1.0, 7.0, 5.0, 5.0], &Device::Cpu).unwrap();
+        let found = scaled(&values, &[3, 1, 2]).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(found, [1.0, 0.0, 0.5, 1.0, 1.0, 1.0]);
+    }
 
     #[test]
     fn tokens_lie_in_rows_and_each_gets_its_own_gradient() {

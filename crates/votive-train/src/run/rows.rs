@@ -24,28 +24,35 @@ pub(crate) fn order<F: FrontEnd>(plan: &Plan, front: &F) -> Result<Phases> {
 
 /// Refuses rows that lack what an objective reads of them.
 pub(super) fn require_what_is_read<F: FrontEnd>(plan: &Plan, front: &F) -> Result<()> {
-    let reader = |need| {
-        let mut terms = plan.objective.terms().iter();
-        terms.find(|term| term.objective.needs().contains(need)).map(|term| format!("`{}`", term.spec.id))
-    };
-    let rows = || 0..front.rows() + front.held_out();
-    if let Some(reader) = reader(Needs::MARGINS) {
-        rows().try_for_each(|row| margin(front, row, &reader).map(|_| ()))?;
-    }
-    if let Some(reader) = reader(Needs::GOLD) {
-        rows().try_for_each(|row| gold(front, row, &reader))?;
+    for term in plan.objective.terms() {
+        let reads = |need| term.objective.needs().contains(need);
+        let reader = format!("`{}`", term.spec.id);
+        for row in 0..front.rows() + front.held_out() {
+            if reads(Needs::MARGINS) {
+                margin(front, row, &reader)?;
+            }
+            if reads(Needs::SCORES) && front.scores(row).is_none() {
+                let columns = match front.completions(row).len() {
+                    1 => "`score`",
+                    _ => "both `score_chosen` and `score_rejected`",
+                };
+                return Err(lacking(front, row, &reader, "what each completion was given", columns));
+            }
+            if reads(Needs::UNCERTAINTIES) && front.uncertainty(row).is_none() {
+                return Err(lacking(front, row, &reader, "how unsure a label is", "`uncertainty`"));
+            }
+            if reads(Needs::GOLD) && front.gold_batch(&[Sample { row, position: 0 }])?.is_none() {
+                let column = "`reference`, as TRL calls it";
+                return Err(lacking(front, row, &reader, "a gold completion", column));
+            }
+        }
     }
     Ok(())
 }
 
-fn gold<F: FrontEnd>(front: &F, row: usize, reader: &str) -> Result<()> {
-    if front.gold_batch(&[Sample { row, position: 0 }])?.is_some() {
-        return Ok(());
-    }
-    Err(TrainError::Plan(format!(
-        "{reader} imitates a gold completion, but data row {} has none: in TRL's layout it is the column `reference`",
-        front.source_row(row)
-    )))
+fn lacking<F: FrontEnd>(front: &F, row: usize, reader: &str, what: &str, columns: &str) -> TrainError {
+    let row = front.source_row(row);
+    TrainError::Plan(format!("{reader} reads {what}, but data row {row} does not have {columns}"))
 }
 
 fn margin<F: FrontEnd>(front: &F, row: usize, reader: &str) -> Result<f64> {
