@@ -1,11 +1,23 @@
 //! The table of methods. Lists, documentation and recipe checks are all made from it.
 
 use crate::error::{ObjectiveError, Result};
+use crate::header::Header;
 use crate::spec::MethodSpec;
 use crate::{game, pair, unpaired};
 
-/// Every method, sorted by id.
-pub static METHODS: &[&MethodSpec] = &[
+/// Makes the table, and takes the head of each file along.
+macro_rules! methods {
+    ($(&$folder:ident::$file:ident::SPEC),* $(,)?) => {
+        /// Every method, sorted by id.
+        pub static METHODS: &[&MethodSpec] = &[$(&$folder::$file::SPEC),*];
+
+        /// The file of each.
+        static FILES: &[&str] =
+            &[$(include_str!(concat!(stringify!($folder), "/", stringify!($file), ".rs"))),*];
+    };
+}
+
+methods![
     &pair::alphapo::SPEC,
     &pair::aot::SPEC,
     &pair::aot_unpaired::SPEC,
@@ -76,4 +88,13 @@ pub fn find(id: &str) -> Result<&'static MethodSpec> {
         id: id.to_owned(),
         known: METHODS.iter().map(|spec| spec.id).collect::<Vec<_>>().join(", "),
     })
+}
+
+impl MethodSpec {
+    /// What the head of its file says.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        let place = METHODS.iter().position(|spec| spec.id == self.id);
+        Header::of(place.and_then(|place| FILES.get(place)).copied().unwrap_or_default())
+    }
 }

@@ -4,8 +4,8 @@
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Value, json};
 use votive_objective::{
-    Denoised, METHODS, MethodSpec, Needs, Objective, ObjectiveError, PairInputs, Reduction, TokenWeights,
-    Tokens, UnpairedInputs, WITH, WRAPPERS, build, find,
+    Denoised, METHODS, MethodSpec, Needs, Objective, ObjectiveError, OptionDoc, PairInputs, Reduction,
+    TokenWeights, Tokens, UnpairedInputs, WITH, WRAPPERS, build, find,
 };
 
 fn objective(spec: &MethodSpec) -> Objective {
@@ -515,5 +515,63 @@ fn wrappers_that_make_no_sense_are_refused_with_the_reason() {
         let wrapper_spec = WRAPPERS.iter().find(|spec| spec.name == wrapper).unwrap();
         let message = with(id, wrapper, (wrapper_spec.defaults)()).unwrap_err().to_string();
         assert!(message.contains(reason) && message.contains(wrapper), "{id} with {wrapper}: {message}");
+    }
+}
+
+/// Names of wrappers' options begin with `with.`.
+fn options() -> Vec<(String, &'static [OptionDoc], Value, Box<dyn Fn(Value) -> bool>)> {
+    let methods = METHODS.iter().map(|spec| {
+        let accepts: Box<dyn Fn(Value) -> bool> = Box::new(|options| (spec.build)(options).is_ok());
+        (spec.id.to_owned(), spec.options, (spec.defaults)(), accepts)
+    });
+    let wrappers = WRAPPERS.iter().map(|spec| {
+        let accepts: Box<dyn Fn(Value) -> bool> = Box::new(|options| with("dpo", spec.name, options).is_ok());
+        (format!("with.{}", spec.name), spec.options, (spec.defaults)(), accepts)
+    });
+    methods.chain(wrappers).collect()
+}
+
+#[test]
+fn options_are_accepted_where_their_documentation_says() {
+    for (name, documented, defaults, accepts) in options() {
+        for option in documented {
+            let default = &defaults[option.name];
+            let with = |value: f64| {
+                let mut options = defaults.clone();
+                options[option.name] = value.into();
+                accepts(options)
+            };
+            let (true, Some(range)) = (default.is_number(), option.range()) else {
+                assert!(
+                    !default.is_number(),
+                    "{name}.{}: `{}` begins with no range",
+                    option.name,
+                    option.doc
+                );
+                continue;
+            };
+            assert!(with(default.as_f64().unwrap()), "{name}.{}", option.name);
+            for ((bound, is_allowed), outwards) in
+                range.low.map(|low| (low, -1e-9)).into_iter().chain(range.high.map(|high| (high, 1e-9)))
+            {
+                let found = [with(bound), with(bound + outwards), with(bound - outwards)];
+                assert_eq!(found, [is_allowed, false, true], "{name}.{}: {}", option.name, option.doc);
+            }
+            assert_eq!(with(-1e6), range.low.is_none(), "{name}.{}: {}", option.name, option.doc);
+        }
+    }
+}
+
+#[test]
+fn every_file_begins_with_a_description() {
+    let methods = METHODS.iter().map(|spec| (spec.id, spec.header(), true));
+    let wrappers = WRAPPERS.iter().map(|spec| (spec.name, spec.header(), false));
+    for (name, header, is_method) in methods.chain(wrappers) {
+        let mut fields = vec![&header.summary, &header.source, &header.loss, &header.departures];
+        if is_method {
+            fields.push(&header.checked);
+        }
+        assert!(fields.iter().all(|field| field.ends_with(['.', '`'])), "{name}: {header:?}");
+        assert!(header.loss.contains('`'), "{name}: no formula in {}", header.loss);
     }
 }

@@ -29,7 +29,7 @@ pub static SPEC: MethodSpec = MethodSpec {
     reduction: Reduction::Mean,
     options: &[
         OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference" },
-        OptionDoc { name: "clip", doc: "δ between 0 and 1: how far a ratio counts away from 1" },
+        OptionDoc { name: "clip", doc: "0 < δ < 1: how far a ratio counts away from 1" },
     ],
     defaults: || json!(D3po::default()),
     build: |options| read_options::<D3po>("d3po", options)?.checked(),

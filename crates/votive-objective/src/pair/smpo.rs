@@ -32,7 +32,7 @@ pub static SPEC: MethodSpec = MethodSpec {
         OptionDoc { name: "gain", doc: "g > 0: what 2p − 1 is multiplied by" },
         OptionDoc {
             name: "range",
-            doc: "largest minus smallest score, in the scorer's units: the default is that of PickScore's cosines",
+            doc: "R > 0, in the scorer's units: largest minus smallest score; the default is that of PickScore's cosines",
         },
     ],
     defaults: || json!(SmPo::default()),

@@ -16,6 +16,7 @@ pub mod token_mask;
 
 use crate::contract::PairObjective;
 use crate::error::{ObjectiveError, Result};
+use crate::header::Header;
 use crate::margin::MarginObjective;
 use crate::spec::{MethodSpec, Objective, OptionDoc};
 use serde_json::{Map, Value};
@@ -53,9 +54,19 @@ pub enum Around {
     Pair(fn(Value, Box<dyn PairObjective>) -> Wrapped),
 }
 
-/// Every wrapper, in the order in which they go around an objective, the innermost first: those that change what is read of
-/// completions, then the margin, then the loss of the margin, then the loss of the pair.
-pub static WRAPPERS: &[&WrapperSpec] = &[
+/// Makes the table, and takes the head of each file along.
+macro_rules! wrappers {
+    ($(&$file:ident::SPEC),* $(,)?) => {
+        /// Every wrapper, in the order in which they go around an objective, the innermost first: those that change what is read of
+        /// completions, then the margin, then the loss of the margin, then the loss of the pair.
+        pub static WRAPPERS: &[&WrapperSpec] = &[$(&$file::SPEC),*];
+
+        /// The file of each.
+        static FILES: &[&str] = &[$(include_str!(concat!(stringify!($file), ".rs"))),*];
+    };
+}
+
+wrappers![
     &token_mask::SPEC,
     &f_divergence::SPEC,
     &length::SPEC,
@@ -104,6 +115,13 @@ fn wrapped(id: &'static str, objective: Objective, mut with: Map<String, Value>)
 }
 
 impl WrapperSpec {
+    /// What the head of its file says.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        let place = WRAPPERS.iter().position(|spec| spec.name == self.name);
+        Header::of(place.and_then(|place| FILES.get(place)).copied().unwrap_or_default())
+    }
+
     fn put_around(&self, inner: Box<dyn PairObjective>, options: Value) -> Wrapped {
         if let Some(reason) = inner.refuses(self.name) {
             return Err(self.refusal(reason));
