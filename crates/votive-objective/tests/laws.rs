@@ -554,8 +554,8 @@ fn options_are_accepted_where_their_documentation_says() {
             for ((bound, is_allowed), outwards) in
                 range.low.map(|low| (low, -1e-9)).into_iter().chain(range.high.map(|high| (high, 1e-9)))
             {
-                let found = [with(bound), with(bound + outwards), with(bound - outwards)];
-                assert_eq!(found, [is_allowed, false, true], "{name}.{}: {}", option.name, option.doc);
+                let found = [with(bound), with(bound + outwards)];
+                assert_eq!(found, [is_allowed, false], "{name}.{}: {}", option.name, option.doc);
             }
             assert_eq!(with(-1e6), range.low.is_none(), "{name}.{}: {}", option.name, option.doc);
         }
