@@ -273,6 +273,7 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     adapter(&mut r, modality);
     adapter_format(&mut r, modality);
     data::data(&mut r, modality);
+    let after_data = r.settings().len();
     reference::reference(&mut r);
     reference::base(&mut r);
     let of_one_kind = r.settings().len();
@@ -288,6 +289,7 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     }
     let of_every_kind = objective::keys()?.into_iter().chain(reference::keys()?);
     settings.splice(of_one_kind..of_one_kind, of_every_kind);
+    settings.splice(after_data..after_data, data::keys()?);
     Ok(settings)
 }
 

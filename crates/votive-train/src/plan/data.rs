@@ -1,7 +1,9 @@
 //! What a recipe says of the rows.
 
 use super::{CurriculumPlan, DataPlan, ImagePlan, Modality, Prefer, optional_path};
-use crate::recipe::Resolver;
+use crate::error::Result;
+use crate::recipe::{Resolver, Setting};
+use std::path::Path;
 use votive_data::{
     AugmentationPolicy, Crop, FORMATS, FaultyRows, Format, IMAGE_FORMATS, ImageDataSource, ImageFormat,
     LongRows, PairChoice, PairWeights, RowPolicy, TextSource, Ties, TrainOn, Traversal,
@@ -83,6 +85,13 @@ fn order(r: &mut Resolver) -> (Traversal, Option<CurriculumPlan>) {
         }
         _ => (Traversal::Shuffled, None),
     }
+}
+
+/// The keys that only some orders have, for the reference documentation.
+pub(super) fn keys() -> Result<Vec<Setting>> {
+    let mut r = Resolver::parse(Path::new("reference"), "[data]\norder = \"curriculum\"\n", &[])?;
+    order(&mut r);
+    Ok(r.settings().iter().skip(1).cloned().collect())
 }
 
 /// Which files of text are read, and how.

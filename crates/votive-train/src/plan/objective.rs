@@ -88,6 +88,10 @@ fn wrappers(r: &mut Resolver, table: &str) -> Option<Map<String, Value>> {
             are_known = false;
             continue;
         };
+        if spec.options.is_empty() {
+            // Or else a wrapper without options would be lost in a plan.
+            r.numbers_by_name::<f64>(&table, "an empty table", spec.title, |_| None);
+        }
         r.touch(&table);
         with.insert(name, options(r, &table, spec.options, &(spec.defaults)()).into());
     }
