@@ -2,7 +2,7 @@
 
 use crate::error::{ObjectiveError, Result};
 use crate::spec::MethodSpec;
-use crate::{game, pair, unpaired};
+use crate::{game, list, pair, unpaired};
 
 /// Every method, sorted by id.
 pub static METHODS: &[&MethodSpec] = &[
@@ -37,19 +37,25 @@ pub static METHODS: &[&MethodSpec] = &[
     &pair::ilr_dpo::SPEC,
     &game::inpo_nash::SPEC,
     &pair::ipo::SPEC,
+    &pair::iterpref::SPEC,
     &unpaired::kto::SPEC,
     &pair::ld_dpo::SPEC,
     &pair::mapo::SPEC,
+    &list::mc_po::SPEC,
     &pair::mixdpo_gamma::SPEC,
     &pair::mixdpo_lognormal::SPEC,
     &pair::nca_pair::SPEC,
     &pair::odpo::SPEC,
     &pair::orpo::SPEC,
     &unpaired::pmpo::SPEC,
+    &pair::preflexor::SPEC,
     &pair::r_dpo::SPEC,
+    &pair::rdpo_rationale::SPEC,
     &pair::robust::SPEC,
+    &pair::rorpo::SPEC,
     &pair::rpo_regularized::SPEC,
     &pair::rwr::SPEC,
+    &pair::selm::SPEC,
     &unpaired::sft::SPEC,
     &pair::sigmoid_norm::SPEC,
     &pair::simpo::SPEC,
@@ -61,7 +67,9 @@ pub static METHODS: &[&MethodSpec] = &[
     &pair::sppo_hard::SPEC,
     &pair::svpo::SPEC,
     &pair::tdpo::SPEC,
+    &list::tpo_tree::SPEC,
     &pair::tpo_triple::SPEC,
+    &pair::typo::SPEC,
     &pair::upo::SPEC,
     &pair::vpo::SPEC,
     &pair::wpo::SPEC,

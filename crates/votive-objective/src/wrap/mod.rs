@@ -12,6 +12,7 @@ pub mod length;
 pub mod margin_offset;
 pub mod nll;
 pub mod token_mask;
+pub mod token_weights;
 pub mod weight;
 
 use crate::contract::PairObjective;
@@ -57,6 +58,7 @@ pub enum Around {
 /// completions, then the margin, then the loss of the margin, then the loss of the pair.
 pub static WRAPPERS: &[&WrapperSpec] = &[
     &token_mask::SPEC,
+    &token_weights::SPEC,
     &f_divergence::SPEC,
     &length::SPEC,
     &margin_offset::SPEC,
@@ -95,6 +97,9 @@ fn wrapped(id: &'static str, objective: Objective, mut with: Map<String, Value>)
         (objective, None) => Ok(objective),
         (Objective::Unpaired(_), Some((spec, _))) => {
             Err(spec.refusal("wrappers go around losses of pairs, and this is one of single completions"))
+        }
+        (Objective::List(_), Some((spec, _))) => {
+            Err(spec.refusal("wrappers go around losses of pairs, and this is one of lists"))
         }
         (Objective::Pair(objective), Some(_)) => {
             let put_on = |inner, (spec, options): (&&WrapperSpec, _)| spec.put_around(inner, options);
