@@ -13,6 +13,7 @@ mod image_data;
 mod methods;
 mod plan;
 mod program;
+mod recipes;
 mod sums;
 mod text;
 mod watching;

@@ -1,13 +1,14 @@
 //! What a recipe says of the objective: one table for each term of its sum.
 
-use super::{Modality, TrainPlan};
+use super::{Modality, TokenWeightRule, TrainPlan};
 use crate::error::Result;
 use crate::recipe::{Resolver, Setting, did_you_mean};
 use crate::reference::ReferencePlan;
 use serde_json::{Map, Value};
 use std::path::Path;
 use votive_objective::{
-    METHODS, Mixture, Needs, ObjectiveError, OptionDoc, Reduction, Term, WITH, WRAPPERS, build, find,
+    METHODS, Mixture, Needs, Objective, ObjectiveError, OptionDoc, Reduction, Term, WITH, WRAPPERS, build,
+    find,
 };
 
 /// The methods that the recipe names, each with its options.
@@ -137,8 +138,12 @@ pub(super) fn check(
     r: &mut Resolver,
     objective: &Mixture,
     (reference, has_base): (&ReferencePlan, bool),
+    weights: &TokenWeightRule,
     kind: Modality,
 ) {
+    if *weights != TokenWeightRule::default() && !objective.needs().contains(Needs::TOKEN_WEIGHTS) {
+        r.mistake("data.token_weights", "no objective of this recipe weighs single tokens");
+    }
     if has_base && !objective.needs().contains(Needs::BASE) {
         r.mistake("reference.base", "no objective of this recipe reads a base");
     }
@@ -165,6 +170,11 @@ pub(super) fn check(
         }
         if needs.contains(Needs::BASE) && !has_base {
             r.mistake("reference.base", &format!("`{id}` needs the model that the first round started from"));
+        }
+        if matches!(term.objective, Objective::List(_)) {
+            let what = "compares lists of completions; rows become pairs or single completions here, so it can be \
+                        evaluated on given numbers (`votive methods eval`) and not trained with";
+            r.mistake(&format!("objective.{id}"), what);
         }
         if needs.contains(Needs::VALUES) {
             let what = "reads a value head, which no model here has; its options may do without";
