@@ -5,6 +5,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod lanes;
 
 use crate::kernel::Real;
@@ -151,10 +153,13 @@ pub(crate) fn products<R: Real, const FUSED: bool, const H: usize>(
     );
     #[cfg(target_arch = "x86_64")]
     if FUSED && R::DTYPE == candle_core::DType::F32 {
+        let (out, x, y) = (out.as_mut_ptr().cast(), x.as_ptr().cast(), (y.as_ptr().cast(), stride));
         // SAFETY: R is f32, the lengths were checked above, and the processor has AVX2 and FMA where FUSED is said.
         unsafe {
-            let y = (y.as_ptr().cast(), stride);
-            avx2::products::<H>(out.as_mut_ptr().cast(), length, x.as_ptr().cast(), depth, y);
+            match length.is_multiple_of(avx512::LANES) && avx512::is_here() {
+                true => avx512::products::<H>(out, length, x, depth, y),
+                false => avx2::products::<H>(out, length, x, depth, y),
+            }
         }
         return;
     }
@@ -198,28 +203,26 @@ pub(crate) fn accumulate<R: Real, const FUSED: bool, const H: usize, const W: us
 /// decides.
 #[inline(always)]
 pub(crate) fn exponentials<R: Real, const FUSED: bool>(values: &mut [R], most: R) -> R {
-    let (eights, rest) = values.as_chunks_mut::<LANES>();
-    let mut strands = [R::zero(); LANES];
-    let mut done = false;
+    let (mut sum, mut rest) = (R::zero(), values);
     #[cfg(target_arch = "x86_64")]
     if FUSED && R::DTYPE == candle_core::DType::F32 {
         // Compilers vectorize a loop that exponentiates and sums only in part.
         // SAFETY: R is f32, and the processor has AVX2 and FMA where FUSED is said.
         unsafe {
-            let eights = std::slice::from_raw_parts_mut(eights.as_mut_ptr().cast(), eights.len());
-            let sums = avx2::exponentials(eights, std::mem::transmute_copy(&most));
-            strands = std::mem::transmute_copy(&sums);
-        }
-        done = true;
-    }
-    if !done {
-        eights.as_flattened_mut().iter_mut().for_each(|value| *value = (*value - most).exp_in::<FUSED>());
-        for eight in eights {
-            strands.iter_mut().zip(eight).for_each(|(strand, value)| *strand += *value);
+            let most = std::mem::transmute_copy(&most);
+            let strands = |strands: &[f32]| R::of(f64::from(strands.iter().sum::<f32>()));
+            if avx512::is_here() {
+                let (whole, behind) = rest.as_chunks_mut::<{ avx512::LANES }>();
+                let whole = std::slice::from_raw_parts_mut(whole.as_mut_ptr().cast(), whole.len());
+                (sum, rest) = (strands(&avx512::exponentials(whole, most)), behind);
+            }
+            let (whole, behind) = rest.as_chunks_mut::<LANES>();
+            let whole = std::slice::from_raw_parts_mut(whole.as_mut_ptr().cast(), whole.len());
+            (sum, rest) = (sum + strands(&avx2::exponentials(whole, most)), behind);
         }
     }
     rest.iter_mut().for_each(|value| *value = (*value - most).exp_in::<FUSED>());
-    strands.iter().chain(&*rest).fold(R::zero(), |sum, value| sum + *value)
+    sum + R::total(rest)
 }
 
 /// Asks the memory for the beginning of a slice that is read next, while something else is computed: a processor's own
