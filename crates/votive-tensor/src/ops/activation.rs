@@ -87,7 +87,30 @@ impl Activation {
         }
     }
 
-    fn composed(self, x: &Tensor) -> Result<Tensor> {
+    /// Replaces numbers by what the function makes of them.
+    pub(super) fn apply_to<R: Real>(self, numbers: &mut [R]) {
+        struct Whole<'a, R>(&'a mut [R]);
+        impl<R: Real> Job<R, ()> for Whole<'_, R> {
+            fn run<C: Curve<R>>(self) {
+                vector::run(InPlace::<R, C>(self.0, PhantomData));
+            }
+        }
+        self.with(Whole(numbers));
+    }
+
+    /// `out[i] = f′(x[i]) · y[i]`.
+    pub(super) fn slopes<R: Real>(self, out: &mut [R], x: &[R], y: &[R]) {
+        struct Whole<'a, R>(&'a mut [R], [&'a [R]; 2]);
+        impl<R: Real> Job<R, ()> for Whole<'_, R> {
+            fn run<C: Curve<R>>(self) {
+                let Self(out, [x, y]) = self;
+                vector::run(Slopes::<R, C> { out, x, y, curve: PhantomData });
+            }
+        }
+        self.with(Whole(out, [x, y]));
+    }
+
+    pub(super) fn composed(self, x: &Tensor) -> Result<Tensor> {
         let sigmoid = |x: &Tensor| -> Result<Tensor> { (x.neg()?.exp()? + 1.0)?.recip() };
         match self {
             Self::Silu => x.mul(&sigmoid(x)?),
@@ -123,6 +146,18 @@ impl<R: Real, C: Curve<R>> vector::Loop for Values<'_, R, C> {
         }
         for (out, y) in out.iter_mut().zip(y.into_iter().flatten()) {
             *out *= *y;
+        }
+    }
+}
+
+/// `x[i] = f(x[i])`.
+struct InPlace<'a, R, C>(&'a mut [R], PhantomData<C>);
+
+impl<R: Real, C: Curve<R>> vector::Loop for InPlace<'_, R, C> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        for x in self.0 {
+            *x = C::at::<FUSED>(*x).0;
         }
     }
 }

@@ -298,7 +298,7 @@ impl Conv2d {
 mod tests {
     use super::*;
     use crate::gradcheck::{gradient_error, sample_tensor, tests::check};
-    use candle_core::WithDType;
+    use candle_core::{DType, WithDType};
 
     #[test]
     fn gradients() {
@@ -360,11 +360,30 @@ mod tests {
             (1, [16, 24], [40, 13]),
             (2, [23, 16], [21, 50]),
             (1, [16, 16], [2, 130]),
+            (21, [16, 18], [8, 8]),
+            (7, [24, 16], [7, 9]),
+            (2, [30, 31], [10, 8]),
         ] {
             let exact = worst::<f64>(batch, channels, size);
             assert!(exact.iter().all(|error| *error < 1e-14), "{channels:?} {size:?}: {exact:?}");
             let single = worst::<f32>(batch, channels, size);
             assert!(single.iter().all(|error| *error < 2e-6), "{channels:?} {size:?}: {single:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_comes_out_bit_for_bit_the_same_among_any_others() {
+        let numbers = |shape: &[usize], salt| sample_tensor(shape, salt).unwrap().to_dtype(DType::F32).unwrap();
+        for (channels, size) in [(20, 8), (17, 20), (6, 9)] {
+            let x = numbers(&[11, channels, size, size], 1);
+            let (weight, bias) = (numbers(&[19, channels, 3, 3], 2), numbers(&[19], 3));
+            let all = conv2d(&x, &weight, &bias, 1, 1).unwrap();
+            for image in [0, 5, 10] {
+                let alone = conv2d(&x.narrow(0, image, 1).unwrap(), &weight, &bias, 1, 1).unwrap();
+                let among = all.narrow(0, image, 1).unwrap();
+                let bits = |y: &Tensor| y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert_eq!(bits(&alone), bits(&among), "{channels} channels, {size}×{size}, image {image}");
+            }
         }
     }
 
