@@ -53,13 +53,14 @@ impl<F: FrontEnd> Run<'_, F> {
         segments: Option<&Recorder>,
     ) -> Result<Micro<'a, F::Batch>> {
         let batch = self.batch(drawn_at, samples)?;
-        let policy = self.front.likelihood(policy, &batch, segments)?;
-        // What no objective reads may be left out of the recipe, and must not change what is logged.
+        // What no objective reads may be left out of the recipe, and must not change what is logged. The reference comes
+        // first, while what the policy keeps for the backward is not in memory yet.
         let reads_reference = self.plan.objective.needs().contains(Needs::REFERENCE);
         let reference = match reads_reference {
             true => self.reference.likelihood(self.front, samples, &batch, self.device())?,
             false => None,
         };
+        let policy = self.front.likelihood(policy, &batch, segments)?;
         self.require_finite(step, "log-probability", &policy.logps, samples)?;
         Ok(Micro { step, samples, batch, policy, reference, kl })
     }
