@@ -10,6 +10,7 @@ mod export;
 mod gallery;
 mod image;
 mod image_data;
+mod image_eval;
 mod methods;
 mod plan;
 mod program;

@@ -2,10 +2,11 @@
 
 use super::Modality;
 use crate::error::Result;
+use crate::front_end::RolloutPairs;
 use crate::recipe::{Resolver, Setting, did_you_mean};
 use crate::reference::ReferencePlan;
 use std::path::Path;
-use votive_objective::{METHODS, Mixture, Needs, ObjectiveError, Reduction, Term, find};
+use votive_objective::{METHODS, Mixture, Needs, Objective, ObjectiveError, Reduction, Term, find};
 
 /// The methods that the recipe names, each with its options.
 pub(super) fn objective(r: &mut Resolver) -> Option<Mixture> {
@@ -104,8 +105,19 @@ pub(super) fn check(r: &mut Resolver, objective: &Mixture, reference: &Reference
 }
 
 /// Notes what the objective reads and pictures that the policy draws itself do not have.
-pub(super) fn check_rollouts(r: &mut Resolver, objective: &Mixture) {
+pub(super) fn check_rollouts(r: &mut Resolver, objective: &Mixture, pairs: RolloutPairs) {
     for term in objective.terms() {
+        let reads_reference = term.objective.needs().contains(Needs::REFERENCE);
+        let is_pair = matches!(term.objective, Objective::Pair(_));
+        if pairs == RolloutPairs::None && (is_pair || reads_reference) {
+            let id = term.spec.id;
+            let what = if is_pair { "compares pairs" } else { "compares with a reference" };
+            r.mistake(
+                &format!("objective.{id}"),
+                &format!("{what}, and with rollout.pairs = \"none\" there is one picture and its reward"),
+            );
+            continue;
+        }
         let reads = |need| term.objective.needs().contains(need);
         let lacking = [(Needs::ERRORS, "denoising errors"), (Needs::MARGINS, "scored margins of rows")];
         if let Some((_, what)) = lacking.into_iter().find(|(need, _)| reads(*need)) {

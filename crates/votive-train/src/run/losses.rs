@@ -93,7 +93,7 @@ impl<F: FrontEnd> Run<'_, F> {
     ) -> Result<Tensor> {
         let inputs = Inputs::new(self, micro)?;
         sums.add_likelihoods(micro, &inputs, self.front.tokens(&micro.batch))?;
-        sums.add_measures(self.front.measures(&micro.batch));
+        sums.add_measures(self.front.measures(&micro.batch, &micro.policy)?);
         let parts = self.front.parts(&micro.batch);
         if let Some(reference) = &micro.reference {
             sums.add_log_ratios(&micro.policy.logps, &reference.logps, &inputs.lengths)?;
