@@ -76,6 +76,8 @@ pub struct Plan {
     pub objective: Mixture,
     /// What the policy is compared with.
     pub reference: ReferencePlan,
+    /// Folder of the model that the first of several rounds started from, for objectives that read it.
+    pub base_model: Option<PathBuf>,
     /// The optimizer.
     pub optimizer: OptimizerPlan,
     /// The loop.
@@ -210,6 +212,7 @@ impl Plan {
         let data = data::data(&mut r, kind);
         let objective = objective::objective(&mut r);
         let reference = reference::reference(&mut r);
+        let base_model = reference::base(&mut r);
         let rollout = if kind == Modality::Image { rollout::rollout(&mut r) } else { None };
         let diffusion = (kind == Modality::Image).then(|| match &rollout {
             Some(_) => diffusion::of_rollouts(&mut r),
@@ -221,7 +224,8 @@ impl Plan {
         let eval = watching::eval(&mut r, data.eval_fraction, train.save_every);
         let sample = watching::sample(&mut r, kind, train.save_every);
         if let Some(objective) = &objective {
-            objective::check(&mut r, objective, &reference, kind);
+            objective::check(&mut r, objective, (&reference, base_model.is_some()), kind);
+            objective::check_batch(&mut r, objective, &train);
             if let Some(rollout) = &rollout {
                 objective::check_rollouts(&mut r, objective, rollout.pairs);
             }
@@ -238,6 +242,7 @@ impl Plan {
             data,
             objective,
             reference,
+            base_model,
             optimizer,
             train,
             diffusion,
@@ -275,6 +280,7 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     adapter_format(&mut r, modality);
     data::data(&mut r, modality);
     reference::reference(&mut r);
+    reference::base(&mut r);
     let of_one_kind = r.settings().len();
     let before_optimizer = r.settings().len();
     optimizer(&mut r, modality);

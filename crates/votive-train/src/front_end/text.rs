@@ -234,6 +234,18 @@ impl FrontEnd for TextFrontEnd {
         self.rows.numbers(row).margin
     }
 
+    fn scores(&self, row: usize) -> Option<Vec<f64>> {
+        let sides = match &self.rows {
+            Rows::Pairs(_) => 2,
+            Rows::Unpaired(_) => 1,
+        };
+        self.rows.numbers(row).scores.into_iter().take(sides).collect()
+    }
+
+    fn uncertainty(&self, row: usize) -> Option<f64> {
+        self.rows.numbers(row).uncertainty
+    }
+
     fn is_fixed(&self) -> bool {
         true
     }
@@ -264,6 +276,17 @@ impl FrontEnd for TextFrontEnd {
         let most = self.max_length.unwrap_or(self.config.max_positions());
         let examples: Vec<_> = examples.iter().collect();
         Ok(TextBatch(collate_mismatched(&examples, Some(most), self.pad_id()?)))
+    }
+
+    fn gold_batch(&self, samples: &[Sample]) -> Result<Option<(TextBatch, Vec<f64>)>> {
+        let Rows::Pairs(rows) = &self.rows else { return Ok(None) };
+        let golds: Option<Vec<_>> = samples.iter().map(|sample| rows[sample.row].gold.as_ref()).collect();
+        let Some(golds) = golds else { return Ok(None) };
+        let trained = |one: &&TokenizedUnpaired| {
+            (one.completion_ids.len() - one.untrained.iter().map(Range::len).sum::<usize>()) as f64
+        };
+        let lengths = golds.iter().map(trained).collect();
+        Ok(Some((TextBatch(collate_unpaired(&golds, self.pad_id()?)), lengths)))
     }
 
     fn sequence_identities(&self, batch: &TextBatch) -> Vec<Vec<u8>> {
