@@ -16,6 +16,7 @@ mod plan;
 mod program;
 mod sums;
 mod text;
+mod tokens;
 mod watching;
 
 use candle_core::{DType, Device, Tensor};

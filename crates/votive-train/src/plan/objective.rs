@@ -8,7 +8,8 @@ use crate::reference::ReferencePlan;
 use serde_json::{Map, Value};
 use std::path::Path;
 use votive_objective::{
-    METHODS, Mixture, Needs, Objective, ObjectiveError, OptionDoc, Reduction, Term, WITH, WRAPPERS, build, find,
+    METHODS, Mixture, Needs, Objective, ObjectiveError, OptionDoc, Reduction, Term, WITH, WRAPPERS, build,
+    find,
 };
 
 /// The methods that the recipe names, each with its options.

@@ -373,7 +373,8 @@ mod tests {
 
     #[test]
     fn an_image_comes_out_bit_for_bit_the_same_among_any_others() {
-        let numbers = |shape: &[usize], salt| sample_tensor(shape, salt).unwrap().to_dtype(DType::F32).unwrap();
+        let numbers =
+            |shape: &[usize], salt| sample_tensor(shape, salt).unwrap().to_dtype(DType::F32).unwrap();
         for (channels, size) in [(20, 8), (17, 20), (6, 9)] {
             let x = numbers(&[11, channels, size, size], 1);
             let (weight, bias) = (numbers(&[19, channels, 3, 3], 2), numbers(&[19], 3));
