@@ -14,6 +14,7 @@ mod image_eval;
 mod methods;
 mod plan;
 mod program;
+mod recipes;
 mod sums;
 mod text;
 mod tokens;

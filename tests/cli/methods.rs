@@ -12,11 +12,24 @@ fn every_method_is_listed_with_its_defaults() {
     assert_eq!(find("dpo")["options"]["beta"]["default"], 0.1);
     let text = ok(&["methods"]);
     for spec in votive::objective::METHODS {
-        assert!(
-            text.contains(spec.title) && ok(&["methods", "show", spec.id]).contains(spec.paper),
-            "{text}"
-        );
+        let shown = ok(&["methods", "show", spec.id]);
+        let parts = [spec.paper, "Minimises", "Departures", "Checked against", "In a recipe", "Inputs of"];
+        assert!(text.contains(spec.title) && parts.iter().all(|part| shown.contains(part)), "{shown}");
     }
+    let [shown] = &rows(&["methods", "show", "dpo"])[..] else { panic!("one method") };
+    assert_eq!(
+        shown["options"]["beta"]["range"],
+        json!({"symbol": "β", "low": {"at": 0.0, "allowed": false}, "high": null})
+    );
+    assert!(shown["with"].as_array().unwrap().contains(&json!("label_smoothing")), "{shown}");
+}
+
+#[test]
+fn the_schema_of_recipes_is_the_one_in_the_documentation() {
+    let [schema] = &rows(&["recipes", "schema"])[..] else { panic!("one schema") };
+    let documented =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/recipe.schema.json")).unwrap();
+    assert_eq!(*schema, serde_json::from_str::<Value>(&documented).unwrap());
 }
 
 /// An option as `--set` takes it; those of wrappers lie deeper.

@@ -27,6 +27,10 @@ const UNSEEN: &[(&str, &[&str])] = &[
     ),
     ("votive-train", &["votive-eval", "votive-gallery", "votive-playground", "clap", "indicatif"]),
     ("votive-eval", &["votive-objective", "votive-train"]),
+    (
+        "votive-testkit",
+        &["candle-core", "votive-objective", "votive-model", "votive-data", "votive-train", "votive-tensor"],
+    ),
     ("votive-gallery", &["candle-core", "candle-nn", "candle-transformers", "votive-tensor", "votive-train"]),
 ];
 

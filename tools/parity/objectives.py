@@ -809,7 +809,8 @@ def evaluate(case: Case, inputs: dict) -> dict:
     for tensor in inputs.values():
         tensor.requires_grad_(True)
     losses, first_rewards, second_rewards = case.run(inputs, case.trl)
-    losses.sum().backward()
+    if losses.requires_grad:
+        losses.sum().backward()
     variables = {name: tensor for name, tensor in inputs.items() if name not in DATA}
     gradients = {f"grad.{name}": torch.zeros_like(t) if t.grad is None else t.grad for name, t in variables.items()}
     if second_rewards is not None:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 SIDES = ("chosen", "rejected")
 # What is data and not a variable: objectives claim no gradient by it.
-DATA = ("lengths", "labels", "margins", "mask", "scores", "uncertainties")
+DATA = ("lengths", "labels", "margins", "mask", "scores", "uncertainties", "draws")
 
 
 # --- inputs -------------------------------------------------------------------------------------
@@ -61,7 +61,15 @@ def pair_inputs() -> dict:
     low, high = draw(0, 1, rows), draw(0, 1, rows)
     inputs |= {"chosen_scores": torch.maximum(low, high), "rejected_scores": torch.minimum(low, high)}
     inputs |= {"margins": draw(0, 3, rows), "uncertainties": draw(0, math.log(2), rows)}
+    inputs |= {"policy_gold_logps": draw(-40, -1, rows)}
+    inputs |= {"gold_lengths": torch.randint(1, 12, (rows,), generator=generator).double()}
     return inputs
+
+
+def proper_inputs() -> dict:
+    """The same with log-probabilities below 0, which odds need."""
+    inputs = pair_inputs()
+    return inputs | {f"policy_{side}_logps": -inputs[f"policy_{side}_logps"].abs() - 1 / 8 for side in SIDES}
 
 
 def unpaired_inputs() -> dict:
@@ -266,6 +274,48 @@ def vpo(inputs, beta, alpha):
     return loss, *rewards(inputs, beta)
 
 
+def weighed(inputs, side):
+    """A side's log-ratio over its weighed tokens."""
+    weights = inputs[f"{side}_token_weights"] * inputs[f"{side}_token_mask"]
+    return (weights * (inputs[f"policy_{side}_token_logps"] - inputs[f"reference_{side}_token_logps"])).sum(1)
+
+
+def iterpref(inputs, beta, alpha):
+    chosen, rejected = (weighed(inputs, side) for side in SIDES)
+    loss = logistic_loss(beta * (chosen - rejected))
+    likelihood = inputs["policy_chosen_logps"] / inputs["chosen_lengths"]
+    return loss - alpha * likelihood, beta * chosen.detach(), beta * rejected.detach()
+
+
+def preflexor(inputs, beta, epsilon):
+    chosen, rejected = (weighed(inputs, side) for side in SIDES)
+    x = beta * (chosen - rejected)
+    won = torch.sigmoid(x) * (-logistic_loss(x) - math.log(1 - epsilon))
+    lost = torch.sigmoid(-x) * (-logistic_loss(-x) - math.log(epsilon))
+    return won + lost, beta * chosen.detach(), beta * rejected.detach()
+
+
+def selm(inputs, beta, alpha):
+    return logistic_loss(beta * margin(inputs)) + alpha * beta * inputs["policy_gold_logps"], *rewards(inputs, beta)
+
+
+def typo(inputs, lambda_):
+    chosen, rejected = (inputs[f"policy_{side}_logps"] for side in SIDES)
+    odds = chosen - torch.logaddexp(chosen, rejected)
+    return -odds - lambda_ * inputs["policy_gold_logps"], chosen.detach(), rejected.detach()
+
+
+def rdpo_rationale(inputs, beta, gamma):
+    return logistic_loss(beta * margin(inputs)) + logistic_loss(gamma * inputs["policy_gold_logps"]), *rewards(inputs, beta)
+
+
+def rorpo(inputs, lambda_, gamma):
+    means = [inputs[f"policy_{side}_logps"] / inputs[f"{side}_lengths"] for side in SIDES]
+    chosen, rejected = (mean - torch.log(-torch.expm1(mean)) for mean in means)
+    loss = -means[0] + lambda_ * logistic_loss(chosen - rejected) + logistic_loss(gamma * inputs["policy_gold_logps"])
+    return loss, *(lambda_ * mean.detach() for mean in means)
+
+
 # --- single completions ---------------------------------------------------------------------------
 
 
@@ -288,6 +338,53 @@ def pmpo(inputs, alpha, beta):
     return likelihood + beta * divergence, (inputs["policy_logps"] - inputs["reference_logps"]).detach(), None
 
 
+# --- lists ------------------------------------------------------------------------------------------
+
+
+def list_inputs() -> dict:
+    """23 lists of four completions; two of some have equal scores, none of them the best."""
+    generator = torch.Generator().manual_seed(22)
+    shape, dtype = (23, 4), torch.float64
+    scores = torch.rand(shape, generator=generator, dtype=dtype) * 3
+    order = scores.argsort(1)
+    scores[:8] = scores[:8].scatter(1, order[:8, 1:2], scores[:8].gather(1, order[:8, :1]))
+    reference = -40 * torch.rand(shape, generator=generator, dtype=dtype)
+    policy = reference + 12 * torch.rand(shape, generator=generator, dtype=dtype) - 6
+    draws = torch.rand(23, generator=generator, dtype=dtype)
+    return {"policy_logps": policy, "reference_logps": reference, "scores": scores, "draws": draws}
+
+
+def list_rewards(inputs, beta):
+    return beta * (inputs["policy_logps"] - inputs["reference_logps"])
+
+
+def mc_po(inputs, beta, negatives):
+    losses = []
+    for row, rewards in enumerate(list_rewards(inputs, beta)):
+        best = int(inputs["scores"][row].argmax())
+        others = [place for place in range(len(rewards)) if place != best]
+        if negatives == "kernel":
+            shares = torch.softmax(rewards.detach()[others], 0).cumsum(0)
+            others = [others[int(torch.searchsorted(shares, inputs["draws"][row].detach(), right=True))]]
+        losses.append(F.cross_entropy(rewards[[best, *others]][None], torch.tensor([0])))
+    return torch.stack(losses), list_rewards(inputs, beta).detach(), None
+
+
+def tpo_tree(inputs, beta):
+    losses = []
+    for rewards, scores in zip(list_rewards(inputs, beta), inputs["scores"].detach()):
+        ranks = (-rewards.detach()).argsort().argsort() + 1
+        loss = torch.zeros((), dtype=torch.float64)
+        for i in range(len(rewards)):
+            for j in range(len(rewards)):
+                if scores[i] > scores[j]:
+                    gain = 2 ** scores[i] - 2 ** scores[j]
+                    discount = abs(1 / math.log(1 + ranks[i]) - 1 / math.log(1 + ranks[j]))
+                    loss = loss + gain * discount * logistic_loss(rewards[i] - rewards[j])
+        losses.append(loss)
+    return torch.stack(losses), list_rewards(inputs, beta).detach(), None
+
+
 # --- the table of cases -----------------------------------------------------------------------------
 
 SEQUENCES = [f"{who}_{side}_logps" for who in ("policy", "reference") for side in SIDES]
@@ -295,6 +392,7 @@ LENGTHS = [f"{side}_lengths" for side in SIDES]
 BASE = [f"base_{side}_logps" for side in SIDES]
 SCORES = [f"{side}_scores" for side in SIDES]
 VALUES = [f"{side}_values" for side in SIDES]
+GOLD = ["policy_gold_logps", "gold_lengths"]
 TOKENS = [
     *(f"{side}_token_mask" for side in SIDES),
     *(f"{who}_{side}_token_logps" for who in ("policy", "reference") for side in SIDES),
@@ -302,6 +400,7 @@ TOKENS = [
 ]
 WEIGHTS = [f"{side}_token_{of}weights" for side in SIDES for of in ("", "kl_")]
 UNPAIRED = ["policy_logps", "reference_logps", "labels"]
+LISTS = ["policy_logps", "reference_logps", "scores"]
 UNPAIRED_TOKENS = ["token_mask", "policy_token_logps", "reference_token_logps", "token_kl"]
 
 
@@ -312,15 +411,16 @@ class Case:
     run: Callable
     options: dict
     inputs: list
+    draw: Callable
 
 
-def case(objective, run, reads):
+def case(objective, run, reads, draw=pair_inputs):
     """Cases of one objective by their names."""
-    return lambda **cases: [Case(objective, name, run, options, reads) for name, options in cases.items()]
+    return lambda **cases: [Case(objective, name, run, options, reads, draw) for name, options in cases.items()]
 
 
 CASES = [
-    *case("apo-action", apo_action, [*UNPAIRED, "kl", "scores"])(
+    *case("apo-action", apo_action, [*UNPAIRED, "kl", "scores"], unpaired_inputs)(
         published=dict(beta=0.1, desirable_weight=1.0, undesirable_weight=1.0, desirable_rate=1.0, undesirable_rate=1.0),
         weighted=dict(beta=0.5, desirable_weight=1.5, undesirable_weight=0.75, desirable_rate=20.0, undesirable_rate=5.0),
     ),
@@ -343,15 +443,30 @@ CASES = [
     *case("inpo-nash", inpo, [*SEQUENCES, *BASE])(
         published=dict(eta=0.0075, tau=0.0025), free=dict(eta=0.1, tau=0.0), bound=dict(eta=0.1, tau=0.1)
     ),
+    *case("iterpref", iterpref, [*SEQUENCES, *LENGTHS, *TOKENS, *WEIGHTS])(
+        published=dict(beta=0.1, alpha=1.0), focal=dict(beta=0.5, alpha=0.0)
+    ),
+    *case("mc_po", mc_po, [*LISTS, "draws"], list_inputs)(kernel=dict(beta=0.1, negatives="kernel")),
+    *case("mc_po", mc_po, LISTS, list_inputs)(all=dict(beta=0.5, negatives="all")),
     *case("mixdpo-gamma", mixdpo_gamma, SEQUENCES)(
         narrow=dict(shape=4.0, scale=0.025), broad=dict(shape=0.5, scale=1.0)
     ),
     *case("mixdpo-lognormal", mixdpo_lognormal, SEQUENCES)(
         narrow=dict(beta=0.1, spread=0.5), broad=dict(beta=0.5, spread=2.0)
     ),
-    *case("pmpo", pmpo, [*UNPAIRED, *UNPAIRED_TOKENS])(
+    *case("pmpo", pmpo, [*UNPAIRED, *UNPAIRED_TOKENS], unpaired_inputs)(
         half=dict(alpha=0.5, beta=1.0), positive=dict(alpha=1.0, beta=0.0), negative=dict(alpha=0.0, beta=2.0)
     ),
+    *case("preflexor", preflexor, [*SEQUENCES, *TOKENS, *WEIGHTS])(
+        published=dict(beta=0.5, epsilon=0.005), noisy=dict(beta=0.1, epsilon=0.2)
+    ),
+    *case("rdpo-rationale", rdpo_rationale, [*SEQUENCES, *GOLD])(
+        published=dict(beta=0.1, gamma=0.1), strong=dict(beta=0.5, gamma=1.0)
+    ),
+    *case("rorpo", rorpo, [*SEQUENCES, *LENGTHS, *GOLD], proper_inputs)(
+        published=dict(**{"lambda": 0.1}, gamma=1.0), weak=dict(**{"lambda": 2.0}, gamma=0.05)
+    ),
+    *case("selm", selm, [*SEQUENCES, *GOLD])(published=dict(beta=0.01, alpha=0.001), strong=dict(beta=0.5, alpha=0.3)),
     *case("sparsepo", sparsepo, [*SEQUENCES, *TOKENS, *WEIGHTS])(
         free=dict(beta=0.1, reward_sparsity=0.0, divergence_sparsity=0.0),
         sparse=dict(beta=0.8, reward_sparsity=0.01, divergence_sparsity=0.003),
@@ -364,6 +479,8 @@ CASES = [
         plain=dict(beta=0.1, value_weight=1.0, margin_weight=1.0, margin=0.1),
         strict=dict(beta=0.5, value_weight=0.2, margin_weight=3.0, margin=0.7),
     ),
+    *case("tpo-tree", tpo_tree, LISTS, list_inputs)(published=dict(beta=0.5), weak=dict(beta=0.1)),
+    *case("typo", typo, [*SEQUENCES, *GOLD])(tenth=dict(**{"lambda": 0.1}), strong=dict(**{"lambda": 5.0})),
     *case("upo", upo, [*SEQUENCES, *LENGTHS, "uncertainties"])(
         entropy=dict(beta=0.1, label_noise="entropy", **{"lambda": 1.0}),
         half=dict(beta=0.5, label_noise="half", **{"lambda": 0.0}),
@@ -377,7 +494,7 @@ RENAMED = {"lambda": "lambda_", "margin": "margin_"}
 
 
 def evaluate(case: Case) -> dict:
-    drawn = unpaired_inputs() if "labels" in case.inputs else pair_inputs()
+    drawn = case.draw()
     inputs = {name: drawn[name].clone().requires_grad_() for name in case.inputs}
     options = {RENAMED.get(name, name): value for name, value in case.options.items()}
     losses, first_rewards, second_rewards = case.run(inputs, **options)

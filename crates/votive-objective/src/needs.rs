@@ -37,6 +37,8 @@ impl Needs {
     pub const TOKEN_WEIGHTS: Self = Self(8 | 1 << 20);
     /// What a value head says of each completion.
     pub const VALUES: Self = Self(1 << 21);
+    /// A random number for each list, drawn by whoever has random numbers.
+    pub const DRAWS: Self = Self(1 << 22);
 
     /// How likely completions are under the policy beside what it would write: the mean over tokens of `log π_θ(y_t)` minus
     /// the logarithm of its mean probability under the policy itself, which only a text has.
@@ -48,7 +50,7 @@ impl Needs {
     /// All rows of a step at once, because a loss depends on the others'; a step must not be cut into parts.
     pub const WHOLE_BATCH: Self = Self(1 << 19);
 
-    const NAMES: [(Self, &'static str); 17] = [
+    const NAMES: [(Self, &'static str); 18] = [
         (Self::REFERENCE, "REFERENCE"),
         (Self::LENGTHS, "LENGTHS"),
         (Self::KL, "KL"),
@@ -66,6 +68,7 @@ impl Needs {
         (Self::UNCERTAINTIES, "UNCERTAINTIES"),
         (Self::TOKEN_WEIGHTS, "TOKEN_WEIGHTS"),
         (Self::VALUES, "VALUES"),
+        (Self::DRAWS, "DRAWS"),
     ];
 
     /// Both needs.

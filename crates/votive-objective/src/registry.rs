@@ -3,7 +3,7 @@
 use crate::error::{ObjectiveError, Result};
 use crate::header::Header;
 use crate::spec::MethodSpec;
-use crate::{game, pair, unpaired};
+use crate::{game, list, pair, unpaired};
 
 /// Makes the table, and takes the head of each file along.
 macro_rules! methods {
@@ -49,19 +49,25 @@ methods![
     &pair::ilr_dpo::SPEC,
     &game::inpo_nash::SPEC,
     &pair::ipo::SPEC,
+    &pair::iterpref::SPEC,
     &unpaired::kto::SPEC,
     &pair::ld_dpo::SPEC,
     &pair::mapo::SPEC,
+    &list::mc_po::SPEC,
     &pair::mixdpo_gamma::SPEC,
     &pair::mixdpo_lognormal::SPEC,
     &pair::nca_pair::SPEC,
     &pair::odpo::SPEC,
     &pair::orpo::SPEC,
     &unpaired::pmpo::SPEC,
+    &pair::preflexor::SPEC,
     &pair::r_dpo::SPEC,
+    &pair::rdpo_rationale::SPEC,
     &pair::robust::SPEC,
+    &pair::rorpo::SPEC,
     &pair::rpo_regularized::SPEC,
     &pair::rwr::SPEC,
+    &pair::selm::SPEC,
     &unpaired::sft::SPEC,
     &pair::sigmoid_norm::SPEC,
     &pair::simpo::SPEC,
@@ -73,7 +79,9 @@ methods![
     &pair::sppo_hard::SPEC,
     &pair::svpo::SPEC,
     &pair::tdpo::SPEC,
+    &list::tpo_tree::SPEC,
     &pair::tpo_triple::SPEC,
+    &pair::typo::SPEC,
     &pair::upo::SPEC,
     &pair::vpo::SPEC,
     &pair::wpo::SPEC,

@@ -2,6 +2,7 @@
 
 use crate::contract::{PairObjective, UnpairedObjective};
 use crate::error::{ObjectiveError, Result};
+use crate::list::contract::ListObjective;
 use crate::needs::Needs;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -92,6 +93,8 @@ pub enum Objective {
     Pair(Box<dyn PairObjective>),
     /// On labelled single completions.
     Unpaired(Box<dyn UnpairedObjective>),
+    /// On lists of completions of one prompt.
+    List(Box<dyn ListObjective>),
 }
 
 impl Objective {
@@ -99,7 +102,7 @@ impl Objective {
     #[must_use]
     pub fn reads_undesirable(&self) -> bool {
         match self {
-            Self::Pair(_) => true,
+            Self::Pair(_) | Self::List(_) => true,
             Self::Unpaired(objective) => objective.reads_undesirable(),
         }
     }
@@ -110,6 +113,7 @@ impl Objective {
         match self {
             Self::Pair(objective) => objective.needs(),
             Self::Unpaired(objective) => objective.needs(),
+            Self::List(objective) => objective.needs(),
         }
     }
 }

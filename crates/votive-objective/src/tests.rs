@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use crate::spec::{MethodSpec, Objective};
-use crate::{PairInputs, PairObjective, UnpairedInputs, UnpairedObjective};
+use crate::{PairInputs, PairObjective, TokenWeights, Tokens, UnpairedInputs, UnpairedObjective};
 use candle_core::{Device, Tensor, Var};
 use serde_json::Value;
 
@@ -20,6 +20,23 @@ pub(crate) fn logps([chosen, rejected]: [f64; 2], lengths: [f64; 2]) -> PairInpu
     PairInputs::new(row(&[chosen]), row(&[rejected])).with_lengths(row(&[lengths[0]]), row(&[lengths[1]]))
 }
 
+/// One pair of two tokens each with these weights. Log-ratios are (2, 0) and (0, −1); the chosen one's log-probability is 0.
+pub(crate) fn of_two_tokens(chosen: [f64; 2], rejected: [f64; 2]) -> PairInputs {
+    let cells = |values: [f64; 2]| Tensor::new(&[values], &Device::Cpu).unwrap();
+    let tokens = |policy: [f64; 2]| Tokens {
+        mask: cells([1.0, 1.0]),
+        policy_logps: Some(cells(policy)),
+        reference_logps: Some(cells([-1.0, -1.0])),
+        kl: None,
+    };
+    let weights = |logratio: [f64; 2]| TokenWeights { logratio: cells(logratio), kl: cells([1.0, 1.0]) };
+    PairInputs::new(row(&[0.0]), row(&[-3.0]))
+        .with_reference(row(&[-2.0]), row(&[-2.0]))
+        .with_lengths(row(&[2.0]), row(&[2.0]))
+        .with_tokens(tokens([1.0, -1.0]), tokens([-1.0, -2.0]))
+        .with_token_weights(weights(chosen), weights(rejected))
+}
+
 /// One completion with this log-ratio and label.
 pub(crate) fn labelled(logratio: f64, is_desirable: bool) -> UnpairedInputs {
     UnpairedInputs::new(row(&[logratio - 3.0]), row(&[f64::from(u8::from(is_desirable))]))
@@ -35,7 +52,7 @@ pub(crate) fn loss(objective: &(impl PairObjective + ?Sized), inputs: &PairInput
 pub(crate) fn built(spec: &MethodSpec, options: Value) -> Box<dyn PairObjective> {
     match (spec.build)(options).unwrap() {
         Objective::Pair(objective) => objective,
-        Objective::Unpaired(_) => panic!("{} is not of pairs", spec.id),
+        Objective::Unpaired(_) | Objective::List(_) => panic!("{} is not of pairs", spec.id),
     }
 }
 

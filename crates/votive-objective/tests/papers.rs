@@ -8,7 +8,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use votive_objective::{
-    Objective, PairInputs, PairObjective, TokenWeights, Tokens, UnpairedInputs, UnpairedObjective, find,
+    ListInputs, ListObjective, Objective, PairInputs, PairObjective, TokenWeights, Tokens, UnpairedInputs,
+    UnpairedObjective, find,
 };
 
 /// Both sides compute in f64 by different formulas for the same function, so only rounding remains: errors are
@@ -88,6 +89,9 @@ impl Given {
             });
             pairs = pairs.with_token_weights(chosen, rejected);
         }
+        if self.has("policy_gold_logps") {
+            pairs = pairs.with_gold(self.get("policy_gold_logps"), self.get("gold_lengths"));
+        }
         if self.has("margins") {
             pairs = pairs.with_margins(self.get("margins"));
         }
@@ -115,11 +119,22 @@ impl Given {
         (loss.per_example, loss.rewards.map(|rewards| ("rewards", rewards)).into_iter().collect())
     }
 
+    fn lists(&self, objective: &dyn ListObjective) -> Outputs {
+        let mut lists = ListInputs::new(self.get("policy_logps")).with_reference(self.get("reference_logps"));
+        lists = lists.with_scores(self.get("scores"));
+        if self.has("draws") {
+            lists = lists.with_draws(self.get("draws"));
+        }
+        let loss = objective.evaluate(&lists).unwrap();
+        (loss.per_list, vec![("rewards", loss.rewards)])
+    }
+
     /// The outputs that a case's file has, computed here.
     fn evaluate(&self, objective: &Objective) -> BTreeMap<String, Tensor> {
         let (loss, mut outputs) = match objective {
             Objective::Pair(objective) => self.pairs(objective.as_ref()),
             Objective::Unpaired(objective) => self.unpaired(objective.as_ref()),
+            Objective::List(objective) => self.lists(objective.as_ref()),
         };
         let gradients = loss.sum_all().unwrap().backward().unwrap();
         outputs.push(("per_pair_loss", loss));

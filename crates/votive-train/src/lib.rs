@@ -36,7 +36,7 @@ mod watch;
 
 pub use alarms::Alarm;
 pub use error::{Result, TrainError};
-pub use plan::{Modality, Plan, RewardKind};
+pub use plan::{Modality, Plan, RewardKind, TokenWeightRule};
 pub use run::{HeldOut, Inspection, LogRatios, Resumed, Run, StepMetrics};
 pub use run_directory::RunDirectory;
 pub use schema::recipe_schema;

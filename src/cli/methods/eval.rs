@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use votive_model::files;
 use votive_objective::{
-    Denoised, MethodSpec, Needs, Objective, PairInputs, TokenWeights, Tokens, UnpairedInputs, WITH, WRAPPERS,
+    Denoised, ListInputs, MethodSpec, Needs, Objective, PairInputs, TokenWeights, Tokens, UnpairedInputs,
+    WITH, WRAPPERS,
 };
 
 /// Evaluate an objective on given numbers, for checking and plotting.
@@ -230,6 +231,10 @@ fn evaluate(objective: &Objective, given: &Given) -> Outcome<BTreeMap<String, Te
             let result = objective.evaluate(&unpaired_inputs(given)?)?;
             (result.per_example, result.rewards.map(|rewards| ("rewards", rewards)).into_iter().collect())
         }
+        Objective::List(objective) => {
+            let result = objective.evaluate(&list_inputs(given)?)?;
+            (result.per_list, vec![("rewards", result.rewards)])
+        }
     };
     let gradients = loss.sum_all()?.backward()?;
     let mut outputs: BTreeMap<String, Tensor> =
@@ -303,6 +308,20 @@ fn pair_inputs(given: &Given) -> Outcome<PairInputs> {
         pairs = pairs.with_tokens(chosen, rejected);
     }
     Ok(pairs)
+}
+
+fn list_inputs(given: &Given) -> Outcome<ListInputs> {
+    let mut lists = ListInputs::new(given.get("policy_logps")?);
+    if given.has("reference_logps") {
+        lists = lists.with_reference(given.get("reference_logps")?);
+    }
+    if given.has("scores") {
+        lists = lists.with_scores(given.get("scores")?);
+    }
+    if given.has("draws") {
+        lists = lists.with_draws(given.get("draws")?);
+    }
+    Ok(lists)
 }
 
 fn unpaired_inputs(given: &Given) -> Outcome<UnpairedInputs> {

@@ -130,6 +130,13 @@ const UNPAIRED: &[Input] = &[
     ),
 ];
 
+const LIST: &[Input] = &[
+    of_tokens("policy_logps", Needs::NONE, "(B, N) log π_θ of N completions of each prompt, nats"),
+    of_tokens("reference_logps", Needs::REFERENCE, "(B, N) log π_ref, nats"),
+    of_tokens("scores", Needs::SCORES, "(B, N) what each completion was given, more is better; no gradient"),
+    input("draws", Needs::DRAWS, "(B,) a random number from 0 to 1 for each list; no gradient"),
+];
+
 const LOSS: (&str, &str) = ("per_pair_loss", "(B,) loss of each pair, not reduced");
 const GRADIENT: (&str, &str) =
     ("grad.<input>", "gradient of the sum of the losses by each floating input that was given");
@@ -139,6 +146,7 @@ pub(crate) fn of(objective: &Objective) -> &'static [Input] {
     match objective {
         Objective::Pair(_) => PAIR,
         Objective::Unpaired(_) => UNPAIRED,
+        Objective::List(_) => LIST,
     }
 }
 
@@ -154,6 +162,11 @@ pub(crate) fn outputs_of(objective: &Objective) -> &'static [(&'static str, &'st
         Objective::Unpaired(_) => &[
             ("per_pair_loss", "(B,) loss of each completion, not reduced"),
             ("rewards", "(B,) implicit reward of each completion, if the objective implies one"),
+            GRADIENT,
+        ],
+        Objective::List(_) => &[
+            ("per_pair_loss", "(B,) loss of each list, not reduced"),
+            ("rewards", "(B, N) implicit reward of each completion"),
             GRADIENT,
         ],
     }

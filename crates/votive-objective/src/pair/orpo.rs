@@ -8,7 +8,7 @@
 //! `log odds` is computed as `log σ(−y) − log tanh(y/2)` of `y = −log p`, which loses no digits where p is near 1.
 //! Checked against: trl 1.16's ORPO trainer for the ratio, computed in f64, pair by pair; the likelihood by its formula.
 
-use crate::contract::PairInputs;
+use crate::contract::{PairInputs, PairObjective};
 use crate::error::Result;
 use crate::margin::MarginObjective;
 use crate::needs::Needs;
@@ -48,10 +48,15 @@ impl Default for Orpo {
 
 impl Orpo {
     fn checked(self) -> Result<Objective> {
+        Ok(Objective::Pair(self.built()?))
+    }
+
+    /// The ratio with its likelihood term.
+    pub(crate) fn built(self) -> Result<Box<dyn PairObjective>> {
         require_positive("orpo", "lambda", self.lambda)?;
         let ratio = Box::new(OddsRatio { lambda: self.lambda });
         let nll = Nll { weight: 1.0, per_token: true };
-        Ok(Objective::Pair(Box::new(nll.around(ratio)?)))
+        Ok(Box::new(nll.around(ratio)?))
     }
 }
 

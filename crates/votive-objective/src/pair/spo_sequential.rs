@@ -102,7 +102,7 @@ impl MarginObjective for Sequential {
         true
     }
     fn refuses(&self, wrapper: &str) -> Option<&'static str> {
-        let changes_likelihoods = ["token_mask", "f_divergence"].contains(&wrapper);
+        let changes_likelihoods = ["token_mask", "token_weights", "f_divergence"].contains(&wrapper);
         changes_likelihoods
             .then_some("it would change the likelihoods of policy and reference and not those of the base")
     }

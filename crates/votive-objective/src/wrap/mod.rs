@@ -13,6 +13,7 @@ pub mod margin_offset;
 pub mod nll;
 pub mod policy_weight;
 pub mod token_mask;
+pub mod token_weights;
 
 use crate::contract::PairObjective;
 use crate::error::{ObjectiveError, Result};
@@ -68,6 +69,7 @@ macro_rules! wrappers {
 
 wrappers![
     &token_mask::SPEC,
+    &token_weights::SPEC,
     &f_divergence::SPEC,
     &length::SPEC,
     &margin_offset::SPEC,
@@ -106,6 +108,9 @@ fn wrapped(id: &'static str, objective: Objective, mut with: Map<String, Value>)
         (objective, None) => Ok(objective),
         (Objective::Unpaired(_), Some((spec, _))) => {
             Err(spec.refusal("wrappers go around losses of pairs, and this is one of single completions"))
+        }
+        (Objective::List(_), Some((spec, _))) => {
+            Err(spec.refusal("wrappers go around losses of pairs, and this is one of lists"))
         }
         (Objective::Pair(objective), Some(_)) => {
             let put_on = |inner, (spec, options): (&&WrapperSpec, _)| spec.put_around(inner, options);

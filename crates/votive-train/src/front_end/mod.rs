@@ -211,6 +211,14 @@ pub trait FrontEnd {
         None
     }
 
+    /// How much the trained tokens of each completion of a kept row count, if the rows themselves say so.
+    ///
+    /// # Errors
+    /// If a token cannot be decoded.
+    fn token_weights(&self, _row: usize) -> Result<Option<Vec<Vec<f32>>>> {
+        Ok(None)
+    }
+
     /// Which rows may be in a batch together: those of equal numbers. Held-out rows have one too.
     fn bucket(&self, _row: usize) -> usize {
         0

@@ -1,6 +1,6 @@
 //! What a recipe says of the objective: one table for each term of its sum.
 
-use super::{Modality, TrainPlan};
+use super::{Modality, TokenWeightRule, TrainPlan};
 use crate::error::Result;
 use crate::front_end::RolloutPairs;
 use crate::recipe::{Resolver, Setting, did_you_mean};
@@ -90,6 +90,10 @@ fn wrappers(r: &mut Resolver, table: &str) -> Option<Map<String, Value>> {
             are_known = false;
             continue;
         };
+        if spec.options.is_empty() {
+            // Or else a wrapper without options would be lost in a plan.
+            r.numbers_by_name::<f64>(&table, "an empty table", spec.title, |_| None);
+        }
         r.touch(&table);
         with.insert(name, options(r, &table, spec.options, &(spec.defaults)()).into());
     }
@@ -135,8 +139,12 @@ pub(super) fn check(
     r: &mut Resolver,
     objective: &Mixture,
     (reference, has_base): (&ReferencePlan, bool),
+    weights: &TokenWeightRule,
     kind: Modality,
 ) {
+    if *weights != TokenWeightRule::default() && !objective.needs().contains(Needs::TOKEN_WEIGHTS) {
+        r.mistake("data.token_weights", "no objective of this recipe weighs single tokens");
+    }
     if has_base && !objective.needs().contains(Needs::BASE) {
         r.mistake("reference.base", "no objective of this recipe reads a base");
     }
@@ -163,6 +171,11 @@ pub(super) fn check(
         }
         if needs.contains(Needs::BASE) && !has_base {
             r.mistake("reference.base", &format!("`{id}` needs the model that the first round started from"));
+        }
+        if matches!(term.objective, Objective::List(_)) {
+            let what = "compares lists of completions; rows become pairs or single completions here, so it can be \
+                        evaluated on given numbers (`votive methods eval`) and not trained with";
+            r.mistake(&format!("objective.{id}"), what);
         }
         if needs.contains(Needs::VALUES) {
             let what = "reads a value head, which no model here has; its options may do without";

@@ -170,6 +170,8 @@ pub(super) struct Inputs<'a> {
     scores: Option<Vec<f32>>,
     /// How unsure each row's label is, if the data says so of all.
     uncertainties: Option<Vec<f32>>,
+    /// How much every trained token counts, if a term reads it and the rows themselves say so.
+    token_weights: Option<Vec<f32>>,
 }
 
 impl<'a> Inputs<'a> {
@@ -196,6 +198,8 @@ impl<'a> Inputs<'a> {
             .map(|rows| (0..sides).flat_map(|side| rows.iter().map(move |row| row[side] as f32)).collect());
         let unsure = |sample: &Sample| Some(run.front.uncertainty(sample.row)? as f32);
         let uncertainties = micro.samples.iter().map(unsure).collect();
+        let reads_weights = run.plan.objective.needs().contains(Needs::TOKEN_WEIGHTS);
+        let token_weights = if reads_weights { weights_of_rows(run.front, micro.samples)? } else { None };
         Ok(Self {
             policy,
             reference,
@@ -210,6 +214,7 @@ impl<'a> Inputs<'a> {
             base: micro.base.as_ref(),
             scores,
             uncertainties,
+            token_weights,
         })
     }
 
@@ -222,6 +227,10 @@ impl<'a> Inputs<'a> {
             }
             (Objective::Pair(_), false) => Err(TrainError::Plan(format!(
                 "`{}` compares pairs, but the data has single completions with labels",
+                term.spec.id
+            ))),
+            (Objective::List(_), _) => Err(TrainError::Plan(format!(
+                "`{}` compares lists of completions, which rows of data do not become yet",
                 term.spec.id
             ))),
             (Objective::Unpaired(objective), _) => {
@@ -348,18 +357,19 @@ impl<'a> Inputs<'a> {
         Some(self.padded(policy, reference, sequences))
     }
 
-    /// How much each token of some sequences counts: the reference's mean activation where the token is predicted, scaled
-    /// to run from 0 to 1 within its sequence.
+    /// How much each token of some sequences counts: as the rows say, or else the reference's mean activation where the token
+    /// is predicted, scaled to run from 0 to 1 within its sequence.
     fn token_weights(&self, sequences: Range<usize>) -> Option<Result<TokenWeights>> {
-        let reference = self.reference?.tokens.as_ref()?;
-        let before: usize = reference.counts[..sequences.start].iter().sum();
-        let padding = Padding::new(before, &reference.counts[sequences]);
-        let weights = || -> Result<TokenWeights> {
-            let activations = reference.head.hidden.to_dtype(DType::F32)?.detach().mean(1)?;
-            let weights = padding.rows(&scaled(&activations, &reference.counts)?)?;
-            Ok(TokenWeights { logratio: weights.clone(), kl: weights })
+        let (counts, device) = (&self.policy.tokens.as_ref()?.counts, self.lengths.device());
+        let before: usize = counts[..sequences.start].iter().sum();
+        let padding = Padding::new(before, &counts[sequences]);
+        let of_rows = self.token_weights.as_ref().map(|weights| Ok(Tensor::new(weights.as_slice(), device)?));
+        let of_reference = || {
+            let tokens = self.reference.and_then(|reference| reference.tokens.as_ref())?;
+            Some(activations(tokens))
         };
-        Some(weights())
+        let weights = of_rows.or_else(of_reference)?.and_then(|weights| padding.rows(&weights));
+        Some(weights.map(|weights| TokenWeights { logratio: weights.clone(), kl: weights }))
     }
 
     fn padded(
@@ -429,6 +439,19 @@ impl<'a> Padding<'a> {
         let with_zero = Tensor::cat(&[values, &Tensor::zeros(1, values.dtype(), values.device())?], 0)?;
         Ok(with_zero.index_select(&places, 0)?.reshape((self.counts.len(), self.width))?)
     }
+}
+
+/// What the rows of some samples say of their tokens, as the sequences lie in a batch; none if they say nothing.
+fn weights_of_rows<F: FrontEnd>(front: &F, samples: &[Sample]) -> Result<Option<Vec<f32>>> {
+    let rows = samples.iter().map(|sample| front.token_weights(sample.row)).collect::<Result<Vec<_>>>()?;
+    let Some(rows) = rows.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let sides = rows.first().map_or(0, Vec::len);
+    Ok(Some((0..sides).flat_map(|side| rows.iter().flat_map(move |row| row[side].iter().copied())).collect()))
+}
+
+/// A model's mean activation at every token, scaled within each sequence, `(N,)`.
+fn activations(tokens: &TokenLikelihood) -> Result<Tensor> {
+    scaled(&tokens.head.hidden.to_dtype(DType::F32)?.detach().mean(1)?, &tokens.counts)
 }
 
 /// `values (N,)` of the tokens of sequences, scaled to run from 0 to 1 within each; 1 where all of a sequence are equal.
