@@ -293,7 +293,7 @@ impl Plan {
 /// None that a caller could cause; the questions are asked of an empty recipe.
 pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     // A table that is there and says nothing of its own.
-    let tables = "[adapter.lora]\nrank = 8\n[ema]\nwarmup = \"power\"\n[eval]\nx = 0\n[sample]\nx = 0\n";
+    let tables = "[adapter.lora]\nrank = 8\n[eval]\nx = 0\n[sample]\nx = 0\n";
     let mut r = Resolver::parse(Path::new("reference"), tables, &[])?;
     path(&mut r, "model.path", "Folder of the model, in the hub's layout.");
     adapter(&mut r, modality);
@@ -306,10 +306,11 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     let before_optimizer = r.settings().len();
     optimizer(&mut r, modality);
     let save_every = train(&mut r, modality).save_every;
-    ema::ema(&mut r);
+    let before_eval = r.settings().len();
     watching::eval(&mut r, 0.0, save_every);
     watching::sample(&mut r, modality, save_every);
     let mut settings = r.settings().to_vec();
+    settings.splice(before_eval..before_eval, ema::keys()?);
     if modality == Modality::Image {
         let of_images = rollout::keys()?.into_iter().chain(diffusion::keys()?);
         settings.splice(before_optimizer..before_optimizer, of_images);

@@ -1,7 +1,10 @@
 //! What a recipe says of a moving average of the weights.
 
 use crate::ema::{EmaPlan, EmaWarmup};
-use crate::recipe::Resolver;
+use crate::error::Result;
+use crate::recipe::{Resolver, Setting};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 /// The table, if the recipe has it.
 pub(super) fn ema(r: &mut Resolver) -> Option<EmaPlan> {
@@ -36,4 +39,17 @@ pub(super) fn ema(r: &mut Resolver) -> Option<EmaPlan> {
     let doc = "Whether the finished model and the run's samples are the average's; checkpoints hold both either way.";
     let is_final = r.flag("ema.final", true, doc);
     Some(EmaPlan { decay, min_decay, after: after.unwrap_or(0), warmup, is_final })
+}
+
+/// Every key, of one way to grow or the other, once each.
+pub(super) fn keys() -> Result<Vec<Setting>> {
+    let mut keys: Vec<Setting> = Vec::new();
+    for table in ["x = 0", "warmup = \"power\""] {
+        let mut r = Resolver::parse(Path::new("reference"), &format!("[ema]\n{table}\n"), &[])?;
+        ema(&mut r);
+        keys.extend(r.settings().iter().cloned());
+    }
+    let mut seen = BTreeSet::new();
+    keys.retain(|setting| seen.insert(setting.key.clone()));
+    Ok(keys)
 }

@@ -1,26 +1,20 @@
 //! A moving average of the weights: it follows them, changes nothing of the run, and may be what the run ends with.
 
-use crate::drive::{drive, values};
+use crate::drive::{Named, drive, values};
 use crate::workshop::{LORA, Workshop};
 use candle_core::Device;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use votive_model::files;
 use votive_train::Plan;
 
-fn tensors(file: &Path) -> BTreeMap<String, Vec<f32>> {
+fn tensors(file: &Path) -> Named {
     let tensors = files::read(file, &Device::Cpu).unwrap().tensors;
     tensors.into_iter().map(|(name, tensor)| (name, values(&tensor))).collect()
 }
 
 /// What is in a file of every checkpoint, and of the finished model.
-fn run(
-    workshop: &Workshop,
-    name: &str,
-    overrides: &[&str],
-    file: &str,
-) -> (Vec<BTreeMap<String, Vec<f32>>>, BTreeMap<String, Vec<f32>>) {
+fn run(workshop: &Workshop, name: &str, overrides: &[&str], file: &str) -> (Vec<Named>, Named) {
     let plan = workshop.plan(&[&["train.save_every=1", "train.steps=4"], overrides].concat());
     let directory = workshop.directory(name, &plan);
     drive(&plan, &directory, None).unwrap();
