@@ -44,15 +44,18 @@ fn settings(name: &str, value: &Value) -> Vec<String> {
 
 /// Losses, rewards and gradients of every recorded case whose options exist here, in the type of its inputs.
 #[test]
-fn eval_gives_what_trl_gives() {
+fn eval_gives_what_trl_and_the_papers_formulas_give() {
     let folder = Folder::new();
-    let cases = fs::read_to_string(fixture("objectives/cases.json")).unwrap();
-    let cases: Vec<Value> = serde_json::from_str(&cases).unwrap();
+    let cases = ["objectives", "objectives_papers"].into_iter().flat_map(|fixtures| {
+        let cases = fs::read_to_string(fixture(&format!("{fixtures}/cases.json"))).unwrap();
+        let cases: Vec<Value> = serde_json::from_str(&cases).unwrap();
+        cases.into_iter().map(move |case| (fixtures, case))
+    });
     let mut checked = 0;
-    for case in &cases {
+    for (fixtures, case) in cases {
         let id = case["objective"].as_str().unwrap();
         let options = case["options"].as_object().unwrap();
-        let file = fixture(&format!("objectives/{}", case["file"].as_str().unwrap()));
+        let file = fixture(&format!("{fixtures}/{}", case["file"].as_str().unwrap()));
         let expected = tensors(&file);
         let names = |key: &str| -> Vec<String> { serde_json::from_value(case[key].clone()).unwrap() };
         let given = names("inputs").into_iter().map(|name| (name.clone(), expected[&name].clone()));

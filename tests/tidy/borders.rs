@@ -92,6 +92,14 @@ fn no_crate_sees_across_a_border() {
 }
 
 #[test]
+fn nothing_but_tests_is_built_on_the_testkit() {
+    let packages = packages();
+    let is_built_on = |(_, package): &(&String, &Package)| package.normal.contains("votive-testkit");
+    let found: Vec<String> = packages.iter().filter(is_built_on).map(|(name, _)| name.clone()).collect();
+    assert_none("built on votive-testkit", &found);
+}
+
+#[test]
 fn an_objective_is_made_of_tensors_and_nothing_else() {
     let allowed: BTreeSet<String> = OBJECTIVE.iter().map(|name| (*name).to_owned()).collect();
     let found: Vec<String> = packages()["votive-objective"].normal.difference(&allowed).cloned().collect();

@@ -2,7 +2,8 @@
 //!
 //! Source: Liao et al. 2024, arXiv:2410.12854, with the weights of LiPO-λ (Liu et al. 2024, arXiv:2402.01878).
 //! Loss: `−Σ_{v_i > v_j} λ_ij·log σ(r_i − r_j)` with `r = β·(log π_θ − log π_ref)`, scores v, and
-//! `λ_ij = |2^v_i − 2^v_j|·|1/log(1 + rank_i) − 1/log(1 + rank_j)|`, the ranks being those of the rewards as they are.
+//! `λ_ij = |2^v_i − 2^v_j|·|1/log(1 + rank_i) − 1/log(1 + rank_j)|`, the ranks being those of the rewards as they are, equal
+//! ones in the order of the list.
 //! Against DPO: all answers to a prompt at once, and a confusion at the top of the list counts more. Two completions with
 //! weight 1 are DPO.
 //! Departures: the paper's adaptive step reward, which weighs steps by how alike hidden states are, is not here: a completion's
@@ -67,8 +68,13 @@ fn weights(rewards: &Tensor, scores: &Tensor) -> Result<Tensor> {
     let ln2 = std::f64::consts::LN_2;
     let gains = differences(&(scores * ln2)?.exp()?)?;
     let is_better = differences(scores)?.gt(0.0)?.to_dtype(dtype)?;
-    // A completion's rank is 1 and how many have larger rewards.
-    let ahead = differences(rewards)?.lt(0.0)?.to_dtype(dtype)?.sum(2)?;
+    // A completion's rank is 1 and how many have larger rewards, or equal ones and an earlier place: where a run starts, all
+    // rewards are equal.
+    let difference = differences(rewards)?;
+    let n = rewards.dim(1)?;
+    let is_earlier = (Tensor::tril2(n, dtype, rewards.device())? - Tensor::eye(n, dtype, rewards.device())?)?;
+    let is_equal = difference.eq(0.0)?.to_dtype(dtype)?.broadcast_mul(&is_earlier)?;
+    let ahead = (difference.lt(0.0)?.to_dtype(dtype)? + is_equal)?.sum(2)?;
     let discounts = (ahead + 2.0)?.log()?.recip()?;
     Ok(((gains * differences(&discounts)?.abs()?)? * is_better)?)
 }

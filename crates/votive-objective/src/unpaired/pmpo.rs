@@ -32,7 +32,7 @@ pub static SPEC: MethodSpec = MethodSpec {
             name: "alpha",
             doc: "0 ≤ α ≤ 1: weight of desirable completions; undesirable ones have 1 − α",
         },
-        OptionDoc { name: "beta", doc: "β ≥ 0: weight of the divergence; above 0 if α is less than 1" },
+        OptionDoc { name: "beta", doc: "β > 0: weight of the divergence; it may be 0 if α is 1" },
     ],
     defaults: || json!(Pmpo::default()),
     build: |options| read_options::<Pmpo>("pmpo", options)?.checked(),

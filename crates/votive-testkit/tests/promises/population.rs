@@ -94,7 +94,7 @@ impl Descent {
         for _ in 0..self.steps {
             let slopes = gradient(&logits, &loss);
             largest = slopes.iter().fold(0.0, |most: f64, slope| most.max(slope.abs()));
-            if largest < 1e-11 {
+            if largest < 1e-9 {
                 break;
             }
             logits.iter_mut().zip(&slopes).for_each(|(logit, slope)| *logit -= self.rate * slope);
