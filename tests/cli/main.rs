@@ -18,6 +18,7 @@ mod recipes;
 mod sums;
 mod text;
 mod tokens;
+mod tour;
 mod watching;
 
 use candle_core::{DType, Device, Tensor};
