@@ -41,10 +41,10 @@ impl Header {
         }
         let field = |wanted: &str| {
             let found = fields.iter().find(|(name, _)| *name == wanted);
-            found.map(|(_, text)| text.clone()).unwrap_or_default()
+            found.map(|(_, text)| without_links(text)).unwrap_or_default()
         };
         let against = fields.iter().find_map(|(name, text)| {
-            name.strip_prefix(AGAINST).map(|method| (method.to_owned(), text.clone()))
+            name.strip_prefix(AGAINST).map(|method| (method.to_owned(), without_links(text)))
         });
         Self {
             summary: field(""),
@@ -57,9 +57,33 @@ impl Header {
     }
 }
 
+/// A text whose links to items of the code, which lead nowhere outside of it, are their words alone.
+fn without_links(text: &str) -> String {
+    let mut pieces = text.split("](");
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        match (piece.split_once(')'), plain.rfind('[')) {
+            (Some((target, rest)), Some(start)) if target.contains("::") => {
+                plain.remove(start);
+                plain += rest;
+            }
+            _ => plain = format!("{plain}]({piece}"),
+        }
+    }
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_into_the_code_are_their_words() {
+        let text =
+            "This is [`dpo`](super::dpo) with [`nll`](crate::wrap::nll), see [x] and [here](https://a.b/c).";
+        let plain = "This is `dpo` with `nll`, see [x] and [here](https://a.b/c).";
+        assert_eq!(without_links(text), plain);
+    }
 
     #[test]
     fn fields_go_on_over_lines_and_end_where_the_next_begins() {
