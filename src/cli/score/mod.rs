@@ -7,7 +7,7 @@ pub(crate) use scorer::{RowArgs, ScoredRow, Scorer};
 
 use crate::cli::{Context, Failure, Outcome};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokens::{TokenRow, heat_map};
 use votive_data::write_jsonl;
 use votive_gallery::write_heat_map;
@@ -113,7 +113,7 @@ fn whole(row: &ScoredRow) -> Map<String, Value> {
 
 impl Args {
     /// The same rows by the reference, whose tokens must be the policy's.
-    fn score_reference(&self, folder: &PathBuf, policy: &Scorer, ctx: &Context) -> Outcome<Vec<ScoredRow>> {
+    fn score_reference(&self, folder: &Path, policy: &Scorer, ctx: &Context) -> Outcome<Vec<ScoredRow>> {
         let scorer = Scorer::open(folder, None, &self.rows, ctx)?;
         scorer.require_same_tokens(policy, folder, &self.model)?;
         scorer.score(ctx)
