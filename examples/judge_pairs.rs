@@ -9,6 +9,8 @@
 //! win rate against the two of its pair, itself included (a tie); the margin is the difference of the two; the uncertainty is
 //! what the judges' identity says of the verdict (mutual information, nats). The better one is called chosen.
 
+#![expect(clippy::print_stdout, reason = "an example writes to its user")]
+
 use serde_json::json;
 use votive::data::{PairText, read_pairs};
 use votive::eval::grade_texts;

@@ -223,9 +223,10 @@ impl From<TrainError> for Failure {
                 Code::Data
             }
             TrainError::File { ref source, .. } => code_of_io(source),
-            TrainError::NotFinite { .. } | TrainError::NoGradient { .. } | TrainError::StartMargin { .. } => {
-                Code::Numbers
-            }
+            TrainError::NotFinite { .. }
+            | TrainError::NoGradient { .. }
+            | TrainError::Undecided { .. }
+            | TrainError::StartMargin { .. } => Code::Numbers,
             TrainError::Interrupted { .. } => Code::Interrupted,
         };
         Self::new(code, error)

@@ -5,7 +5,10 @@ use crate::cli::{Failure, Outcome, Output};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 use std::path::Path;
-use votive_diffusion::{BoxError, Conditioning, ImageSizes, SchedulerConfig};
+use votive_diffusion::{
+    BoxError, Conditioning, Guidance, ImageSizes, SamplerKind, SchedulerConfig, StepNoise, initial_latents,
+    sample,
+};
 use votive_model::stable_diffusion::{
     AutoencoderKl, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
@@ -72,6 +75,39 @@ impl ImageModel {
             }
         }
         Ok(partner)
+    }
+}
+
+/// How images are drawn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DrawSettings {
+    /// How to get from noise to latents.
+    pub(crate) sampler: SamplerKind,
+    /// Its steps.
+    pub(crate) steps: usize,
+    /// Scale of classifier-free guidance.
+    pub(crate) cfg: f64,
+}
+
+impl ImageModel {
+    /// Draws an image of each prompt from its seed, in the size that the model was trained on, away from no prompt.
+    ///
+    /// # Errors
+    /// If a network fails, or a pixel is not a number.
+    pub(crate) fn draw(
+        &self,
+        (prompts, seeds): (&[String], &[u64]),
+        settings: DrawSettings,
+        output: &Output,
+    ) -> Outcome<Vec<RgbImage>> {
+        let size = self.native_size();
+        let latents = initial_latents(seeds, self.latent_shape(size)?, &self.device)?;
+        let (embeds, empty) = (self.embed(prompts, size, output)?, self.embed_negative(None, size, output)?);
+        let network = as_network(&self.unet);
+        let guidance = Guidance::new(&network, &embeds, &empty, settings.cfg)?;
+        let mut sampler = settings.sampler.build(&self.scheduler, settings.steps)?;
+        let noise = StepNoise::Seeded(seeds.to_vec());
+        self.decode(&sample(sampler.as_mut(), &guidance, &latents, &noise, |_, _| {})?)
     }
 }
 

@@ -49,9 +49,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
             show(args, &plan, front.as_ref(), start, (&rows, lengths), ctx)
         }
         Prepared::Image(front, start, rows) => show(args, &plan, front.as_ref(), start, (&rows, None), ctx),
-        Prepared::Rollout(..) => Err(Failure::usage(
-            "what a [rollout] keeps in memory is not counted yet; `votive inspect` shows a step of it",
-        )),
+        Prepared::Rollout(front, start, rows) => show(args, &plan, front.as_ref(), start, (&rows, None), ctx),
     }
 }
 

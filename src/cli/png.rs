@@ -6,7 +6,10 @@
 
 use crate::cli::{Failure, Outcome};
 use image::RgbImage;
-use png::{BitDepth, ColorType, Encoder, EncodingError};
+use png::{BitDepth, ColorType, Decoder, Encoder, EncodingError};
+use serde_json::Value;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 use votive_model::files;
 
@@ -54,6 +57,46 @@ pub(crate) fn write_png(image: &RgbImage, texts: &[(&str, String)], file: &Path)
     Ok(files::write_bytes(file, &bytes)?)
 }
 
+/// What an image was drawn of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The prompt.
+    pub(crate) prompt: String,
+    /// The seed, if it is named.
+    pub(crate) seed: Option<u64>,
+}
+
+/// What a PNG file says of its origin, under `votive` or else under `parameters`; none if it says nothing, or is no PNG.
+///
+/// # Errors
+/// If the file cannot be opened.
+pub(crate) fn origin(file: &Path) -> Outcome<Option<Origin>> {
+    let open = File::open(file).map_err(|error| Failure::file(file, error))?;
+    let Ok(reader) = Decoder::new(BufReader::new(open)).read_info() else { return Ok(None) };
+    let info = reader.info();
+    let latin = info.uncompressed_latin1_text.iter().map(|chunk| (&chunk.keyword, Some(chunk.text.clone())));
+    let utf8 = info.utf8_text.iter().map(|chunk| (&chunk.keyword, chunk.get_text().ok()));
+    let texts: Vec<(&String, String)> =
+        latin.chain(utf8).filter_map(|(keyword, text)| Some((keyword, text?))).collect();
+    let under =
+        |keyword: &str| texts.iter().find(|(found, _)| *found == keyword).map(|(_, text)| text.as_str());
+    Ok(under("votive").and_then(of_json).or_else(|| under("parameters").and_then(of_parameters)))
+}
+
+fn of_json(text: &str) -> Option<Origin> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    let prompt = value.get("prompt")?.as_str()?.to_owned();
+    Some(Origin { prompt, seed: value.get("seed").and_then(Value::as_u64) })
+}
+
+/// The prompt is what stands before the line of the negative prompt or the last line, that of the settings.
+fn of_parameters(text: &str) -> Option<Origin> {
+    let (before, settings) = text.rsplit_once('\n')?;
+    let seed = settings.split(", ").find_map(|setting| setting.strip_prefix("Seed: ")?.parse().ok());
+    let prompt = before.split("\nNegative prompt: ").next().unwrap_or(before);
+    settings.starts_with("Steps: ").then(|| Origin { prompt: prompt.to_owned(), seed })
+}
+
 fn encoded(image: &RgbImage, texts: &[(&str, String)]) -> Result<Vec<u8>, EncodingError> {
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes, image.width(), image.height());
@@ -89,6 +132,18 @@ mod tests {
             parameters("a cat\non a mat", "dogs"),
             "a cat\non a mat\nNegative prompt: dogs\nSteps: 20, Model: \"a, b\""
         );
+    }
+
+    #[test]
+    fn an_origin_reads_back_from_either_text() {
+        let settings = vec![("Steps", "20".to_owned()), ("Seed", "7".to_owned())];
+        let text = Parameters { prompt: "a cat,\non a mat", negative_prompt: "dogs", settings }.to_text();
+        let origin = |prompt: &str, seed| Some(Origin { prompt: prompt.to_owned(), seed });
+        assert_eq!(of_parameters(&text), origin("a cat,\non a mat", Some(7)));
+        assert_eq!(of_parameters("a cat\nSteps: 3"), origin("a cat", None));
+        assert_eq!(of_parameters("a cat"), None);
+        assert_eq!(of_json(r#"{"prompt": "a cat", "seed": 3}"#), origin("a cat", Some(3)));
+        assert_eq!(of_json("{"), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! where the gallery finds them.
 
 use crate::cli::image_model::{ImageModel, as_network};
+use crate::cli::made_with::{MadeWith, Weights};
 use crate::cli::png::write_png;
 use crate::cli::prompts::read_file;
 use crate::cli::{Context, Failure, Outcome, signal};
@@ -19,13 +20,21 @@ use votive_train::plan::{Drawing, PromptSource, SamplePlan};
 /// Prompts that are worked on at once.
 const BATCH: usize = 8;
 
+/// When samples are drawn, and where their files go.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// Steps that are done.
+    step: u64,
+    folder: &'a Path,
+}
+
 /// Draws the samples of a run.
 pub(super) trait Sampler<F: FrontEnd> {
-    /// Draws every prompt; files go into `folder`. None if a signal came in between.
+    /// Draws every prompt. None if a signal came in between.
     ///
     /// # Errors
     /// If the model fails or a file cannot be written.
-    fn draw(&self, network: &F::Network, folder: &Path, ctx: &Context) -> Outcome<Option<Vec<Sample>>>;
+    fn draw(&self, network: &F::Network, place: Place, ctx: &Context) -> Outcome<Option<Vec<Sample>>>;
 }
 
 /// Draws, lists and shows the samples of the step that a run is at, unless they are there already. Those of step 0 may
@@ -43,8 +52,8 @@ pub(super) fn draw<F: FrontEnd>(
     if run.steps_done() > 0 && folder.join(SAMPLES_FILE).exists() {
         return Ok(());
     }
-    let network = run.front().network(&run.params().untracked()?)?;
-    if let Some(samples) = sampler.draw(&network, &folder, ctx)? {
+    let network = run.front().network(&run.outcome()?)?;
+    if let Some(samples) = sampler.draw(&network, Place { step: run.steps_done(), folder: &folder }, ctx)? {
         write_samples(directory, run.steps_done(), &samples)?;
         write_run_gallery(directory)?;
     }
@@ -115,7 +124,7 @@ impl Sampler<TextFrontEnd> for TextSampler<'_> {
     fn draw(
         &self,
         network: &<TextFrontEnd as FrontEnd>::Network,
-        _: &Path,
+        _: Place,
         _: &Context,
     ) -> Outcome<Option<Vec<Sample>>> {
         let network: &dyn CausalLm = network.as_ref();
@@ -145,6 +154,7 @@ pub(super) struct ImageSampler {
     model: PathBuf,
     /// The schedule of the run, which may not be the folder's.
     scheduler: SchedulerConfig,
+    zero_terminal_snr: bool,
     prompts: Vec<String>,
     kind: SamplerKind,
     steps: usize,
@@ -164,17 +174,34 @@ impl ImageSampler {
         let (model, scheduler) = (pipeline.folder().root().to_owned(), pipeline.scheduler().clone());
         sampler.build(&scheduler, steps)?;
         let prompts = prompts(plan)?;
-        Ok(Self { model, scheduler, prompts, kind: sampler, steps, cfg, seed: plan.seed })
+        let zero_terminal_snr = pipeline.has_zero_terminal_snr();
+        Ok(Self { model, scheduler, zero_terminal_snr, prompts, kind: sampler, steps, cfg, seed: plan.seed })
+    }
+
+    /// How the image of a prompt is made after a step.
+    fn made_with<'a>(&'a self, prompt: &'a str, seed: u64, size: (u32, u32), step: u64) -> MadeWith<'a> {
+        MadeWith {
+            prompt,
+            negative_prompt: "",
+            model: &self.model,
+            weights: Weights::Training { step },
+            adapter: None,
+            negative_model: None,
+            sampler: self.kind,
+            steps: self.steps,
+            eta: 0.0,
+            cfg: self.cfg,
+            seed,
+            size,
+            image: None,
+            zero_terminal_snr: self.zero_terminal_snr,
+            given_latents: false,
+        }
     }
 }
 
 impl<F: FrontEnd<Network = Arc<dyn Denoiser>>> Sampler<F> for ImageSampler {
-    fn draw(
-        &self,
-        network: &Arc<dyn Denoiser>,
-        folder: &Path,
-        ctx: &Context,
-    ) -> Outcome<Option<Vec<Sample>>> {
+    fn draw(&self, network: &Arc<dyn Denoiser>, place: Place, ctx: &Context) -> Outcome<Option<Vec<Sample>>> {
         let unet: &dyn Denoiser = network.as_ref();
         let (device, network) = (ctx.device()?, as_network(unet));
         let model = ImageModel::around_a_unet(&self.model, &device)?;
@@ -196,7 +223,8 @@ impl<F: FrontEnd<Network = Arc<dyn Denoiser>>> Sampler<F> for ImageSampler {
             let latents = sample(sampler.as_mut(), &guidance, &latents, &noise, |_, _| {})?;
             for ((prompt, seed), image) in prompts.iter().zip(seeds).zip(model.decode(&latents)?) {
                 let name = format!("{:05}.png", samples.len());
-                write_png(&image, &[], &folder.join(&name))?;
+                let texts = self.made_with(prompt, seed, size, place.step).texts();
+                write_png(&image, &texts, &place.folder.join(&name))?;
                 samples.push(Sample { prompt: prompt.clone(), seed, image: Some(name), ..Sample::default() });
             }
         }

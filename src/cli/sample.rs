@@ -1,10 +1,11 @@
 //! `votive sample`: images from a Stable Diffusion model.
 
 use crate::cli::image_model::{ImageModel, as_network};
-use crate::cli::png::{Parameters, write_png};
+use crate::cli::made_with::{MadeWith, Weights};
+use crate::cli::png::write_png;
 use crate::cli::prompts::Prompts;
 use crate::cli::weighted::WeightedPath;
-use crate::cli::{Context, Failure, Outcome, model_hash};
+use crate::cli::{Context, Failure, Outcome, geneval, model_hash};
 use candle_core::{DType, Device, Tensor};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use image::imageops::FilterType;
@@ -30,7 +31,8 @@ use votive_tensor::random::{Draws, Stream};
 #[command(
     after_help = "Examples:\n  votive sample --model DIR --prompt \"a red circle\" --sampler pndm --images-per-prompt 4 \
                   --out images\n  votive sample --model DIR --prompt \"a red circle\" --seeds 3,14,15 --out images\n  \
-                  votive sample --model DIR --prompt \"a red circle\" --image sketch.png --strength 0.6 --out images"
+                  votive sample --model DIR --prompt \"a red circle\" --image sketch.png --strength 0.6 --out images\n  \
+                  votive sample --model DIR --geneval evaluation_metadata.jsonl --out geneval"
 )]
 pub(crate) struct Args {
     /// The model's folder, in diffusers' layout.
@@ -49,6 +51,10 @@ pub(crate) struct Args {
     negative_adapter: Vec<WeightedPath>,
     #[command(flatten)]
     prompts: Prompts,
+    /// GenEval's prompts, as its evaluation_metadata.jsonl has them; images then lie where its scorer looks for them:
+    /// OUT/00000/samples/00000.png and so on, beside OUT/00000/metadata.jsonl.
+    #[arg(long, value_name = "METADATA.jsonl", group = "Prompts")]
+    geneval: Option<PathBuf>,
     /// What to guide away from [default: the empty prompt, or zeros for an SDXL model that says so].
     #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
@@ -79,9 +85,9 @@ pub(crate) struct Args {
     /// Seeds of the images of each prompt, one image for each.
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with_all = ["seed", "images_per_prompt"])]
     seeds: Vec<u64>,
-    /// Images of each prompt.
-    #[arg(long, value_name = "N", default_value = "1")]
-    images_per_prompt: NonZeroUsize,
+    /// Images of each prompt [default: 1; of GenEval's prompts 4, as there].
+    #[arg(long, value_name = "N")]
+    images_per_prompt: Option<NonZeroUsize>,
     /// Pixels across [default: what the model was trained on].
     #[arg(long, value_name = "PIXELS")]
     width: Option<u32>,
@@ -103,7 +109,7 @@ pub(crate) struct Args {
 }
 
 /// Parses a sampler's name; clap suggests the nearest for one that does not exist.
-fn sampler() -> impl TypedValueParser<Value = SamplerKind> {
+pub(crate) fn sampler() -> impl TypedValueParser<Value = SamplerKind> {
     PossibleValuesParser::new(SamplerKind::ALL.iter().map(|kind| kind.name())).try_map(|name| name.parse())
 }
 
@@ -114,7 +120,12 @@ struct Job {
 }
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
-    let jobs = jobs(args, &args.prompts.read()?);
+    let rows = args.geneval.as_deref().map(geneval::read).transpose()?;
+    let prompts = match &rows {
+        Some(rows) => rows.iter().map(|row| row.prompt.clone()).collect(),
+        None => args.prompts.read()?,
+    };
+    let jobs = jobs(args, &prompts);
     let negative = [("model", args.negative_model.is_some()), ("adapter", !args.negative_adapter.is_empty())];
     if let Some((what, _)) = negative.iter().find(|(_, is_given)| *is_given && args.cfg <= 1.0) {
         let idle = Failure::usage(format!("--negative-{what} has no effect at --cfg {}", args.cfg));
@@ -137,7 +148,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         Some(file) => read_latents(file, (jobs.len(), shape), &device)?,
         None => initial_latents(&seeds, shape, &device)?,
     };
-    let drawing = Drawing::new(args, &model, size, &device)?;
+    let drawing = Drawing::new(args, &model, (size, rows.as_deref()), &device)?;
     let finished = drawing.draw(&jobs, &latents, ctx)?;
     if let Some(file) = &args.save_latents {
         let tensors =
@@ -147,9 +158,15 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     Ok(())
 }
 
+fn images_per_prompt(args: &Args) -> usize {
+    let usual = if args.geneval.is_some() { geneval::IMAGES_PER_PROMPT } else { 1 };
+    let counted = args.images_per_prompt.map_or(usual, NonZeroUsize::get);
+    if args.seeds.is_empty() { counted } else { args.seeds.len() }
+}
+
 /// Every prompt with every seed that it is drawn from.
 fn jobs(args: &Args, prompts: &[String]) -> Vec<Job> {
-    let each = if args.seeds.is_empty() { args.images_per_prompt.get() } else { args.seeds.len() };
+    let each = images_per_prompt(args);
     let seed = |number: usize| {
         let given = args.seeds.get(number % each).copied();
         given.unwrap_or_else(|| args.seed.wrapping_add(number as u64))
@@ -200,12 +217,19 @@ struct Drawing<'a> {
     image: Option<Tensor>,
     /// Width and height in pixels.
     size: (u32, u32),
+    /// The prompts' rows, if they are GenEval's.
+    rows: Option<&'a [geneval::Row]>,
     model_hash: String,
     calls: usize,
 }
 
 impl<'a> Drawing<'a> {
-    fn new(args: &'a Args, model: &'a ImageModel, size: (u32, u32), device: &Device) -> Outcome<Self> {
+    fn new(
+        args: &'a Args,
+        model: &'a ImageModel,
+        (size, rows): ((u32, u32), Option<&'a [geneval::Row]>),
+        device: &Device,
+    ) -> Outcome<Self> {
         let image = args.image.as_deref().map(|file| read_image(file, size, device)).transpose()?;
         // Steps and options that do not fit are better known before other weights are read.
         let calls = sampler_of(args, model)?.timesteps().len();
@@ -216,7 +240,16 @@ impl<'a> Drawing<'a> {
                 Some(model.load_partner(folder, &args.negative_adapter)?)
             }
         };
-        Ok(Self { args, model, negative, image, size, model_hash: model_hash::of_unet(&args.model)?, calls })
+        Ok(Self {
+            args,
+            model,
+            negative,
+            image,
+            size,
+            rows,
+            model_hash: model_hash::of_unet(&args.model)?,
+            calls,
+        })
     }
 
     /// Draws, decodes and saves every image; returns all finished latents.
@@ -280,7 +313,18 @@ impl<'a> Drawing<'a> {
     }
 
     fn save(&self, number: usize, job: &Job, image: &RgbImage, ctx: &Context) -> Outcome {
-        let file = self.args.out.join(format!("{number:05}.png"));
+        let out = &self.args.out;
+        let file = match self.rows {
+            None => out.join(format!("{number:05}.png")),
+            Some(rows) => {
+                let each = images_per_prompt(self.args);
+                let (prompt, image) = (number / each, number % each);
+                if image == 0 {
+                    geneval::write_metadata(out, prompt, &rows[prompt])?;
+                }
+                geneval::image_file(out, prompt, image)
+            }
+        };
         write_png(image, &self.texts(job), &file)?;
         if ctx.output.wants_json() {
             return ctx.output.json(&json!({"file": file, "prompt": job.prompt, "seed": job.seed}));
@@ -290,36 +334,25 @@ impl<'a> Drawing<'a> {
 
     /// How an image was made, for other programs and as JSON.
     fn texts(&self, job: &Job) -> [(&'static str, String); 2] {
-        let (args, (width, height)) = (self.args, self.size);
-        let mut settings = vec![
-            ("Steps", args.steps.to_string()),
-            ("Sampler", shown(args.sampler).to_owned()),
-            ("CFG scale", args.cfg.to_string()),
-            ("Seed", job.seed.to_string()),
-            ("Size", format!("{width}x{height}")),
-            ("Model hash", self.model_hash.clone()),
-            ("Model", name(&args.model)),
-        ];
-        if args.eta != 0.0 {
-            settings.push(("Eta", args.eta.to_string()));
-        }
-        let strength = args.image.is_some().then_some(args.strength);
-        if let Some(strength) = strength {
-            settings.push(("Denoising strength", strength.to_string()));
-        }
-        settings.push(("Version", format!("votive {}", env!("CARGO_PKG_VERSION"))));
-        let (prompt, negative_prompt) = (&*job.prompt, args.negative_prompt.as_deref().unwrap_or_default());
-        let parameters = Parameters { prompt, negative_prompt, settings };
-        let json = json!({
-            "version": env!("CARGO_PKG_VERSION"), "model": name(&args.model), "model_hash": self.model_hash,
-            "adapter": args.adapter.as_deref().map(name),
-            "negative_model": args.negative_model.as_deref().map(name),
-            "prompt": prompt, "negative_prompt": negative_prompt, "sampler": args.sampler.name(),
-            "steps": args.steps, "eta": args.eta, "cfg": args.cfg, "seed": job.seed, "width": width,
-            "height": height, "image": args.image.as_deref().map(name), "strength": strength,
-            "zero_terminal_snr": args.zero_terminal_snr, "given_latents": args.latents.is_some(),
-        });
-        [("parameters", parameters.to_text()), ("votive", json.to_string())]
+        let args = self.args;
+        let made = MadeWith {
+            prompt: &job.prompt,
+            negative_prompt: args.negative_prompt.as_deref().unwrap_or_default(),
+            model: &args.model,
+            weights: Weights::File { hash: &self.model_hash },
+            adapter: args.adapter.as_deref(),
+            negative_model: args.negative_model.as_deref(),
+            sampler: args.sampler,
+            steps: args.steps,
+            eta: args.eta,
+            cfg: args.cfg,
+            seed: job.seed,
+            size: self.size,
+            image: args.image.as_deref().map(|image| (image, args.strength)),
+            zero_terminal_snr: args.zero_terminal_snr,
+            given_latents: args.latents.is_some(),
+        };
+        made.texts()
     }
 }
 
@@ -328,22 +361,4 @@ fn sampler_of(args: &Args, model: &ImageModel) -> Outcome<Box<dyn Sampler>> {
     let strength = if args.image.is_some() { args.strength } else { 1.0 };
     let options = SamplerOptions { eta: args.eta, strength };
     Ok(args.sampler.build_with(&model.scheduler, args.steps, options)?)
-}
-
-/// What other programs call a sampler.
-fn shown(kind: SamplerKind) -> &'static str {
-    match kind {
-        SamplerKind::Ddim => "DDIM",
-        SamplerKind::Ddpm => "DDPM",
-        SamplerKind::Dpmpp => "DPM++ 2M",
-        SamplerKind::Euler => "Euler",
-        SamplerKind::EulerA => "Euler a",
-        SamplerKind::Pndm => "PLMS",
-    }
-}
-
-/// The last part of a path: where things lay on one machine is nobody else's business.
-fn name(path: &Path) -> String {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    absolute.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }

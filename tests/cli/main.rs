@@ -10,12 +10,15 @@ mod export;
 mod gallery;
 mod image;
 mod image_data;
+mod image_eval;
 mod methods;
 mod plan;
 mod program;
 mod recipes;
 mod sums;
 mod text;
+mod tokens;
+mod tour;
 mod watching;
 
 use candle_core::{DType, Device, Tensor};

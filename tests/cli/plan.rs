@@ -131,3 +131,31 @@ fn the_prediction_is_within_fifteen_percent_of_a_trial() {
         assert!(found["trial"]["seconds_in_all"].as_f64().unwrap() > 0.0);
     }
 }
+
+#[test]
+fn pictures_that_a_policy_draws_are_counted() {
+    let recipe = |name: &str| format!("{}/examples/recipes/image/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    let folder = Folder::new();
+    let data = format!("data.path={}", folder.text("prompts.txt", "a red circle\n"));
+    let plan = |name: &str, more: &[&str]| plan(&recipe(name), &[&["--set", data.as_str()], more].concat());
+    let unet = |name: &str, more: &[&str]| {
+        part(&plan(name, &[&["--set", "rollout.cfg=1.5"], more].concat()), "activations of the U-Net")
+    };
+    // Guidance asks of two prompts, and two chains are two pictures; steps that are compared share what went before.
+    let steps = unet("spo", &[]);
+    assert_eq!(unet("spo", &["--set", "rollout.cfg=1"]) * 2, steps);
+    assert_eq!(unet("d3po", &[]), 2 * steps);
+    let clip = format!("rollout.clip={}", fixture("clip/quick"));
+    let more = ["--set", "train.micro_batch_size=16", "--set", clip.as_str()];
+    assert_eq!(unet("refl", &more), steps);
+    let whole = plan("refl", &more);
+    let half = plan("refl", &["--set", "train.micro_batch_size=8", "--set", &clip]);
+    let pixels = |plan: &Value| part(plan, "activations of autoencoder and reward");
+    assert!(pixels(&half) > 0 && pixels(&whole) == 2 * pixels(&half), "{whole}");
+    // A candidate that is moved along its reward's gradient needs the graph of that.
+    let passing = |ascent: &str| {
+        let reward = ["--set", "rollout.reward=clip", "--set", clip.as_str(), "--set", ascent];
+        part(&plan("tailorpo", &reward), "buffers that come and go")
+    };
+    assert!(passing("rollout.ascent=0.2") > passing("rollout.ascent=0"));
+}

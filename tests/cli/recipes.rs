@@ -1,33 +1,6 @@
-//! The example recipes of texts as they stand, and what objectives ask of rows and recipes.
+//! What objectives ask of rows and recipes. All example recipes run in `tour`.
 
 use crate::*;
-
-/// The recipes of texts by their names.
-fn text_recipes() -> Vec<(String, String)> {
-    let folder = format!("{}/examples/recipes/text", env!("CARGO_MANIFEST_DIR"));
-    let mut recipes: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
-        .map(|path| (path.file_stem().unwrap().to_string_lossy().into_owned(), path.display().to_string()))
-        .collect();
-    recipes.sort();
-    recipes
-}
-
-#[test]
-fn every_recipe_of_texts_takes_a_step() {
-    let folder = Folder::new();
-    for (name, recipe) in text_recipes() {
-        let out = folder.path(&name);
-        let few = ["--set", "train.steps=1", "--set", "train.save_every=1"];
-        ok(&[&["train", &recipe, "--out", &out, "--quiet"], &few[..]].concat());
-        let metrics = fs::read_to_string(format!("{out}/metrics.jsonl")).unwrap();
-        let step: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
-        let (loss, norm) = (step["loss"].as_f64().unwrap(), step["grad_norm"].as_f64().unwrap());
-        assert!(loss.is_finite() && norm > 0.0, "{name}: {step}");
-    }
-}
 
 #[test]
 fn what_rows_and_recipes_lack_is_named() {

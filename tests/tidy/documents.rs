@@ -182,7 +182,7 @@ fn keys(modality: Modality) -> String {
 fn the_reference_of_recipe_keys_is_current() {
     let mut text = "# Recipe keys\n\nGenerated from the code: every key that a recipe for `votive train` may have, beside the options of its\n\
                     objective ([methods.md](methods.md)). Unknown keys are refused. `--set key=value` overrides.\n\
-                    Keys of `adapter.lora`, `eval` and `sample` count only if the recipe has one of their table (for `eval`, also with\n\
+                    Keys of `adapter.lora`, `ema`, `eval` and `sample` count only if the recipe has one of their table (for `eval`, also with\n\
                     `data.eval_fraction`).\n"
         .to_owned();
     for (title, modality) in [("Language models", Modality::Text), ("Stable Diffusion", Modality::Image)] {

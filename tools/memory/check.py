@@ -68,7 +68,8 @@ def main():
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--only", nargs="*", metavar="NAME")
     options = parser.parse_args()
-    is_image = "[diffusion]" in options.recipe.read_text()
+    text = options.recipe.read_text()
+    is_image = "[diffusion]" in text or "[rollout]" in text
     is_off = False
     print("| setting | predicted, MiB | measured, MiB | ratio |\n| --- | --- | --- | --- |")
     for name, own in settings(is_image).items():

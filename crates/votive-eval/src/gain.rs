@@ -25,12 +25,18 @@ pub struct Share {
 /// Wilson 1927, "Probable inference, the law of succession, and statistical inference".
 #[must_use]
 pub fn share(hits: &[bool]) -> Share {
+    let numbers: Vec<f64> = hits.iter().map(|hit| f64::from(u8::from(*hit))).collect();
+    proportion(&numbers)
+}
+
+/// The same of units that may each be met in part, from 0 to 1.
+pub(crate) fn proportion(units: &[f64]) -> Share {
     const Z: f64 = 1.959_963_984_540_054;
-    let n = hits.len();
+    let n = units.len();
     if n == 0 {
         return Share { value: 0.0, low: 0.0, high: 100.0, n };
     }
-    let (size, p) = (n as f64, hits.iter().filter(|hit| **hit).count() as f64 / n as f64);
+    let (size, p) = (n as f64, units.iter().sum::<f64>() / n as f64);
     let centre = (p + Z * Z / (2.0 * size)) / (1.0 + Z * Z / size);
     let half = Z / (1.0 + Z * Z / size) * (p * (1.0 - p) / size + Z * Z / (4.0 * size * size)).sqrt();
     Share { value: 100.0 * p, low: 100.0 * (centre - half), high: 100.0 * (centre + half), n }
@@ -61,22 +67,37 @@ pub fn paired_gain(base: &[f64], aligned: &[f64], seed: u64) -> Gain {
     let differences: Vec<f64> = base.iter().zip(aligned).map(|(b, a)| 100.0 * (a - b)).collect();
     let n = differences.len();
     let mean = |values: &[f64]| values.iter().take(n).sum::<f64>() / n.max(1) as f64;
+    let Interval { value, low, high } = bootstrap_mean(&differences, seed);
+    Gain {
+        base: 100.0 * mean(base),
+        aligned: 100.0 * mean(aligned),
+        gain: value,
+        gain_low: low,
+        gain_high: high,
+        n,
+    }
+}
+
+/// A mean with the ends of its 95 % interval.
+pub(crate) struct Interval {
+    pub(crate) value: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+/// The mean of some values with a percentile bootstrap over them; 0 of none.
+pub(crate) fn bootstrap_mean(values: &[f64], seed: u64) -> Interval {
+    let n = values.len();
     let mut resampled: Vec<f64> = (0..if n == 0 { 0 } else { RESAMPLES })
         .map(|i| {
             let mut draws = Draws::new(seed, Stream::Bootstrap, i as u64, 0);
-            (0..n).map(|_| differences[draws.below(n)]).sum::<f64>() / n as f64
+            (0..n).map(|_| values[draws.below(n)]).sum::<f64>() / n as f64
         })
         .collect();
     resampled.sort_by(f64::total_cmp);
     let at = |share: f64| resampled.get((share * RESAMPLES as f64) as usize).copied().unwrap_or(0.0);
-    Gain {
-        base: 100.0 * mean(base),
-        aligned: 100.0 * mean(aligned),
-        gain: mean(&differences),
-        gain_low: at(0.025),
-        gain_high: at(0.975),
-        n,
-    }
+    let value = values.iter().sum::<f64>() / n.max(1) as f64;
+    Interval { value, low: at(0.025), high: at(0.975) }
 }
 
 #[cfg(test)]

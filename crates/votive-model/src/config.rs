@@ -19,6 +19,8 @@ fn size(value: &Value) -> Option<usize> {
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     path: PathBuf,
+    /// Where in the file the object lies, with a dot behind it; empty for the whole file.
+    within: String,
     value: Value,
 }
 
@@ -32,7 +34,7 @@ impl ConfigFile {
             std::fs::read_to_string(path).map_err(|source| ModelError::File { path: path.into(), source })?;
         let value =
             serde_json::from_str(&text).map_err(|source| ModelError::Json { path: path.into(), source })?;
-        let file = Self { path: path.into(), value };
+        let file = Self { path: path.into(), within: String::new(), value };
         if !file.value.is_object() {
             return Err(file.wrong("(whole file)", "a JSON object", &file.value));
         }
@@ -61,12 +63,23 @@ impl ConfigFile {
     #[must_use]
     pub fn object(&self, field: &str) -> Option<Self> {
         let value = self.get(field).filter(|value| value.is_object())?;
-        Some(Self { path: self.path.clone(), value: value.clone() })
+        Some(self.below(field, value.clone()))
+    }
+
+    /// A nested object of which every field has its default.
+    #[must_use]
+    pub fn empty_object(&self, field: &str) -> Self {
+        self.below(field, Value::Object(serde_json::Map::new()))
+    }
+
+    fn below(&self, field: &str, value: Value) -> Self {
+        Self { path: self.path.clone(), within: format!("{}{field}.", self.within), value }
     }
 
     fn wrong(&self, field: &str, expected: &str, found: &Value) -> ModelError {
         let found = if found.is_null() { "nothing".to_owned() } else { found.to_string() };
-        ModelError::Field { path: self.path.clone(), field: field.into(), expected: expected.into(), found }
+        let field = format!("{}{field}", self.within);
+        ModelError::Field { path: self.path.clone(), field, expected: expected.into(), found }
     }
 
     fn parse<T>(&self, field: &str, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
@@ -163,7 +176,7 @@ impl ConfigFile {
     pub fn unsupported(&self, field: &str, supported: &str) -> ModelError {
         ModelError::Unsupported {
             path: self.path.clone(),
-            field: field.to_owned(),
+            field: format!("{}{field}", self.within),
             value: self.value.get(field).unwrap_or(&Value::Null).to_string(),
             supported: supported.to_owned(),
         }

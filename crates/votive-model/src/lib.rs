@@ -1,4 +1,5 @@
-//! Networks that can be trained: language models, Stable Diffusion's U-Net, and the VAE and CLIP text tower around it.
+//! Networks that can be trained: language models, Stable Diffusion's U-Net, and the VAE and CLIP text tower around it;
+//! and CLIP with both towers, which scores images.
 //!
 //! One file per architecture, named as in the checkpoints of transformers and diffusers. Parameters are named,
 //! ordered and loaded strictly; LoRA comes in and goes out in the formats of PEFT, diffusers and
@@ -8,6 +9,7 @@
 
 mod arithmetic;
 mod causal_lm;
+pub mod clip;
 pub mod config;
 mod denoiser;
 mod error;

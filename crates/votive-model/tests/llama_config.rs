@@ -147,7 +147,11 @@ fn refusals_name_the_field_and_what_is_supported() {
         let scaling = json!({"rope_scaling": {"rope_type": kind, "factor": 2.0}});
         refuse("llama", scaling, &["rope_type", kind, "default, linear, llama3"]);
     }
-    refuse("llama", json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}), &["`type`", "dynamic"]);
+    refuse(
+        "llama",
+        json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+        &["`rope_scaling.type`", "dynamic"],
+    );
     refuse("llama", json!({"rope_scaling": {"type": "linear"}}), &["factor", "needs a number"]);
     refuse(
         "llama",

@@ -46,8 +46,11 @@ impl OptionDoc {
 mod tests {
     use super::*;
 
+    /// An end of a range, and whether it belongs to it.
+    type End = Option<(f64, bool)>;
+
     #[track_caller]
-    fn check(doc: &'static str, expected: Option<(&str, Option<(f64, bool)>, Option<(f64, bool)>)>) {
+    fn check(doc: &'static str, expected: Option<(&str, End, End)>) {
         let expected =
             expected.map(|(symbol, low, high)| OptionRange { symbol: symbol.to_owned(), low, high });
         assert_eq!(OptionDoc { name: "x", doc }.range(), expected);

@@ -538,8 +538,11 @@ fn wrappers_that_make_no_sense_are_refused_with_the_reason() {
     }
 }
 
+/// A method or wrapper: its name, its options, their defaults, and whether it accepts some.
+type Documented = (String, &'static [OptionDoc], Value, Box<dyn Fn(Value) -> bool>);
+
 /// Names of wrappers' options begin with `with.`.
-fn options() -> Vec<(String, &'static [OptionDoc], Value, Box<dyn Fn(Value) -> bool>)> {
+fn options() -> Vec<Documented> {
     let methods = METHODS.iter().map(|spec| {
         let accepts: Box<dyn Fn(Value) -> bool> = Box::new(|options| (spec.build)(options).is_ok());
         (spec.id.to_owned(), spec.options, (spec.defaults)(), accepts)

@@ -4,6 +4,7 @@
 //! alarm is raised once. Batches differ, so detectors compare medians over windows of lines.
 
 use crate::history::History;
+use crate::run::MOST_UNDECIDED;
 use serde::Serialize;
 
 /// Lines of a window: the first of a run, and its latest.
@@ -29,6 +30,8 @@ const LARGEST_KL: f64 = 100.0;
 const SPIKE: f64 = 10.0;
 /// Spikes in a long window.
 const SPIKES: usize = 3;
+/// Lines of a window in which nothing was preferred.
+const UNDECIDED: usize = 10;
 /// Distance of a loss from ln 2 within which nothing was learned.
 const AT_LN_2: f64 = 1e-3;
 /// Passes over the data.
@@ -150,6 +153,17 @@ pub const ALARMS: &[AlarmSpec] = &[
         raised: || format!("`grad_norm` is 0 in the latest {SHORT_WINDOW} lines."),
         advice: "nothing is learned any more: check the adapter's targets, and whether the loss is saturated",
         detect: no_gradient,
+    },
+    AlarmSpec {
+        id: "nothing_preferred",
+        raised: || {
+            format!(
+                "`rollout/kept` is 0 in {UNDECIDED} of the latest {WINDOW} lines: in these steps no two pictures of a prompt \
+                 had scores that differ enough. After {MOST_UNDECIDED} such steps one after another the run stops."
+            )
+        },
+        advice: "such steps have no gradient: lower rollout.min_gap, or raise rollout.candidates or rollout.eta",
+        detect: nothing_preferred,
     },
     AlarmSpec {
         id: "loss_at_ln_2",
@@ -299,6 +313,13 @@ fn no_gradient(history: &History) -> Option<String> {
         .iter()
         .all(|norm| *norm == 0.0)
         .then(|| format!("no gradient is left in {SHORT_WINDOW} lines, at a loss of {:.4}", loss[0]))
+}
+
+fn nothing_preferred(history: &History) -> Option<String> {
+    let kept = history.latest("rollout/kept", WINDOW)?;
+    let undecided = kept.iter().filter(|share| **share == 0.0).count();
+    (undecided >= UNDECIDED)
+        .then(|| format!("in {undecided} of the latest {WINDOW} lines nothing was preferred to anything"))
 }
 
 fn loss_at_ln_2(history: &History) -> Option<String> {

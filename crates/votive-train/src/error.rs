@@ -82,6 +82,17 @@ pub enum TrainError {
         /// The first by name.
         first: String,
     },
+    /// What a policy draws is never better or worse than what else it draws.
+    #[error(
+        "step {step}: no two pictures of a prompt have had scores that differ enough in the last {steps} steps, so nothing \
+         has a gradient; lower rollout.min_gap, or raise rollout.candidates or rollout.eta"
+    )]
+    Undecided {
+        /// The step, counted from 0.
+        step: u64,
+        /// How many steps.
+        steps: u64,
+    },
     /// The policy differs from the reference before anything was trained.
     #[error(
         "the margin of policy and reference is {margin:e} before the first step, at data row {row}; it must be 0"

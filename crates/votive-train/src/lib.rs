@@ -11,6 +11,7 @@
 
 pub mod alarms;
 pub mod checkpoint;
+pub mod ema;
 mod error;
 pub mod events;
 pub mod front_end;
@@ -24,6 +25,7 @@ pub mod plan;
 pub mod pretrain;
 pub mod recipe;
 pub mod reference;
+pub mod reward;
 pub mod run;
 pub mod run_directory;
 mod run_log;

@@ -5,6 +5,7 @@
 //! `tools/memory/check.py` prints prediction and measurement side by side, and is how they were found.
 
 mod image;
+mod rollout;
 mod text;
 
 use crate::front_end::FrontEnd;
@@ -97,6 +98,7 @@ pub fn of<F: Footprint>(plan: &Plan, front: &F, params: &Params, rows: usize) ->
         Part { name: "data", bytes: front.data_bytes() },
         Part { name: "weights", bytes: sizes.weights },
         Part { name: "copy for the reference", bytes: sizes.reference },
+        Part { name: "moving average", bytes: plan.ema.map_or(0, |_| sizes.trained) },
     ];
     let before: u64 = standing.iter().map(|part| part.bytes).sum();
     let moments = Part { name: "moments of the optimizer", bytes: MOMENTS * sizes.trained };

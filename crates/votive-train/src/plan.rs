@@ -2,6 +2,7 @@
 
 mod data;
 mod diffusion;
+mod ema;
 mod objective;
 mod reference;
 mod rollout;
@@ -13,6 +14,7 @@ pub use watching::{Drawing, EvalPlan, EvalRows, PromptSource, SamplePlan};
 
 pub(crate) use watching::is_due;
 
+use crate::ema::EmaPlan;
 use crate::error::{Result, TrainError};
 use crate::front_end::SaveDtype;
 use crate::optimizer::{AdamWConfig, LrSchedule};
@@ -84,6 +86,8 @@ pub struct Plan {
     pub diffusion: Option<DiffusionPlan>,
     /// Pictures that the policy draws itself while it is trained; none if it learns from pictures on disk.
     pub rollout: Option<RolloutPlan>,
+    /// A moving average of the weights; none if the recipe asks for none.
+    pub ema: Option<EmaPlan>,
     /// Evaluation of held-out rows; none if nothing is held out.
     pub eval: Option<EvalPlan>,
     /// Samples of the model while it is trained; none if the recipe asks for none.
@@ -224,12 +228,13 @@ impl Plan {
         let reference = reference::reference(&mut r);
         let base_model = reference::base(&mut r);
         let rollout = if kind == Modality::Image { rollout::rollout(&mut r) } else { None };
-        let diffusion = (kind == Modality::Image).then(|| match rollout {
+        let diffusion = (kind == Modality::Image).then(|| match &rollout {
             Some(_) => diffusion::of_rollouts(&mut r),
             None => diffusion::diffusion(&mut r),
         });
         let optimizer = optimizer(&mut r, kind);
         let train = train(&mut r, kind);
+        let ema = ema::ema(&mut r);
         let eval = watching::eval(&mut r, data.eval_fraction, train.save_every);
         let sample = watching::sample(&mut r, kind, train.save_every);
         if let Some(objective) = &objective {
@@ -241,8 +246,8 @@ impl Plan {
                 kind,
             );
             objective::check_batch(&mut r, objective, &train);
-            if rollout.is_some() {
-                objective::check_rollouts(&mut r, objective);
+            if let Some(rollout) = &rollout {
+                objective::check_rollouts(&mut r, objective, rollout.pairs);
             }
         }
         let settings = r.finish()?;
@@ -262,6 +267,7 @@ impl Plan {
             train,
             diffusion,
             rollout,
+            ema,
             eval,
             sample,
             settings,
@@ -300,9 +306,11 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     let before_optimizer = r.settings().len();
     optimizer(&mut r, modality);
     let save_every = train(&mut r, modality).save_every;
+    let before_eval = r.settings().len();
     watching::eval(&mut r, 0.0, save_every);
     watching::sample(&mut r, modality, save_every);
     let mut settings = r.settings().to_vec();
+    settings.splice(before_eval..before_eval, ema::keys()?);
     if modality == Modality::Image {
         let of_images = rollout::keys()?.into_iter().chain(diffusion::keys()?);
         settings.splice(before_optimizer..before_optimizer, of_images);

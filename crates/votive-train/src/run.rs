@@ -15,6 +15,7 @@ pub use held_out::HeldOut;
 pub use log_ratios::LogRatios;
 pub(crate) use rows::order;
 
+use crate::ema::Ema;
 use crate::error::{Result, TrainError};
 use crate::front_end::{FrontEnd, Likelihood, Sample};
 use crate::gradients::Gradients;
@@ -62,6 +63,8 @@ pub struct Resumed {
     pub optimizer: AdamW,
     /// What was kept of a reference that follows the policy.
     pub reference: Option<BTreeMap<String, Tensor>>,
+    /// What was kept of a moving average of the weights.
+    pub ema: Option<BTreeMap<String, Tensor>>,
     /// Tokens read so far (latents, for images).
     pub num_tokens: u64,
     /// The log-ratios of the completions so far.
@@ -87,13 +90,20 @@ pub struct Run<'a, F: FrontEnd> {
     /// The model that the first of several rounds started from.
     base: Option<F::Network>,
     optimizer: AdamW,
+    ema: Option<Ema>,
     order: Phases,
     num_tokens: u64,
     log_ratios: LogRatios,
     /// The reference is the policy as it is now: margins must be 0.
     at_start: bool,
     gated: bool,
+    /// Steps up to now, one after another, that preferred nothing to anything.
+    undecided: u64,
 }
+
+/// Steps one after another in which nothing is preferred to anything, at most: a policy that does not move will not draw
+/// anything else.
+pub(crate) const MOST_UNDECIDED: u64 = 50;
 
 /// What a forward and backward over a whole batch gave.
 pub struct Evaluation {
@@ -105,6 +115,8 @@ pub struct Evaluation {
     pub means: Means,
     /// Tokens, or latents.
     pub units: usize,
+    /// Whether no row prefers anything to anything, so that there can be no gradient.
+    pub is_undecided: bool,
     /// Sum of the log-ratios of completions in nats, and their number.
     pub log_ratios: (f64, usize),
 }
@@ -137,10 +149,12 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             params: start,
             optimizer: AdamW::new(plan.optimizer.adamw.clone()),
             reference: None,
+            ema: None,
             num_tokens: 0,
             log_ratios: LogRatios::default(),
         };
-        let Resumed { params, optimizer, num_tokens, log_ratios, .. } = resumed.unwrap_or_else(fresh);
+        let Resumed { params, optimizer, num_tokens, log_ratios, ema, .. } = resumed.unwrap_or_else(fresh);
+        let ema = plan.ema.map(|plan| Ema::new(plan, &params, ema)).transpose()?;
         let policy = front.network(&params)?;
         let parameters = params.trainable();
         let order = rows::order(plan, front)?;
@@ -153,11 +167,13 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             reference,
             base,
             optimizer,
+            ema,
             order,
             num_tokens,
             log_ratios,
             at_start,
             gated: false,
+            undecided: 0,
         })
     }
 
@@ -165,6 +181,23 @@ impl<'a, F: FrontEnd> Run<'a, F> {
     #[must_use]
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// The moving average of the weights, if the plan asks for one.
+    #[must_use]
+    pub fn ema(&self) -> Option<&Ema> {
+        self.ema.as_ref()
+    }
+
+    /// The parameters that the run would end with now, without gradients: the policy's, or their average.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn outcome(&self) -> Result<Params> {
+        Ok(match self.ema.as_ref().filter(|ema| ema.plan().is_final) {
+            Some(ema) => self.params.with_values(ema.values())?,
+            None => self.params.untracked()?,
+        })
     }
 
     /// Where the rows come from.
@@ -216,7 +249,11 @@ impl<'a, F: FrontEnd> Run<'a, F> {
     pub fn step(&mut self) -> Result<StepMetrics> {
         let step = self.steps_done();
         let mut evaluation = self.evaluate(step)?;
-        if !self.gated {
+        self.undecided = if evaluation.is_undecided { self.undecided + 1 } else { 0 };
+        if self.undecided >= MOST_UNDECIDED {
+            return Err(TrainError::Undecided { step, steps: self.undecided });
+        }
+        if !self.gated && !evaluation.is_undecided {
             evaluation.gradients.require_all(&self.parameters, step)?;
             self.gated = true;
         }
@@ -229,6 +266,9 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let learning_rate = optimizer.lr * factor;
         self.optimizer.step(&self.parameters, &evaluation.gradients, learning_rate)?;
         self.at_start = false;
+        if let Some(ema) = &mut self.ema {
+            ema.follow(&self.parameters, step + 1)?;
+        }
         let divergence = self.follow(step)?;
         evaluation.means.extend(divergence.map(|found| (Cow::Borrowed("reference/divergence"), found)));
         self.num_tokens += evaluation.units as u64;
@@ -279,6 +319,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let mut gradients = Gradients::default();
         let mut sums = Sums::default();
         sums.add_divergence(kl, 1.0);
+        let mut is_undecided = true;
         for samples in samples.chunks(self.plan.train.micro_batch_size) {
             let segments = self.plan.train.recompute.then_some(&recorder);
             let micro = self.micro(&self.policy, (step, step), samples, kl, segments)?;
@@ -286,11 +327,12 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             if let (Some(tolerance), Some(reference)) = (tolerance, &micro.reference) {
                 self.require_zero_margin(&micro.policy.logps, &reference.logps, tolerance, samples)?;
             }
+            is_undecided &= self.front.is_undecided(&micro.batch);
             let loss = self.loss(&micro, &denominators, &mut sums)?;
             gradients.accumulate(&loss, &self.parameters, &recorder)?;
         }
-        let (means, log_ratios) = (sums.means(), sums.log_ratios());
-        Ok(Evaluation { gradients, loss: sums.loss(), means, units: sums.units(), log_ratios })
+        let (loss, means, units) = (sums.loss(), sums.means(), sums.units());
+        Ok(Evaluation { gradients, loss, means, units, is_undecided, log_ratios: sums.log_ratios() })
     }
 
     fn device(&self) -> &Device {

@@ -13,7 +13,7 @@ use crate::plan::{Plan, is_due};
 use crate::run::{LogRatios, Resumed, Run};
 use crate::run_log::{Entry, RunLog};
 use crate::watch::Watch;
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,6 +37,9 @@ pub const BEST_FILE: &str = "best.json";
 
 /// What a checkpoint keeps of a reference that follows the policy, below `trainer/`.
 const REFERENCE_FILE: &str = "reference.safetensors";
+
+/// What a checkpoint keeps of a moving average of the weights, below `trainer/`.
+const EMA_FILE: &str = "ema.safetensors";
 
 /// Where a run keeps everything. One process at a time can have it.
 #[derive(Clone, Debug)]
@@ -162,12 +165,16 @@ impl RunDirectory {
         let params = front.restore(start, &found.path)?;
         let moments = files::read(&trainer.join("optimizer.safetensors"), start.device())?.tensors;
         let optimizer = AdamW::restore(plan.optimizer.adamw.clone(), state.step, moments);
-        let kept = trainer.join(REFERENCE_FILE);
-        let reference = kept.exists().then(|| files::read(&kept, start.device())).transpose()?;
+        let kept = |name: &str| -> Result<Option<BTreeMap<String, Tensor>>> {
+            let file = trainer.join(name);
+            let read = file.exists().then(|| files::read(&file, start.device())).transpose()?;
+            Ok(read.map(|file| file.tensors))
+        };
         let resumed = Resumed {
             params,
             optimizer,
-            reference: reference.map(|file| file.tensors),
+            reference: kept(REFERENCE_FILE)?,
+            ema: kept(EMA_FILE)?,
             num_tokens: state.num_tokens,
             log_ratios: state.log_ratios,
         };
@@ -186,6 +193,10 @@ impl RunDirectory {
             let reference = run.reference().state();
             if !reference.is_empty() {
                 files::write(&trainer.join(REFERENCE_FILE), reference, DType::F32, BTreeMap::new())?;
+            }
+            if let Some(ema) = run.ema() {
+                let values = ema.values().iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
+                files::write(&trainer.join(EMA_FILE), values, DType::F32, BTreeMap::new())?;
             }
             let (num_tokens, log_ratios) = (run.num_tokens(), run.log_ratios());
             let state =
@@ -243,7 +254,7 @@ impl RunDirectory {
         }
         let metrics = self.path.join(METRICS_FILE);
         checkpoint::write(&self.path, FINAL, run.steps_done(), |folder| {
-            front.save(run.params(), folder, plan.train.save_dtype)?;
+            front.save(&run.outcome()?, folder, plan.train.save_dtype)?;
             model_card::write(folder, &RunFacts { plan, rows: front.rows(), metrics: &metrics })
         })?;
         Ok(())

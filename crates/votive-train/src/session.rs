@@ -2,10 +2,11 @@
 
 use crate::error::{Result, TrainError};
 use crate::front_end::{
-    DenoisingFrontEnd, DenoisingSettings, ImageReward, ImageSettings, PipelineSettings, Reversed,
-    RolloutFrontEnd, RolloutSettings, TextFrontEnd,
+    DenoisingFrontEnd, DenoisingSettings, ImageSettings, PipelineSettings, RolloutFrontEnd, RolloutSettings,
+    TextFrontEnd,
 };
 use crate::plan::{DiffusionPlan, Plan, Prefer, RewardKind, RolloutPlan};
+use crate::reward::{ClipReward, ImageReward, Reversed};
 use crate::split::{RowReport, Rows, Split, TextRows, split};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ pub enum Prepared {
     Rollout(Box<RolloutFrontEnd>, Params, RowReport),
 }
 
-/// Makes the reward that a recipe names.
+/// Makes the reward that a recipe names, where this crate cannot.
 pub type Rewards<'a> = dyn Fn(RewardKind) -> Arc<dyn ImageReward> + 'a;
 
 /// Reads model and data as the plan says.
@@ -47,7 +48,11 @@ pub fn prepare(
         (None, _) => prepare_text(plan, device),
         (Some(diffusion), None) => prepare_image(plan, diffusion, device, progress),
         (Some(diffusion), Some(rollout)) => {
-            prepare_rollout(plan, (diffusion, rollout), rewards(rollout.reward), device)
+            let reward: Arc<dyn ImageReward> = match &rollout.clip {
+                Some(folder) => Arc::new(ClipReward::open(folder, device)?),
+                None => rewards(rollout.reward),
+            };
+            prepare_rollout(plan, (diffusion, rollout), reward, device)
         }
     }
 }
@@ -180,6 +185,8 @@ fn prepare_rollout(
         candidates: rollout.candidates,
         first_step: rollout.first_step,
         min_gap: rollout.min_gap,
+        ascent: rollout.ascent,
+        enough: rollout.enough,
         resolution: resolution(&folder, diffusion.resolution)?,
         pipeline: pipeline(plan, diffusion),
     };

@@ -4,9 +4,6 @@
 //! go both ways.
 
 mod adapted;
-mod clip;
-mod clip_config;
-mod clip_projection;
 mod component;
 mod model_index;
 mod pipeline;
@@ -23,9 +20,9 @@ mod vae;
 mod vae_blocks;
 mod vae_config;
 
-pub use clip::{ClipTextModel, HiddenStates};
-pub use clip_config::ClipTextConfig;
-pub use clip_projection::{ClipTextModelWithProjection, PooledStates};
+pub use crate::clip::{
+    ClipTextConfig, ClipTextModel, ClipTextModelWithProjection, HiddenStates, PooledStates,
+};
 pub use component::Component;
 pub use model_index::{PipelineClass, save_index};
 pub use pipeline::StableDiffusionFolder;

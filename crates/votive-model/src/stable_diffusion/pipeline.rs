@@ -1,15 +1,13 @@
 //! The folder of a Stable Diffusion model, as diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline` read
 //! and write it.
 
-use super::clip::ClipTextModel;
-use super::clip_config::ClipTextConfig;
-use super::clip_projection::ClipTextModelWithProjection;
 use super::component::Component;
 use super::model_index::{ModelIndex, PipelineClass};
 use super::text_encoders::TextEncoders;
 use super::unet_config::UNetConfig;
 use super::vae::AutoencoderKl;
 use super::vae_config::VaeConfig;
+use crate::clip::{ClipTextConfig, ClipTextModel, ClipTextModelWithProjection};
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
 use crate::files;

@@ -3,9 +3,7 @@
 //! Source: Podell et al., "SDXL", arXiv:2307.01952, Sec. 2.1: the states before the last layer of both encoders side by
 //! side, and the pooled prompt of the second. Checked against: diffusers 0.42.1, `encode_prompt` of both pipelines.
 
-use super::clip::ClipTextModel;
-use super::clip_config::ClipTextConfig;
-use super::clip_projection::ClipTextModelWithProjection;
+use crate::clip::{ClipTextConfig, ClipTextModel, ClipTextModelWithProjection};
 use crate::error::{ModelError, Result};
 use candle_core::Tensor;
 use votive_diffusion::Conditioning;

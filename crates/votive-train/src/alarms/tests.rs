@@ -167,3 +167,11 @@ fn the_middle_of_numbers() {
     assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
     assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
 }
+
+#[test]
+fn steps_in_which_nothing_is_preferred_are_counted() {
+    let ties = |i: usize| if i.is_multiple_of(2) { 0.0 } else { 0.5 };
+    check(20, &[("rollout/kept", &ties)], &["nothing_preferred"]);
+    check(19, &[("rollout/kept", &ties)], &[]);
+    check(20, &[("rollout/kept", &|i| if i.is_multiple_of(3) { 0.0 } else { 0.5 })], &[]);
+}

@@ -17,8 +17,7 @@ pub(crate) use pair_latents::ENCODE_BATCH;
 pub use pair_latents::{ImageSettings, PairsOfFile};
 pub use pipeline::{PipelineSettings, TrainedPipeline};
 pub use prompts::{EncodedPrompts, PromptEncoder};
-pub(crate) use rollout::Reversed;
-pub use rollout::{ImageReward, RolloutBatch, RolloutFrontEnd, RolloutPairs, RolloutSettings};
+pub use rollout::{RolloutBatch, RolloutFrontEnd, RolloutPairs, RolloutSettings};
 pub use text::{TextBatch, TextFrontEnd};
 
 use crate::error::Result;
@@ -79,13 +78,15 @@ pub struct Likelihood {
     pub tokens: Option<TokenLikelihood>,
     /// What it was made of, where sequences are latents.
     pub denoised: Option<DenoisedLikelihood>,
+    /// What a reward said of each, `(R,)`, where that is what it is made of.
+    pub rewards: Option<Tensor>,
 }
 
 impl Likelihood {
     /// Log-probabilities alone.
     #[must_use]
     pub fn new(logps: Tensor) -> Self {
-        Self { logps, tokens: None, denoised: None }
+        Self { logps, tokens: None, denoised: None, rewards: None }
     }
 }
 
@@ -251,9 +252,17 @@ pub trait FrontEnd {
         Ok(batch)
     }
 
+    /// Whether a batch prefers nothing to anything, so that none of it can have a gradient.
+    fn is_undecided(&self, _batch: &Self::Batch) -> bool {
+        false
+    }
+
     /// What there is to log of a batch besides likelihoods and losses, a number for each row.
-    fn measures(&self, _batch: &Self::Batch) -> Vec<(&'static str, Vec<f64>)> {
-        Vec::new()
+    ///
+    /// # Errors
+    /// Those of candle.
+    fn measures(&self, _batch: &Self::Batch, _policy: &Likelihood) -> Result<Vec<(&'static str, Vec<f64>)>> {
+        Ok(Vec::new())
     }
 
     /// For each sequence the part of the noise schedule that it lies in, where there is one.

@@ -50,6 +50,12 @@ impl TrainedPipeline {
         &self.scheduler
     }
 
+    /// Whether the schedule was rescaled so that nothing of the latents is left at its last time.
+    #[must_use]
+    pub fn has_zero_terminal_snr(&self) -> bool {
+        self.settings.zero_terminal_snr
+    }
+
     pub(super) fn schedule(&self) -> &NoiseSchedule {
         &self.schedule
     }

@@ -13,18 +13,18 @@ const BLOCK: u64 = 33;
 /// The same for the transformer around its blocks: norm, sequence, way in, way out, image, sum.
 const AROUND: u64 = 6;
 /// Channels of a pixel, in widths of a block, whose gradients live at a time in a backward.
-const BACKWARD: u64 = 16;
+pub(super) const BACKWARD: u64 = 16;
 /// Channels of a pixel, in widths of the first level, that live at a time in a forward that keeps nothing.
-const FORWARD: u64 = 12;
+pub(super) const FORWARD: u64 = 12;
 
 /// Adds up what the U-Net keeps.
-struct Counter<'a> {
-    config: &'a UNetConfig,
+pub(super) struct Counter<'a> {
+    pub(super) config: &'a UNetConfig,
     /// Images at once.
-    batch: u64,
+    pub(super) batch: u64,
     /// Tokens of a prompt.
-    prompt: u64,
-    floats: u64,
+    pub(super) prompt: u64,
+    pub(super) floats: u64,
 }
 
 impl Counter<'_> {
@@ -79,7 +79,7 @@ impl Counter<'_> {
     }
 
     /// The whole network on latents of a size; the last level's middle has two residual blocks and a transformer.
-    fn whole(&mut self, latents: (u64, u64)) -> u64 {
+    pub(super) fn whole(&mut self, latents: (u64, u64)) -> u64 {
         let n = self.config.levels.len();
         let size = |index: usize| (latents.0.div_ceil(1 << index), latents.1.div_ceil(1 << index));
         for index in 0..n {

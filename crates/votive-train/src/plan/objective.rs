@@ -2,6 +2,7 @@
 
 use super::{Modality, TokenWeightRule, TrainPlan};
 use crate::error::Result;
+use crate::front_end::RolloutPairs;
 use crate::recipe::{Resolver, Setting, did_you_mean};
 use crate::reference::ReferencePlan;
 use serde_json::{Map, Value};
@@ -203,8 +204,19 @@ pub(super) fn check_batch(r: &mut Resolver, objective: &Mixture, train: &TrainPl
 }
 
 /// Notes what the objective reads and pictures that the policy draws itself do not have.
-pub(super) fn check_rollouts(r: &mut Resolver, objective: &Mixture) {
+pub(super) fn check_rollouts(r: &mut Resolver, objective: &Mixture, pairs: RolloutPairs) {
     for term in objective.terms() {
+        let reads_reference = term.objective.needs().contains(Needs::REFERENCE);
+        let is_pair = matches!(term.objective, Objective::Pair(_));
+        if pairs == RolloutPairs::None && (is_pair || reads_reference) {
+            let id = term.spec.id;
+            let what = if is_pair { "compares pairs" } else { "compares with a reference" };
+            r.mistake(
+                &format!("objective.{id}"),
+                &format!("{what}, and with rollout.pairs = \"none\" there is one picture and its reward"),
+            );
+            continue;
+        }
         let reads = |need| term.objective.needs().contains(need);
         let lacking = [(Needs::ERRORS, "denoising errors"), (Needs::MARGINS, "scored margins of rows")];
         if let Some((_, what)) = lacking.into_iter().find(|(need, _)| reads(*need)) {

@@ -59,6 +59,15 @@ impl<F: FrontEnd> Run<'_, F> {
         segments: Option<&Recorder>,
     ) -> Result<Micro<'a, F::Batch>> {
         let batch = self.batch(drawn_at, samples)?;
+        // What no objective reads may be left out of the recipe, and must not change what is logged. Reference and base come
+        // first, while what the policy keeps for the backward is not in memory yet.
+        let reads_reference = self.plan.objective.needs().contains(Needs::REFERENCE);
+        let reference = match reads_reference {
+            true => self.reference.likelihood(self.front, samples, &batch, self.device())?,
+            false => None,
+        };
+        let base = self.base.as_ref().map(|base| self.front.logps(base, &batch)).transpose()?;
+        let base = base.map(|logps| logps.detach());
         let golds = match self.plan.objective.needs().contains(Needs::GOLD) {
             true => self.front.gold_batch(samples)?,
             false => None,
@@ -69,14 +78,6 @@ impl<F: FrontEnd> Run<'_, F> {
         });
         let gold = gold.transpose()?;
         let policy = self.front.likelihood(policy, &batch, segments)?;
-        // What no objective reads may be left out of the recipe, and must not change what is logged.
-        let reads_reference = self.plan.objective.needs().contains(Needs::REFERENCE);
-        let reference = match reads_reference {
-            true => self.reference.likelihood(self.front, samples, &batch, self.device())?,
-            false => None,
-        };
-        let base = self.base.as_ref().map(|base| self.front.logps(base, &batch)).transpose()?;
-        let base = base.map(|logps| logps.detach());
         self.require_finite(step, "log-probability", &policy.logps, samples)?;
         Ok(Micro { step, samples, batch, policy, reference, gold, gold_tokens, base, kl })
     }
@@ -109,7 +110,7 @@ impl<F: FrontEnd> Run<'_, F> {
     ) -> Result<Tensor> {
         let inputs = Inputs::new(self, micro)?;
         sums.add_likelihoods(micro, &inputs, self.front.tokens(&micro.batch) + micro.gold_tokens)?;
-        sums.add_measures(self.front.measures(&micro.batch));
+        sums.add_measures(self.front.measures(&micro.batch, &micro.policy)?);
         let parts = self.front.parts(&micro.batch);
         if let Some(reference) = &micro.reference {
             sums.add_log_ratios(&micro.policy.logps, &reference.logps, &inputs.lengths)?;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use votive_diffusion::BoxError;
 use votive_model::Params;
-use votive_train::front_end::{FrontEnd, ImageReward};
+use votive_train::front_end::FrontEnd;
 use votive_train::gradients::Gradients;
+use votive_train::reward::ImageReward;
 use votive_train::{Plan, Result, RewardKind, Run, RunDirectory, StepMetrics, TrainError};
 
 /// Prepares a plan of either modality and goes on with its front end and the policy at its start.

@@ -107,6 +107,24 @@ fn references_that_follow_the_policy_resume_at_every_step() {
 }
 
 #[test]
+fn a_moving_average_resumes_at_every_step() {
+    let average = ["ema.decay=0.6", "ema.after=1"];
+    check_every_step(&Workshop::text(), &average);
+    check_every_step(&Workshop::image(), &[&[LORA], &average[..]].concat());
+}
+
+#[test]
+fn pictures_that_are_drawn_and_rewarded_resume_at_every_step() {
+    let workshop = Workshop::image();
+    fs::write(workshop.path("prompts.txt"), "a lake\na hill\n").unwrap();
+    workshop.edit("pairs.jsonl", "prompts.txt");
+    workshop.edit("[objective.dpo]", "[objective.sft]");
+    let clip = format!("rollout.clip={}", crate::fixture("clip/quick").display());
+    let rewarded = ["rollout.pairs=none", "rollout.reward=clip", &clip, "rollout.steps=2", "rollout.cfg=1"];
+    check_every_step(&workshop, &[&rewarded[..], &["reference.kind=none"]].concat());
+}
+
+#[test]
 fn text_resumes_at_every_step() {
     check_every_step(&Workshop::text(), &[]);
 }

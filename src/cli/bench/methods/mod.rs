@@ -22,7 +22,7 @@ use votive_model::files;
 use votive_train::recipe::Resolver;
 use votive_train::{Plan, RunDirectory};
 
-/// The recipes, as they are shipped.
+/// The recipes, as they are shipped; not ReFL's, which needs a CLIP model that knows the playground's pictures.
 const RECIPES: &[(&str, &str)] = &[
     ("curriculum", include_str!("../../../../examples/recipes/image/curriculum.toml")),
     ("d3po", include_str!("../../../../examples/recipes/image/d3po.toml")),

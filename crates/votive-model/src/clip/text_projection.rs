@@ -2,8 +2,8 @@
 //!
 //! Source: Radford et al., arXiv:2103.00020, Sec. 2.4: the state at the end token, projected.
 
-use super::clip::ClipTextModel;
-use super::clip_config::ClipTextConfig;
+use super::text::ClipTextModel;
+use super::text_config::ClipTextConfig;
 use crate::error::Result;
 use crate::nn::Linear;
 use crate::params::Scope;

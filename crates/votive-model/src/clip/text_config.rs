@@ -1,5 +1,6 @@
 //! Configuration of [`super::ClipTextModel`]: the fields of transformers' `CLIPTextConfig`.
 
+use super::layer::{activation, activation_name};
 use crate::config::ConfigFile;
 use crate::error::Result;
 use serde_json::{Value, json};
@@ -54,15 +55,6 @@ impl Default for ClipTextConfig {
     }
 }
 
-/// transformers' names of activations.
-const ACTIVATIONS: [(&str, Activation); 5] = [
-    ("quick_gelu", Activation::QuickGelu),
-    ("gelu", Activation::GeluErf),
-    ("gelu_pytorch_tanh", Activation::GeluTanh),
-    ("gelu_new", Activation::GeluTanh),
-    ("silu", Activation::Silu),
-];
-
 impl ClipTextConfig {
     /// Reads a `config.json`. Absent fields have transformers' defaults. Dropout and the fields of the initialisation
     /// change nothing here.
@@ -78,11 +70,6 @@ impl ClipTextConfig {
         let id = |field: &str, default: u32| {
             file.get(field).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()).unwrap_or(default)
         };
-        let act = file.maybe_str("hidden_act")?.unwrap_or_else(|| "quick_gelu".to_owned());
-        let Some((_, hidden_act)) = ACTIVATIONS.into_iter().find(|(name, _)| *name == act) else {
-            let names = ACTIVATIONS.map(|(name, _)| name).join(", ");
-            return Err(file.unsupported("hidden_act", &format!("supported: {names}")));
-        };
         let config = Self {
             vocab_size: or("vocab_size", 49408)?,
             hidden_size: or("hidden_size", 512)?,
@@ -90,7 +77,7 @@ impl ClipTextConfig {
             num_hidden_layers: or("num_hidden_layers", 12)?,
             num_attention_heads: or("num_attention_heads", 8)?,
             max_position_embeddings: or("max_position_embeddings", 77)?,
-            hidden_act,
+            hidden_act: activation(file)?,
             layer_norm_eps: file.maybe_f64("layer_norm_eps")?.unwrap_or(1e-5),
             bos_token_id: id("bos_token_id", 49406),
             eos_token_id: id("eos_token_id", 49407),
@@ -123,14 +110,13 @@ impl ClipTextConfig {
     /// The `config.json` of this configuration.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let act = ACTIVATIONS.iter().find(|(_, known)| *known == self.hidden_act).map(|(name, _)| *name);
         json!({
             "architectures": ["CLIPTextModel"],
             "attention_dropout": 0.0,
             "bos_token_id": self.bos_token_id,
             "dtype": "float32",
             "eos_token_id": self.eos_token_id,
-            "hidden_act": act,
+            "hidden_act": activation_name(self.hidden_act),
             "hidden_size": self.hidden_size,
             "initializer_factor": 1.0,
             "initializer_range": 0.02,

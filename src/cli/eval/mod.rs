@@ -1,9 +1,14 @@
-//! `votive eval`: how often a model does exactly what held-out prompts of the playground ask.
+//! `votive eval`: how often a model does exactly what held-out prompts of the playground ask; images, scored and
+//! compared with others; and pairs of completions, ranked.
+
+mod image_set;
+mod images;
+mod rank_accuracy;
 
 use super::image_model::ImageModel;
 use super::text_model::TextModel;
 use super::world::{CFG, Decoding, STEPS, Sampling, answer, draw};
-use super::{Context, Outcome};
+use super::{Context, Failure, Outcome};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,10 +21,13 @@ use votive_train::Modality;
 /// The exact checker decides. With --against, both models get the same prompts and seeds, and the gain of --model over
 /// it is given with a 95 % interval over prompts.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// The model's folder.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    model: Option<PathBuf>,
     /// A LoRA adapter on the model.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
@@ -46,7 +54,23 @@ pub(crate) struct Args {
     cfg: f64,
 }
 
+/// What else can be evaluated.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    Images(images::Args),
+    RankAccuracy(rank_accuracy::Args),
+}
+
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
+    match (&args.what, &args.model) {
+        (Some(What::Images(args)), _) => images::run(args, ctx),
+        (Some(What::RankAccuracy(args)), _) => rank_accuracy::run(args, ctx),
+        (None, Some(model)) => held_out_prompts(args, model, ctx),
+        (None, None) => Err(Failure::usage("--model is missing")),
+    }
+}
+
+fn held_out_prompts(args: &Args, model: &Path, ctx: &Context) -> Outcome {
     let split = if args.select { Split::Select } else { Split::Test };
     let grade = |folder: &Path, adapter: Option<&Path>| -> Outcome<Vec<Graded>> {
         let device = ctx.device()?;
@@ -66,7 +90,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
             }
         }
     };
-    let graded = grade(&args.model, args.adapter.as_deref())?;
+    let graded = grade(model, args.adapter.as_deref())?;
     match &args.against {
         None => report_one(&graded, ctx),
         Some(folder) => report_pair(&grade(folder, None)?, &graded, args.seed, ctx),

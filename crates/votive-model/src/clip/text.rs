@@ -3,13 +3,14 @@
 //! Source: Radford et al., "Learning transferable visual models from natural language supervision", arXiv:2103.00020,
 //! Sec. 2.4.
 
-use super::clip_config::ClipTextConfig;
+use super::layer::{EncoderLayer, LayerConfig};
+use super::text_config::ClipTextConfig;
 use crate::causal_lm::check_ids;
 use crate::error::{ModelError, Result};
-use crate::nn::{Embedding, LayerNorm, Linear};
+use crate::nn::{Embedding, LayerNorm};
 use crate::params::{Init, Scope};
 use candle_core::Tensor;
-use votive_tensor::{Activation, AttentionMask, activate, attention};
+use votive_tensor::AttentionMask;
 
 /// Encodes a prompt's tokens.
 #[derive(Clone, Debug)]
@@ -17,7 +18,7 @@ pub struct ClipTextModel {
     config: ClipTextConfig,
     tokens: Embedding,
     positions: Embedding,
-    layers: Vec<Layer>,
+    layers: Vec<EncoderLayer>,
     final_norm: LayerNorm,
 }
 
@@ -35,7 +36,15 @@ impl ClipTextModel {
         let table = |name: &str, entries| {
             Embedding::new(&scope.sub("embeddings").sub(name), entries, width, Init::Normal(0.02))
         };
-        let layer = |i: usize| Layer::new(&scope.sub("encoder.layers").sub(i), config);
+        let shape = LayerConfig {
+            width,
+            inner: config.intermediate_size,
+            heads: config.num_attention_heads,
+            layers: config.num_hidden_layers,
+            activation: config.hidden_act,
+            eps: config.layer_norm_eps,
+        };
+        let layer = |i: usize| EncoderLayer::new(&scope.sub("encoder.layers").sub(i), shape);
         Ok(Self {
             tokens: table("token_embedding", config.vocab_size)?,
             positions: table("position_embedding", config.max_position_embeddings)?,
@@ -82,7 +91,7 @@ impl ClipTextModel {
         let mut h = self.tokens.forward(ids)?.broadcast_add(&positions)?;
         let mut penultimate = h.clone();
         for layer in &self.layers {
-            let next = layer.forward(&h)?;
+            let next = layer.forward(&h, &AttentionMask::causal())?;
             penultimate = std::mem::replace(&mut h, next);
         }
         Ok(HiddenStates { penultimate, last: self.final_norm.forward(&h)? })
@@ -96,56 +105,4 @@ pub struct HiddenStates {
     pub penultimate: Tensor,
     /// What comes out of it, normalised.
     pub last: Tensor,
-}
-
-/// Causal self-attention and a feed-forward net, each normalised first and added.
-#[derive(Clone, Debug)]
-struct Layer {
-    norm1: LayerNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
-    norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    heads: usize,
-    scale: f64,
-    activation: Activation,
-}
-
-impl Layer {
-    fn new(scope: &Scope, config: &ClipTextConfig) -> Result<Self> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        // The start that transformers gives these maps, narrower with depth.
-        let wide = (width as f64).powf(-0.5);
-        let deep = wide * (2.0 * config.num_hidden_layers as f64).powf(-0.5);
-        let expand = (2.0 * width as f64).powf(-0.5);
-        let linear = |name: &str, ins, outs, deviation| {
-            Linear::with_init(&scope.sub(name), ins, outs, true, Init::Normal(deviation))
-        };
-        let norm = |name: &str| LayerNorm::new(&scope.sub(name), width, config.layer_norm_eps);
-        Ok(Self {
-            norm1: norm("layer_norm1")?,
-            query: linear("self_attn.q_proj", width, width, deep)?,
-            key: linear("self_attn.k_proj", width, width, deep)?,
-            value: linear("self_attn.v_proj", width, width, deep)?,
-            out: linear("self_attn.out_proj", width, width, wide)?,
-            norm2: norm("layer_norm2")?,
-            fc1: linear("mlp.fc1", width, inner, expand)?,
-            fc2: linear("mlp.fc2", inner, width, deep)?,
-            heads: config.num_attention_heads,
-            scale: (width as f64 / config.num_attention_heads as f64).powf(-0.5),
-            activation: config.hidden_act,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.norm1.forward(x)?;
-        let (q, k, v) = (self.query.forward(&h)?, self.key.forward(&h)?, self.value.forward(&h)?);
-        let mixed = attention((&q, &k, &v), self.heads, self.heads, self.scale, &AttentionMask::causal())?;
-        let x = (self.out.forward(&mixed)? + x)?;
-        let h = activate(&self.fc1.forward(&self.norm2.forward(&x)?)?, self.activation)?;
-        Ok((self.fc2.forward(&h)? + &x)?)
-    }
 }
