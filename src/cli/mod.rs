@@ -31,6 +31,7 @@ mod png;
 mod pretrain;
 mod progress;
 mod prompts;
+mod recipes;
 mod reward;
 mod run_samples;
 mod sample;
@@ -99,6 +100,7 @@ enum Command {
     Eval(eval::Args),
     Gallery(gallery::Args),
     Methods(methods::Args),
+    Recipes(recipes::Args),
     Bench(bench::Args),
     Pretrain(pretrain::Args),
     Doctor(doctor::Args),
@@ -108,6 +110,7 @@ impl Command {
     fn run(&self, ctx: &Context) -> Outcome {
         match self {
             Self::Methods(args) => methods::run(args, ctx),
+            Self::Recipes(args) => recipes::run(args, ctx),
             Self::Doctor(args) => doctor::run(args, ctx),
             Self::Bench(args) => bench::run(args, ctx),
             Self::Gallery(args) => gallery::run(args, ctx),

@@ -14,8 +14,11 @@ mod image_eval;
 mod methods;
 mod plan;
 mod program;
+mod recipes;
 mod sums;
 mod text;
+mod tokens;
+mod tour;
 mod watching;
 
 use candle_core::{DType, Device, Tensor};

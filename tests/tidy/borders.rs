@@ -27,6 +27,10 @@ const UNSEEN: &[(&str, &[&str])] = &[
     ),
     ("votive-train", &["votive-eval", "votive-gallery", "votive-playground", "clap", "indicatif"]),
     ("votive-eval", &["votive-objective", "votive-train"]),
+    (
+        "votive-testkit",
+        &["candle-core", "votive-objective", "votive-model", "votive-data", "votive-train", "votive-tensor"],
+    ),
     ("votive-gallery", &["candle-core", "candle-nn", "candle-transformers", "votive-tensor", "votive-train"]),
 ];
 
@@ -85,6 +89,14 @@ fn no_crate_sees_across_a_border() {
     let all = packages.keys().map(String::as_str).filter(|name| *name != "votive");
     found.extend(all.filter(|name| !drawn.contains(name)).map(|name| format!("{name} has no borders")));
     assert_none("crossed borders", &found);
+}
+
+#[test]
+fn nothing_but_tests_is_built_on_the_testkit() {
+    let packages = packages();
+    let is_built_on = |(_, package): &(&String, &Package)| package.normal.contains("votive-testkit");
+    let found: Vec<String> = packages.iter().filter(is_built_on).map(|(name, _)| name.clone()).collect();
+    assert_none("built on votive-testkit", &found);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::{assert_none, files_below, read, relative, root};
 use serde_json::Value;
 use std::fmt::Write as _;
 use votive_data::{FORMATS, IMAGE_FORMATS};
-use votive_objective::{METHODS, MethodSpec};
+use votive_objective::{Around, Header, METHODS, MethodSpec, Objective, OptionDoc, WRAPPERS};
 use votive_train::plan::{Modality, describe};
 
 /// Compares a generated document with the file, or writes the file if that is asked for.
@@ -42,23 +42,29 @@ fn needs(spec: &MethodSpec) -> String {
     spec.needs.names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn options(spec: &MethodSpec) -> String {
-    let Value::Object(defaults) = (spec.defaults)() else {
-        panic!("{}: defaults are not an object", spec.id)
-    };
+fn options(id: &str, documented: &[OptionDoc], defaults: &Value) -> String {
+    let Value::Object(defaults) = defaults else { panic!("{id}: defaults are not an object") };
     let mut text = header(["option", "default", "meaning"]);
-    for (name, default) in &defaults {
-        let documented = spec.options.iter().find(|option| option.name == name);
-        let doc = documented.unwrap_or_else(|| panic!("{}: option `{name}` is not documented", spec.id)).doc;
+    for (name, default) in defaults {
+        let option = documented.iter().find(|option| option.name == name);
+        let doc = option.unwrap_or_else(|| panic!("{id}: option `{name}` is not documented")).doc;
         text += &row([format!("`{name}`").as_str(), &format!("`{default}`"), doc]);
     }
-    assert_eq!(
-        defaults.len(),
-        spec.options.len(),
-        "{}: an option is documented that does not exist",
-        spec.id
-    );
+    assert_eq!(defaults.len(), documented.len(), "{id}: an option is documented that does not exist");
     text
+}
+
+/// What a method's or wrapper's file says of it.
+fn described(said: &Header) -> String {
+    let mut text = format!("{}\n\nMinimises {}\n", said.summary, said.loss);
+    if let Some((other, difference)) = &said.against {
+        let _ = write!(text, "\nAgainst {other}: {difference}\n");
+    }
+    let _ = write!(text, "\nSource: {} Departures: {}", said.source, said.departures);
+    if !said.checked.is_empty() {
+        let _ = write!(text, " Checked against: {}", said.checked);
+    }
+    text + "\n\n"
 }
 
 fn methods() -> String {
@@ -70,8 +76,21 @@ fn methods() -> String {
     }
     for spec in METHODS {
         // Writing to a String cannot fail.
+        let _ = write!(text, "\n## {}\n\n{}", spec.id, described(&spec.header()));
+        let _ = write!(text, "`[objective.{}]` in a recipe.\n\n", spec.id);
+        text += &options(spec.id, spec.options, &(spec.defaults)());
+    }
+    text += "\n# Wrappers\n\nWhat a wrapper changes is the same around any pair objective that it goes around. A recipe writes\n\
+             `[objective.<id>.with.<wrapper>]`, and `votive methods eval` takes `--set with.<wrapper>.<option>=<value>`. Several go on in this\n\
+             order, the first one innermost; one that makes no sense around an objective is refused with the reason.\n";
+    for spec in WRAPPERS {
+        let kind = match spec.around {
+            Around::Margin(_) => "losses of a margin",
+            Around::Pair(_) => "any pair objective",
+        };
         let _ =
-            write!(text, "\n## {}\n\n`[objective.{}]` in a recipe.\n\n{}", spec.id, spec.id, options(spec));
+            write!(text, "\n## with.{}\n\n{}Goes around {kind}.\n\n", spec.name, described(&spec.header()));
+        text += &options(spec.name, spec.options, &(spec.defaults)());
     }
     text
 }
@@ -86,7 +105,8 @@ fn formats() -> String {
     let mut text = "# Layouts of preference data\n\n\
         Generated from `votive_data::FORMATS` and `IMAGE_FORMATS`. `data.format = \"auto\"` takes the first layout in this order that recognizes\n\
         the first row by its columns; columns in brackets may be missing. Rows stand in `.jsonl`, `.json` or `.parquet` files, in shards or in a\n\
-        folder of shards. Any row may carry the numbers `weight` and `margin`. `votive data show` shows what becomes of a row.\n\n\
+        folder of shards. Any row may carry the numbers `weight`, `margin` and\n\
+        `uncertainty`, a pair `score_chosen` and `score_rejected`, a completion with a label `score`. `votive data show` shows what becomes of a row.\n\n\
         ## Texts\n\n"
         .to_owned();
     text += &header(COLUMNS);
@@ -169,6 +189,110 @@ fn the_reference_of_recipe_keys_is_current() {
         let _ = write!(text, "\n## {title}\n\n{}", keys(modality));
     }
     check_generated("docs/config.md", &text);
+}
+
+#[test]
+fn the_schema_of_recipes_is_current() {
+    let schema = votive_train::recipe_schema().unwrap();
+    check_generated("docs/recipe.schema.json", &(serde_json::to_string_pretty(&schema).unwrap() + "\n"));
+}
+
+/// A recipe as JSON.
+fn from_toml(item: &toml_edit::Item) -> Value {
+    if let Some(table) = item.as_table_like() {
+        return table.iter().map(|(name, item)| (name.to_owned(), from_toml(item))).collect();
+    }
+    let value = item.as_value().unwrap();
+    let list = |list: &toml_edit::Array| list.iter().map(|one| from_toml(&one.clone().into())).collect();
+    let other = || value.as_float().map_or_else(|| value.as_integer().into(), Value::from);
+    match (value.as_array(), value.as_str(), value.as_bool()) {
+        (Some(array), ..) => list(array),
+        (_, Some(text), _) => text.into(),
+        (_, _, Some(flag)) => flag.into(),
+        _ => other(),
+    }
+}
+
+/// What a value has that its schema does not allow, of the words that our schema is made of.
+fn misfits(place: &str, value: &Value, schema: &Value) -> Vec<String> {
+    if let Some(choices) = schema["anyOf"].as_array() {
+        let fits = choices.iter().any(|choice| misfits(place, value, choice).is_empty());
+        return if fits { Vec::new() } else { vec![format!("{place}: {value} is none of {choices:?}")] };
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        return if words.contains(value) {
+            Vec::new()
+        } else {
+            vec![format!("{place}: {value} is not of {words:?}")]
+        };
+    }
+    let is_of_type = match schema["type"].as_str() {
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("boolean") => value.is_boolean(),
+        Some("integer") => value.is_i64(),
+        Some("number") => value.is_number(),
+        _ => true,
+    };
+    let number = value.as_f64().unwrap_or(f64::NAN);
+    let is_below = |key: &str, is_below: fn(f64, f64) -> bool| {
+        value.is_number() && schema[key].as_f64().is_some_and(|bound| is_below(number, bound))
+    };
+    let is_out = is_below("minimum", |x, bound| x < bound)
+        || is_below("exclusiveMinimum", |x, bound| x <= bound)
+        || is_below("maximum", |x, bound| x > bound)
+        || is_below("exclusiveMaximum", |x, bound| x >= bound);
+    if !is_of_type || is_out {
+        return vec![format!("{place}: {value} is not {schema}")];
+    }
+    let Some(keys) = value.as_object().filter(|_| schema["properties"].is_object()) else {
+        return Vec::new();
+    };
+    let below = |(name, value): (&String, &Value)| match &schema["properties"][name] {
+        Value::Null => vec![format!("{place}.{name}: unknown")],
+        schema => misfits(&format!("{place}.{name}"), value, schema),
+    };
+    keys.iter().flat_map(below).collect()
+}
+
+/// Every recipe says where its schema is, and fits it.
+#[test]
+fn every_recipe_fits_the_schema() {
+    let schema = votive_train::recipe_schema().unwrap();
+    let mut found = Vec::new();
+    for folder in ["text", "image"] {
+        for path in files_below(&root().join("examples/recipes").join(folder), &[".toml"]) {
+            let text = read(&path);
+            if !text.starts_with("#:schema ../../../docs/recipe.schema.json\n") {
+                found.push(format!("{}: does not begin with its schema", relative(&path)));
+            }
+            let recipe = from_toml(text.parse::<toml_edit::DocumentMut>().unwrap().as_item());
+            found.extend(misfits(&relative(&path), &recipe, &schema));
+        }
+    }
+    assert_none("outside of the schema", &found);
+    let wrong =
+        serde_json::json!({"objective": {"dpo": {"beta": -1.0, "with": {"nl": {}}}}, "train": {"steps": 0}});
+    assert_eq!(misfits("", &wrong, &schema).len(), 3);
+}
+
+#[test]
+fn every_method_has_a_recipe() {
+    let recipes: String = ["text", "image"]
+        .iter()
+        .flat_map(|folder| files_below(&root().join("examples/recipes").join(folder), &[".toml"]))
+        .map(|path| read(&path))
+        .collect();
+    let is_used = |id: &str| {
+        let dotted = [format!("objective.{id} "), format!("objective.{id}]")];
+        dotted.iter().any(|written| recipes.contains(written.as_str()))
+    };
+    // Rows do not become lists, so nothing is trained with a loss of them.
+    let is_of_lists = |spec: &MethodSpec| matches!((spec.build)((spec.defaults)()), Ok(Objective::List(_)));
+    let trainable = METHODS.iter().filter(|spec| !is_of_lists(spec));
+    let without = trainable.map(|spec| spec.id).filter(|id| !is_used(id)).map(str::to_owned);
+    assert_none("without a recipe", &without.collect::<Vec<_>>());
 }
 
 #[test]

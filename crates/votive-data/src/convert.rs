@@ -51,6 +51,7 @@ const ROUNDS: Refusal =
 const VARIABLES: Refusal = ("a row with chat_template_kwargs", "write it as trl-conversational");
 const SYSTEM: Refusal = ("a conversation whose turns do not alternate", "write it as sharegpt");
 const ROLE: Refusal = ("a conversation with calls or other speakers", "write it as trl-conversational");
+const GOLD: Refusal = ("a row with a gold completion", "write it as trl or trl-conversational");
 
 /// The records as rows of a layout, weight and margin included.
 ///
@@ -85,8 +86,24 @@ fn gather<T>(
 }
 
 fn pair_rows(pair: &PreferencePair, layout: TextLayout) -> Result<Vec<Value>, Refusal> {
-    let PreferencePair { text, numbers, .. } = pair;
-    let one = |row: Value| vec![with_numbers(row, *numbers)];
+    let PreferencePair { text, gold, numbers, .. } = pair;
+    let is_of_trl = matches!(layout, TextLayout::Trl | TextLayout::TrlConversational);
+    if gold.is_some() && !is_of_trl {
+        return Err(GOLD);
+    }
+    let one = |mut row: Value| {
+        match gold {
+            // A string among conversations is a turn, as the completions of its row.
+            Some(Completion::Plain { completion, .. }) if layout == TextLayout::TrlConversational => {
+                row["reference"] = json!(turn("assistant", completion));
+            }
+            Some(Completion::Plain { completion, .. }) => row["reference"] = completion.as_str().into(),
+            Some(Completion::Chat { completion, .. }) => row["reference"] = json!(completion),
+            None => {}
+        }
+        vec![with_numbers(row, *numbers, true)]
+    };
+    let [of_chosen, of_rejected] = numbers.unpaired();
     Ok(match (layout, text) {
         (TextLayout::Trl, PairText::Plain { .. } | PairText::Implicit { .. })
         | (TextLayout::TrlConversational, PairText::Chat { .. }) => one(pair_columns(text)),
@@ -97,18 +114,18 @@ fn pair_rows(pair: &PreferencePair, layout: TextLayout) -> Result<Vec<Value>, Re
             one(json!({"prompt": user, "chosen": assistant(chosen), "rejected": assistant(rejected)}))
         }
         (TextLayout::Unpaired, PairText::Plain { prompt, chosen, rejected }) => {
-            let side = |text: &String, label| {
+            let side = |text: &String, label, numbers| {
                 let row = json!({"prompt": prompt, "completion": text, "label": label});
-                with_numbers(row, *numbers)
+                with_numbers(row, numbers, false)
             };
-            vec![side(chosen, true), side(rejected, false)]
+            vec![side(chosen, true, of_chosen), side(rejected, false, of_rejected)]
         }
         (TextLayout::Unpaired, PairText::Chat { prompt, chosen, rejected, options }) => {
-            let side = |turns: &Vec<Message>, label| {
+            let side = |turns: &Vec<Message>, label, numbers| {
                 let row = json!({"prompt": prompt, "completion": turns, "label": label});
-                with_numbers(with_options(row, options), *numbers)
+                with_numbers(with_options(row, options), numbers, false)
             };
-            vec![side(chosen, true), side(rejected, false)]
+            vec![side(chosen, true, of_chosen), side(rejected, false, of_rejected)]
         }
         (TextLayout::Sharegpt | TextLayout::Alpaca, text) => {
             let chat = as_chat(text)?;
@@ -156,7 +173,7 @@ fn unpaired_row(example: &UnpairedExample, layout: TextLayout) -> Result<Value, 
             row.into()
         }
     };
-    Ok(with_numbers(row, *numbers))
+    Ok(with_numbers(row, *numbers, false))
 }
 
 /// A pair in the columns of TRL.
@@ -182,12 +199,10 @@ fn with_options(mut row: Value, ChatOptions { tools, variables }: &ChatOptions) 
     row
 }
 
-/// A row with its weight and margin, if it has them.
-pub(crate) fn with_numbers(mut row: Value, numbers: RowNumbers) -> Value {
-    for (name, number) in [("weight", numbers.weight), ("margin", numbers.margin)] {
-        if let Some(number) = number {
-            row[name] = number.into();
-        }
+/// A row with the numbers that it has.
+pub(crate) fn with_numbers(mut row: Value, numbers: RowNumbers, is_pair: bool) -> Value {
+    for (name, number) in numbers.named(is_pair) {
+        row[name] = number.into();
     }
     row
 }

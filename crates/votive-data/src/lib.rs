@@ -30,6 +30,7 @@ mod report;
 mod screening;
 mod stats;
 mod template;
+mod token_weights;
 mod tokenize;
 mod tokenizer;
 mod write;
@@ -62,6 +63,7 @@ pub use report::{
 pub use screening::{FramedPair, ImageFacts, ScreenedPair, frame_pairs, screen_image_pairs};
 pub use stats::{Bin, Distribution, Duplicates, Lengths};
 pub use template::{ChatTemplate, UtcTime};
+pub use token_weights::{after_last, differing_lines};
 pub use tokenize::{TokenizedPair, TokenizedUnpaired, common_prefix_length};
 pub use tokenizer::{LlamaCppVocabulary, Merging, SpecialTokens, TextStream, TextTokenizer, TokenKind};
 pub use write::{write_image_pairs, write_jsonl, write_text_pairs};

@@ -99,6 +99,41 @@ pub struct RowNumbers {
     pub weight: Option<f64>,
     /// By how much the chosen completion is better: column `margin`, or else the difference of the two scores.
     pub margin: Option<f64>,
+    /// What whoever judged gave the chosen and the rejected completion (columns `score_chosen` and `score_rejected` and their
+    /// like, or a ranked list's numbers); of a completion without a partner the first (column `score`).
+    #[serde(default)]
+    pub scores: [Option<f64>; 2],
+    /// How unsure whoever judged was of the pair, nats (column `uncertainty`).
+    #[serde(default)]
+    pub uncertainty: Option<f64>,
+}
+
+impl RowNumbers {
+    /// The numbers that the row has, by the names of their columns; `is_pair` says whether it has two sides.
+    #[must_use]
+    pub fn named(self, is_pair: bool) -> Vec<(&'static str, f64)> {
+        let first = if is_pair { "score_chosen" } else { "score" };
+        let numbers = [
+            ("weight", self.weight),
+            ("margin", self.margin),
+            (first, self.scores[0]),
+            ("score_rejected", self.scores[1]),
+            ("uncertainty", self.uncertainty),
+        ];
+        numbers.into_iter().filter_map(|(name, number)| Some((name, number?))).collect()
+    }
+
+    /// The numbers of the pair with its sides exchanged.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        Self { scores: [self.scores[1], self.scores[0]], ..self }
+    }
+
+    /// The numbers of the two sides as completions without partners.
+    #[must_use]
+    pub fn unpaired(self) -> [Self; 2] {
+        self.scores.map(|score| Self { scores: [score, None], ..self })
+    }
 }
 
 /// A prompt with a completion that is preferred to another.
@@ -108,7 +143,9 @@ pub struct PreferencePair {
     pub row: usize,
     /// Prompt and completions.
     pub text: PairText,
-    /// Weight and margin.
+    /// A third completion of the prompt, better than both, if the row has one.
+    pub gold: Option<Completion>,
+    /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
 }
 
@@ -125,9 +162,9 @@ impl PreferencePair {
         Self::new(row, text)
     }
 
-    /// A pair without weight and margin.
+    /// A pair without numbers.
     pub fn new(row: usize, text: PairText) -> Self {
-        Self { row, text, numbers: RowNumbers::default() }
+        Self { row, text, gold: None, numbers: RowNumbers::default() }
     }
 }
 
@@ -161,7 +198,7 @@ pub struct UnpairedExample {
     pub text: Completion,
     /// True if the completion is desirable.
     pub label: bool,
-    /// Weight and margin.
+    /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
 }
 
@@ -227,7 +264,7 @@ pub struct ImagePair {
     pub chosen: ImageSource,
     /// The other image.
     pub rejected: ImageSource,
-    /// Weight and margin.
+    /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
     /// What else the row says of the two images.
     pub origin: ImageOrigin,
@@ -276,6 +313,7 @@ impl ImagePair {
         let ImageOrigin { places, models: [chosen, rejected], is_tie } = self.origin;
         let places = places.map(|[chosen, rejected]| [rejected, chosen]);
         let origin = ImageOrigin { places, models: [rejected, chosen], is_tie };
-        Self { chosen: self.rejected, rejected: self.chosen, origin, ..self }
+        let numbers = self.numbers.turned();
+        Self { chosen: self.rejected, rejected: self.chosen, numbers, origin, ..self }
     }
 }

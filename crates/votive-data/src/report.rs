@@ -409,7 +409,7 @@ impl fmt::Display for DataReport {
             write!(f, "\n  weight: {}; a row's loss is multiplied by it", self.weights)?;
         }
         if self.margins.count > 0 {
-            write!(f, "\n  margin: {}; carried with the rows, no objective reads it yet", self.margins)?;
+            write!(f, "\n  margin: {}; carried with the rows, for objectives that read it", self.margins)?;
         }
         write!(f, "{}", self.images)?;
         if !self.ignored_columns.is_empty() {

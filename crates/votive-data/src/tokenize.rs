@@ -9,6 +9,7 @@
 //! splits between two characters, and refused if there is none. Where only the assistant's turns are to be trained,
 //! the spans of the others are found by rendering the conversation up to each turn.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -19,7 +20,7 @@ use crate::read::Records;
 use crate::record::{
     ChatOptions, Completion, Message, PairText, PreferencePair, RowNumbers, UnpairedExample,
 };
-use crate::report::{DataReport, RowPolicy, RowProblem, TrainOn};
+use crate::report::{DataReport, LongRows, RowPolicy, RowProblem, TrainOn};
 use crate::tokenizer::TextTokenizer;
 
 /// Token ids of a preference pair; a sequence is the prompt followed by one of the completions.
@@ -35,7 +36,9 @@ pub struct TokenizedPair {
     pub chosen_untrained: Vec<Range<usize>>,
     /// The same of `rejected_ids`.
     pub rejected_untrained: Vec<Range<usize>>,
-    /// Weight and margin.
+    /// The prompt with a third completion, better than both, if the row has one.
+    pub gold: Option<TokenizedUnpaired>,
+    /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
     /// Number of the row in its data set, counted from 1.
     pub row: usize,
@@ -50,6 +53,7 @@ impl TokenizedPair {
             rejected_ids: self.chosen_ids,
             chosen_untrained: self.rejected_untrained,
             rejected_untrained: self.chosen_untrained,
+            numbers: self.numbers.turned(),
             ..self
         }
     }
@@ -57,13 +61,14 @@ impl TokenizedPair {
     /// The pair as a desirable and an undesirable example.
     #[must_use]
     pub fn unpair(self) -> [TokenizedUnpaired; 2] {
-        let Self { prompt_ids, numbers, row, .. } = self;
+        let Self { prompt_ids, row, .. } = self;
+        let [of_chosen, of_rejected] = self.numbers.unpaired();
         let desirable = TokenizedUnpaired {
             prompt_ids: prompt_ids.clone(),
             completion_ids: self.chosen_ids,
             untrained: self.chosen_untrained,
             label: true,
-            numbers,
+            numbers: of_chosen,
             row,
         };
         let undesirable = TokenizedUnpaired {
@@ -71,12 +76,15 @@ impl TokenizedPair {
             completion_ids: self.rejected_ids,
             untrained: self.rejected_untrained,
             label: false,
-            numbers,
+            numbers: of_rejected,
             row,
         };
         [desirable, undesirable]
     }
 }
+
+/// A gold completion, or what is wrong with it.
+type Gold = std::result::Result<TokenizedUnpaired, Fault>;
 
 /// Token ids of an unpaired example.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -89,7 +97,7 @@ pub struct TokenizedUnpaired {
     pub untrained: Vec<Range<usize>>,
     /// True if the completion is desirable.
     pub label: bool,
-    /// Weight and margin.
+    /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
     /// Number of the row in its data set, counted from 1.
     pub row: usize,
@@ -112,7 +120,24 @@ impl TextTokenizer {
         records: &Records<PreferencePair>,
         policy: RowPolicy,
     ) -> Result<(Vec<TokenizedPair>, DataReport)> {
-        let verdicts = records.rows.par_iter().map(|pair| self.split_pair(pair, policy.train_on)).collect();
+        let both: Vec<_> = records
+            .rows
+            .par_iter()
+            .map(|pair| Ok((self.split_pair(pair, policy.train_on)?, self.split_gold(pair, policy)?)))
+            .collect();
+        // Rows by number: only rows of one pair each have a gold completion.
+        let mut golds = BTreeMap::new();
+        let verdicts = both.into_iter().zip(&records.rows).map(|(both, pair)| {
+            let (verdict, gold) = both?;
+            Ok(match gold.transpose() {
+                Ok(gold) => {
+                    golds.extend(gold.map(|gold| (pair.row, gold)));
+                    verdict
+                }
+                Err(fault) => verdict.and(Err(fault)),
+            })
+        });
+        let verdicts = verdicts.collect();
         admission::admit(
             self,
             policy,
@@ -127,6 +152,7 @@ impl TextTokenizer {
                     rejected_ids: rejected.ids,
                     chosen_untrained: chosen.untrained,
                     rejected_untrained: rejected.untrained,
+                    gold: golds.get(&pair.row).cloned(),
                     numbers: pair.numbers,
                     row: pair.row,
                 }
@@ -175,9 +201,29 @@ impl TextTokenizer {
         }
     }
 
+    /// Tokenizes a pair's gold completion, which is never cut: one that is too long is a fault of its row.
+    fn split_gold(&self, pair: &PreferencePair, policy: RowPolicy) -> Result<Option<Gold>> {
+        let Some(gold) = &pair.gold else { return Ok(None) };
+        let uncut = RowPolicy { long_rows: LongRows::Error, ..policy };
+        let verdict = self.split_completion(gold, policy.train_on)?.and_then(|split| {
+            let fault = split.length_fault(uncut);
+            fault.map_or(Ok(split), Err)
+        });
+        let example = |split: Split<1>| {
+            let Split { prompt: prompt_ids, completions: [Sequence { ids, untrained }], .. } = split;
+            let (numbers, row) = (pair.numbers, pair.row);
+            TokenizedUnpaired { prompt_ids, completion_ids: ids, untrained, label: true, numbers, row }
+        };
+        Ok(Some(verdict.map(example)))
+    }
+
     /// Tokenizes an example and finds its boundary; the policy is not applied.
     pub(crate) fn split_unpaired(&self, example: &UnpairedExample, train_on: TrainOn) -> Result<Verdict<1>> {
-        match &example.text {
+        self.split_completion(&example.text, train_on)
+    }
+
+    fn split_completion(&self, text: &Completion, train_on: TrainOn) -> Result<Verdict<1>> {
+        match text {
             Completion::Plain { prompt, completion } => self.split_plain(prompt, [completion]),
             Completion::Chat { prompt, completion, options } => {
                 self.split_chat(prompt, [completion], options, train_on)

@@ -67,7 +67,7 @@ fn write_rows<T: Serialize>(file: File, rows: impl IntoIterator<Item = T>) -> io
 /// # Errors
 /// As [`write_jsonl`].
 pub fn write_text_pairs(file: &Path, pairs: &[PreferencePair]) -> Result<()> {
-    write_jsonl(file, pairs.iter().map(|pair| with_numbers(pair_columns(&pair.text), pair.numbers)))
+    write_jsonl(file, pairs.iter().map(|pair| with_numbers(pair_columns(&pair.text), pair.numbers, true)))
 }
 
 /// Writes image pairs in the layout `image-pairs` of [`IMAGE_FORMATS`](crate::IMAGE_FORMATS); images below the file's
@@ -98,5 +98,5 @@ fn image_columns(file: &Path, folder: &Path, pair: &ImagePair) -> Result<Value> 
             row.insert(column.to_owned(), (**model).into());
         }
     }
-    Ok(with_numbers(row.into(), pair.numbers))
+    Ok(with_numbers(row.into(), pair.numbers, true))
 }

@@ -3,7 +3,7 @@
 //! Two things are drawn. A [`Report`] (`report.json`) compares a base with an aligned model on held-out prompts;
 //! [`write_gallery`] turns it into `index.html`. A run directory holds samples that a training run drew every so
 //! often; [`write_run_gallery`] lays them out with checkpoints as rows and prompts as columns, below the report if
-//! the run has one.
+//! the run has one. A [`HeatMap`] shows tokens with a number each.
 //!
 //! The page is one file with inline style and script, opens from `file://`, is complete without its script, and its
 //! content security policy admits only that style, that script and images beside the page. Prompts and completions
@@ -30,6 +30,7 @@ mod chart;
 mod error;
 mod file;
 mod grid;
+mod heat;
 mod html;
 mod page;
 mod policy;
@@ -39,6 +40,7 @@ mod samples;
 mod summary;
 
 pub use error::GalleryError;
+pub use heat::{HeatCompletion, HeatMap, HeatRow, HeatToken, write_heat_map};
 pub use page::{PAGE_FILE, write_gallery};
 pub use report::{
     CategoryScore, Direction, Entry, Labels, Metric, ModalityReport, Part, REPORT_FILE, Report,

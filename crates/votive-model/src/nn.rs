@@ -5,7 +5,7 @@ use crate::lora::LoraLayer;
 use crate::params::{Init, Scope};
 use candle_core::Tensor;
 use votive_tensor as ops;
-use votive_tensor::Weight;
+use votive_tensor::{Activation, Weight};
 
 /// A linear map, with a low-rank adapter if the parameters have one for it.
 #[derive(Clone, Debug)]
@@ -215,6 +215,15 @@ impl GroupNorm {
     /// If the sizes don't fit.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::group_norm(x, &self.weight, &self.bias, self.groups, self.eps)?)
+    }
+
+    /// The same with an activation behind it, of which nothing is kept for the backward.
+    ///
+    /// # Errors
+    /// If the sizes don't fit.
+    pub(crate) fn activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        let affine = (&self.weight, &self.bias);
+        Ok(ops::group_norm_activated(x, affine, self.groups, self.eps, activation)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! CLIP with both towers against transformers and Pillow, on `tests/fixtures/clip`.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Value, json};

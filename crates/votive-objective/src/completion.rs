@@ -27,6 +27,15 @@ pub struct Denoised {
     pub distances: Option<Tensor>,
 }
 
+/// How much each token counts; `(B, L)` each, 0 or more, and 0 behind the end.
+#[derive(Clone, Debug)]
+pub struct TokenWeights {
+    /// In the log-ratio.
+    pub logratio: Tensor,
+    /// In the divergence.
+    pub kl: Tensor,
+}
+
 /// The numbers of one side of a pair, or of unpaired completions.
 ///
 /// # Shapes
@@ -41,11 +50,21 @@ pub struct Completion {
     pub reference_logps: Option<Tensor>,
     /// |y| in tokens; 1 where the log-probability is a mean already.
     pub lengths: Option<Tensor>,
+    /// Mean over tokens of `log π_θ(y_t) − log Σ_v π_θ(v)²`, nats, without a gradient.
+    pub alignment: Option<Tensor>,
     /// The same, token by token.
     pub tokens: Option<Tokens>,
     /// What a denoiser's predictions give.
     pub denoised: Option<Denoised>,
-    names: &'static Names,
+    /// log π_base(y|x), of an older reference.
+    pub base_logps: Option<Tensor>,
+    /// What whoever judged gave each completion by itself.
+    pub scores: Option<Tensor>,
+    /// What a value head says of each completion.
+    pub values: Option<Tensor>,
+    /// How much each token counts.
+    pub token_weights: Option<TokenWeights>,
+    pub(crate) names: &'static Names,
 }
 
 /// What the inputs of a side are called.
@@ -53,6 +72,7 @@ pub struct Completion {
 pub(crate) struct Names {
     reference: &'static str,
     lengths: &'static str,
+    alignment: &'static str,
     mask: &'static str,
     policy_tokens: &'static str,
     reference_tokens: &'static str,
@@ -60,11 +80,17 @@ pub(crate) struct Names {
     policy_errors: &'static str,
     reference_errors: &'static str,
     distances: &'static str,
+    base: &'static str,
+    scores: &'static str,
+    values: &'static str,
+    token_weights: &'static str,
+    token_kl_weights: &'static str,
 }
 
 pub(crate) const CHOSEN: Names = Names {
     reference: "reference_chosen_logps",
     lengths: "chosen_lengths",
+    alignment: "chosen_alignment",
     mask: "chosen_token_mask",
     policy_tokens: "policy_chosen_token_logps",
     reference_tokens: "reference_chosen_token_logps",
@@ -72,10 +98,16 @@ pub(crate) const CHOSEN: Names = Names {
     policy_errors: "policy_chosen_errors",
     reference_errors: "reference_chosen_errors",
     distances: "chosen_distances",
+    base: "base_chosen_logps",
+    scores: "chosen_scores",
+    values: "chosen_values",
+    token_weights: "chosen_token_weights",
+    token_kl_weights: "chosen_token_kl_weights",
 };
 pub(crate) const REJECTED: Names = Names {
     reference: "reference_rejected_logps",
     lengths: "rejected_lengths",
+    alignment: "rejected_alignment",
     mask: "rejected_token_mask",
     policy_tokens: "policy_rejected_token_logps",
     reference_tokens: "reference_rejected_token_logps",
@@ -83,10 +115,16 @@ pub(crate) const REJECTED: Names = Names {
     policy_errors: "policy_rejected_errors",
     reference_errors: "reference_rejected_errors",
     distances: "rejected_distances",
+    base: "base_rejected_logps",
+    scores: "rejected_scores",
+    values: "rejected_values",
+    token_weights: "rejected_token_weights",
+    token_kl_weights: "rejected_token_kl_weights",
 };
 pub(crate) const UNPAIRED: Names = Names {
     reference: "reference_logps",
     lengths: "lengths",
+    alignment: "alignment",
     mask: "token_mask",
     policy_tokens: "policy_token_logps",
     reference_tokens: "reference_token_logps",
@@ -94,11 +132,46 @@ pub(crate) const UNPAIRED: Names = Names {
     policy_errors: "policy_errors",
     reference_errors: "reference_errors",
     distances: "distances",
+    base: "base_logps",
+    scores: "scores",
+    values: "values",
+    token_weights: "token_weights",
+    token_kl_weights: "token_kl_weights",
+};
+
+pub(crate) const GOLD: Names = Names {
+    reference: "reference_gold_logps",
+    lengths: "gold_lengths",
+    alignment: "gold_alignment",
+    mask: "gold_token_mask",
+    policy_tokens: "policy_gold_token_logps",
+    reference_tokens: "reference_gold_token_logps",
+    token_kl: "gold_token_kl",
+    policy_errors: "policy_gold_errors",
+    reference_errors: "reference_gold_errors",
+    distances: "gold_distances",
+    base: "base_gold_logps",
+    scores: "gold_scores",
+    values: "gold_values",
+    token_weights: "gold_token_weights",
+    token_kl_weights: "gold_token_kl_weights",
 };
 
 impl Completion {
     pub(crate) fn new(names: &'static Names, policy_logps: Tensor) -> Self {
-        Self { policy_logps, reference_logps: None, lengths: None, tokens: None, denoised: None, names }
+        Self {
+            policy_logps,
+            reference_logps: None,
+            lengths: None,
+            alignment: None,
+            tokens: None,
+            denoised: None,
+            base_logps: None,
+            scores: None,
+            values: None,
+            token_weights: None,
+            names,
+        }
     }
 
     /// `log π_θ − log π_ref`, nats.
@@ -110,13 +183,44 @@ impl Completion {
         Ok((&self.policy_logps - reference)?)
     }
 
+    /// |y| in tokens.
+    ///
+    /// # Errors
+    /// If the lengths were not given.
+    pub fn lengths(&self) -> Result<&Tensor> {
+        self.lengths.as_ref().ok_or(ObjectiveError::Missing(self.names.lengths))
+    }
+
     /// `values` divided by the completion lengths: nats per token.
     ///
     /// # Errors
     /// If the lengths were not given.
     pub fn per_token(&self, values: &Tensor) -> Result<Tensor> {
-        let lengths = self.lengths.as_ref().ok_or(ObjectiveError::Missing(self.names.lengths))?;
-        Ok((values / lengths)?)
+        Ok((values / self.lengths()?)?)
+    }
+
+    /// Mean over tokens of `log π_θ(y_t) − log Σ_v π_θ(v)²`, `(B,)`, nats, without a gradient.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn alignment(&self) -> Result<Tensor> {
+        self.alignment.as_ref().map(Tensor::detach).ok_or(ObjectiveError::Missing(self.names.alignment))
+    }
+
+    /// `log π_θ` of every token, `(B, L)`, nats.
+    ///
+    /// # Errors
+    /// If tokens were not given.
+    pub fn policy_token_logps(&self) -> Result<&Tensor> {
+        self.of_tokens(self.names.policy_tokens, |tokens| tokens.policy_logps.as_ref())
+    }
+
+    /// `log π_ref` of every token, `(B, L)`, nats.
+    ///
+    /// # Errors
+    /// If tokens or their reference were not given.
+    pub fn reference_token_logps(&self) -> Result<&Tensor> {
+        self.of_tokens(self.names.reference_tokens, |tokens| tokens.reference_logps.as_ref())
     }
 
     /// `log π_θ − log π_ref` of every token, `(B, L)`, nats.
@@ -124,10 +228,7 @@ impl Completion {
     /// # Errors
     /// If tokens or their reference were not given.
     pub fn token_logratios(&self) -> Result<Tensor> {
-        let policy = self.of_tokens(self.names.policy_tokens, |tokens| tokens.policy_logps.as_ref())?;
-        let reference =
-            self.of_tokens(self.names.reference_tokens, |tokens| tokens.reference_logps.as_ref())?;
-        Ok((policy - reference)?)
+        Ok((self.policy_token_logps()? - self.reference_token_logps()?)?)
     }
 
     /// KL(π_ref ‖ π_θ) over the vocabulary, summed over the tokens of each completion, `(B,)`, nats.
@@ -135,7 +236,7 @@ impl Completion {
     /// # Errors
     /// If it was not given.
     pub fn sequence_kl(&self) -> Result<Tensor> {
-        self.masked_sum(self.of_tokens(self.names.token_kl, |tokens| tokens.kl.as_ref())?)
+        self.masked_sum(self.token_kl()?)
     }
 
     /// Number of tokens of each completion, `(B,)`.
@@ -178,6 +279,48 @@ impl Completion {
         self.of_denoised(self.names.distances, |denoised| denoised.distances.as_ref())
     }
 
+    /// `log π_ref − log π_base`, nats.
+    ///
+    /// # Errors
+    /// If one of the two was not given.
+    pub fn reference_logratio(&self) -> Result<Tensor> {
+        let reference = self.reference_logps.as_ref().ok_or(ObjectiveError::Missing(self.names.reference))?;
+        let base = self.base_logps.as_ref().ok_or(ObjectiveError::Missing(self.names.base))?;
+        Ok((reference - base)?)
+    }
+
+    /// What whoever judged gave each completion, `(B,)`, without a gradient.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn scores(&self) -> Result<Tensor> {
+        self.scores.as_ref().map(Tensor::detach).ok_or(ObjectiveError::Missing(self.names.scores))
+    }
+
+    /// What a value head says of each completion, `(B,)`.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn values(&self) -> Result<&Tensor> {
+        self.values.as_ref().ok_or(ObjectiveError::Missing(self.names.values))
+    }
+
+    /// How much each token counts.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn token_weights(&self) -> Result<&TokenWeights> {
+        self.token_weights.as_ref().ok_or(ObjectiveError::Missing(self.names.token_weights))
+    }
+
+    /// KL(π_ref ‖ π_θ) over the vocabulary at every token, `(B, L)`, nats.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn token_kl(&self) -> Result<&Tensor> {
+        self.of_tokens(self.names.token_kl, |tokens| tokens.kl.as_ref())
+    }
+
     fn of_denoised(&self, name: &'static str, part: fn(&Denoised) -> Option<&Tensor>) -> Result<&Tensor> {
         self.denoised.as_ref().and_then(part).ok_or(ObjectiveError::Missing(name))
     }
@@ -196,6 +339,10 @@ impl Completion {
             ("policy_logps", Some(&self.policy_logps)),
             (self.names.reference, self.reference_logps.as_ref()),
             (self.names.lengths, self.lengths.as_ref()),
+            (self.names.base, self.base_logps.as_ref()),
+            (self.names.scores, self.scores.as_ref()),
+            (self.names.values, self.values.as_ref()),
+            (self.names.alignment, self.alignment.as_ref()),
         ];
         require_shape(expected, 1, &given)?;
         if let Some(denoised) = &self.denoised {
@@ -213,6 +360,8 @@ impl Completion {
             (self.names.policy_tokens, tokens.policy_logps.as_ref()),
             (self.names.reference_tokens, tokens.reference_logps.as_ref()),
             (self.names.token_kl, tokens.kl.as_ref()),
+            (self.names.token_weights, self.token_weights.as_ref().map(|weights| &weights.logratio)),
+            (self.names.token_kl_weights, self.token_weights.as_ref().map(|weights| &weights.kl)),
         ];
         require_shape(&expected, 2, &given)
     }

@@ -1,10 +1,14 @@
 //! What an objective is given, and what it gives back.
 
-use crate::completion::{CHOSEN, Completion, Denoised, REJECTED, Tokens, UNPAIRED, require_shape};
+use crate::completion::{
+    CHOSEN, Completion, Denoised, GOLD, REJECTED, TokenWeights, Tokens, UNPAIRED, require_shape,
+};
 use crate::error::{ObjectiveError, Result};
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use candle_core::Tensor;
 use std::fmt;
+use std::sync::Arc;
 
 /// Inputs of a pair objective: row i of `chosen` and row i of `rejected` belong to one prompt.
 #[derive(Clone, Debug)]
@@ -13,8 +17,12 @@ pub struct PairInputs {
     pub chosen: Completion,
     /// The others.
     pub rejected: Completion,
+    /// A third completion of each prompt, better than both.
+    pub gold: Option<Completion>,
     /// By how much each chosen completion was preferred, in the units of whoever scored; `(B,)`.
     pub margins: Option<Tensor>,
+    /// How unsure whoever judged was of each pair, nats; `(B,)`.
+    pub uncertainties: Option<Tensor>,
 }
 
 impl PairInputs {
@@ -24,7 +32,9 @@ impl PairInputs {
         Self {
             chosen: Completion::new(&CHOSEN, policy_chosen_logps),
             rejected: Completion::new(&REJECTED, policy_rejected_logps),
+            gold: None,
             margins: None,
+            uncertainties: None,
         }
     }
 
@@ -60,11 +70,82 @@ impl PairInputs {
         self
     }
 
+    /// Adds how likely the completions are beside what the policy would write.
+    #[must_use]
+    pub fn with_alignment(mut self, chosen: Tensor, rejected: Tensor) -> Self {
+        self.chosen.alignment = Some(chosen);
+        self.rejected.alignment = Some(rejected);
+        self
+    }
+
+    /// Adds a third completion of each prompt with its lengths.
+    #[must_use]
+    pub fn with_gold(mut self, policy_logps: Tensor, lengths: Tensor) -> Self {
+        let gold = Completion::new(&GOLD, policy_logps);
+        self.gold = Some(Completion { lengths: Some(lengths), ..gold });
+        self
+    }
+
+    /// The third completions.
+    ///
+    /// # Errors
+    /// If they were not given.
+    pub fn gold(&self) -> Result<&Completion> {
+        self.gold.as_ref().ok_or(ObjectiveError::Missing("policy_gold_logps"))
+    }
+
     /// Adds by how much each chosen completion was preferred.
     #[must_use]
     pub fn with_margins(mut self, margins: Tensor) -> Self {
         self.margins = Some(margins);
         self
+    }
+
+    /// Adds an older reference's log-probabilities.
+    #[must_use]
+    pub fn with_base(mut self, chosen: Tensor, rejected: Tensor) -> Self {
+        self.chosen.base_logps = Some(chosen);
+        self.rejected.base_logps = Some(rejected);
+        self
+    }
+
+    /// Adds what whoever judged gave each completion by itself.
+    #[must_use]
+    pub fn with_scores(mut self, chosen: Tensor, rejected: Tensor) -> Self {
+        self.chosen.scores = Some(chosen);
+        self.rejected.scores = Some(rejected);
+        self
+    }
+
+    /// Adds what a value head says of each completion.
+    #[must_use]
+    pub fn with_values(mut self, chosen: Tensor, rejected: Tensor) -> Self {
+        self.chosen.values = Some(chosen);
+        self.rejected.values = Some(rejected);
+        self
+    }
+
+    /// Adds how much each token counts.
+    #[must_use]
+    pub fn with_token_weights(mut self, chosen: TokenWeights, rejected: TokenWeights) -> Self {
+        self.chosen.token_weights = Some(chosen);
+        self.rejected.token_weights = Some(rejected);
+        self
+    }
+
+    /// Adds how unsure whoever judged was of each pair.
+    #[must_use]
+    pub fn with_uncertainties(mut self, uncertainties: Tensor) -> Self {
+        self.uncertainties = Some(uncertainties);
+        self
+    }
+
+    /// How unsure whoever judged was of each pair, `(B,)`, without a gradient.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn uncertainties(&self) -> Result<Tensor> {
+        self.uncertainties.as_ref().map(Tensor::detach).ok_or(ObjectiveError::Missing("uncertainties"))
     }
 
     /// By how much each chosen completion was preferred, `(B,)`, without a gradient.
@@ -75,6 +156,32 @@ impl PairInputs {
         self.margins.as_ref().map(Tensor::detach).ok_or(ObjectiveError::Missing("margins"))
     }
 
+    /// `log π_θ − log π_ref` of the chosen and of the rejected completions, nats.
+    ///
+    /// # Errors
+    /// If the reference was not given.
+    pub fn logratios(&self) -> Result<[Tensor; 2]> {
+        Ok([self.chosen.logratio()?, self.rejected.logratio()?])
+    }
+
+    /// The same times β: DPO's implicit rewards.
+    ///
+    /// # Errors
+    /// If the reference was not given.
+    pub fn implicit_rewards(&self, beta: f64) -> Result<[Tensor; 2]> {
+        let [chosen, rejected] = self.logratios()?;
+        Ok([(chosen * beta)?, (rejected * beta)?])
+    }
+
+    /// The policy's mean log-probability of a token of the chosen and of the rejected completions, nats.
+    ///
+    /// # Errors
+    /// If the lengths were not given.
+    pub fn mean_logps(&self) -> Result<[Tensor; 2]> {
+        let mean = |side: &Completion| side.per_token(&side.policy_logps);
+        Ok([mean(&self.chosen)?, mean(&self.rejected)?])
+    }
+
     /// Checks that everything is `(B,)`, and what is said of tokens `(B, L)`.
     ///
     /// # Errors
@@ -83,7 +190,9 @@ impl PairInputs {
         let expected = self.chosen.policy_logps.dims();
         self.chosen.check(expected)?;
         self.rejected.check(expected)?;
-        require_shape(expected, 1, &[("margins", self.margins.as_ref())])
+        self.gold.iter().try_for_each(|gold| gold.check(expected))?;
+        let numbers = [("margins", self.margins.as_ref()), ("uncertainties", self.uncertainties.as_ref())];
+        require_shape(expected, 1, &numbers)
     }
 }
 
@@ -98,6 +207,14 @@ pub struct PairLoss {
     pub rejected_rewards: Tensor,
 }
 
+impl PairLoss {
+    /// Losses, and the implicit rewards of both sides, whose gradients are dropped.
+    #[must_use]
+    pub fn new(per_pair: Tensor, [chosen, rejected]: [Tensor; 2]) -> Self {
+        Self { per_pair, chosen_rewards: chosen.detach(), rejected_rewards: rejected.detach() }
+    }
+}
+
 /// A loss on pairs of completions.
 pub trait PairObjective: fmt::Debug + Send + Sync {
     /// What `evaluate` reads.
@@ -108,6 +225,16 @@ pub trait PairObjective: fmt::Debug + Send + Sync {
     /// # Errors
     /// If a declared input is missing or shapes differ.
     fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss>;
+
+    /// The same as a loss of a margin, if it is one: what many wrappers need.
+    fn of_margin(&self) -> Option<Arc<dyn MarginObjective>> {
+        None
+    }
+
+    /// Why the wrapper of this name makes no sense around this method, if it makes none.
+    fn refuses(&self, _wrapper: &str) -> Option<&'static str> {
+        None
+    }
 }
 
 /// Inputs of an objective on completions that are desirable or not, each by itself.
@@ -119,13 +246,15 @@ pub struct UnpairedInputs {
     pub labels: Tensor,
     /// The divergence estimate, a scalar in nats that carries no gradient.
     pub kl: Option<Tensor>,
+    /// The running mean of log-ratios, a scalar in nats that carries no gradient.
+    pub mean_logratio: Option<Tensor>,
 }
 
 impl UnpairedInputs {
     /// Unpaired completions without a reference.
     #[must_use]
     pub fn new(policy_logps: Tensor, labels: Tensor) -> Self {
-        Self { completions: Completion::new(&UNPAIRED, policy_logps), labels, kl: None }
+        Self { completions: Completion::new(&UNPAIRED, policy_logps), labels, kl: None, mean_logratio: None }
     }
 
     /// Adds the reference's log-probabilities.
@@ -156,11 +285,49 @@ impl UnpairedInputs {
         self
     }
 
+    /// Adds what whoever judged gave each completion.
+    #[must_use]
+    pub fn with_scores(mut self, scores: Tensor) -> Self {
+        self.completions.scores = Some(scores);
+        self
+    }
+
     /// Adds the divergence estimate.
     #[must_use]
     pub fn with_kl(mut self, kl: Tensor) -> Self {
         self.kl = Some(kl);
         self
+    }
+
+    /// Adds the running mean of log-ratios.
+    #[must_use]
+    pub fn with_mean_logratio(mut self, mean: Tensor) -> Self {
+        self.mean_logratio = Some(mean);
+        self
+    }
+
+    /// The running mean of log-ratios.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn mean_logratio(&self) -> Result<Tensor> {
+        self.mean_logratio.as_ref().map(Tensor::detach).ok_or(ObjectiveError::Missing("mean_logratio"))
+    }
+
+    /// 1 for a desirable completion and −1 for an undesirable one, `(B,)`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn signs(&self) -> Result<Tensor> {
+        self.by_label(1.0, -1.0)
+    }
+
+    /// One number for desirable completions and another for undesirable ones, `(B,)`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn by_label(&self, desirable: f64, undesirable: f64) -> Result<Tensor> {
+        Ok(((&self.labels * (desirable - undesirable))? + undesirable)?)
     }
 
     /// The divergence estimate.
@@ -178,8 +345,12 @@ impl UnpairedInputs {
     pub fn check(&self) -> Result<()> {
         let expected = self.completions.policy_logps.dims();
         self.completions.check(expected)?;
-        let kl = self.kl.as_ref().map_or(&[][..], Tensor::dims);
-        for (name, expected, found) in [("labels", expected, self.labels.dims()), ("kl", &[][..], kl)] {
+        let scalar = |tensor: &Option<Tensor>| tensor.as_ref().map_or_else(Vec::new, |t| t.dims().to_vec());
+        let scalars = [("kl", scalar(&self.kl)), ("mean_logratio", scalar(&self.mean_logratio))];
+        let scalars = scalars.iter().map(|(name, found)| (*name, &[][..], &**found));
+        for (name, expected, found) in
+            std::iter::once(("labels", expected, self.labels.dims())).chain(scalars)
+        {
             if expected != found {
                 return Err(ObjectiveError::Shape {
                     name,

@@ -34,6 +34,24 @@ pub enum ObjectiveError {
         /// What is allowed.
         range: &'static str,
     },
+    /// A wrapper makes no sense around an objective.
+    #[error("the wrapper `{wrapper}` makes no sense around this objective: {reason}")]
+    Refused {
+        /// The wrapper.
+        wrapper: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// An input has a value that cannot be.
+    #[error("input `{name}`: found {found}, but it must be {what}")]
+    Input {
+        /// The input.
+        name: &'static str,
+        /// The value.
+        found: f64,
+        /// What it must be.
+        what: &'static str,
+    },
     /// An input that the method declared was not given.
     #[error("missing input `{0}`")]
     Missing(&'static str),

@@ -9,17 +9,32 @@
 mod completion;
 mod contract;
 mod error;
+pub mod game;
+mod header;
+pub mod list;
+mod margin;
 mod mixture;
 mod needs;
+mod option;
 pub mod pair;
+mod positive_part;
 mod registry;
+mod sorting;
 mod spec;
+#[cfg(test)]
+mod tests;
 pub mod unpaired;
+pub mod wrap;
 
-pub use completion::{Completion, Denoised, Tokens};
+pub use completion::{Completion, Denoised, TokenWeights, Tokens};
 pub use contract::{PairInputs, PairLoss, PairObjective, UnpairedInputs, UnpairedLoss, UnpairedObjective};
 pub use error::{ObjectiveError, Result};
+pub use header::Header;
+pub use list::contract::{ListInputs, ListLoss, ListObjective};
+pub use margin::MarginObjective;
 pub use mixture::{CompletionFacts, Mixture, Term};
 pub use needs::Needs;
+pub use option::OptionRange;
 pub use registry::{METHODS, find};
 pub use spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction};
+pub use wrap::{Around, WITH, WRAPPERS, WrapperSpec, build};

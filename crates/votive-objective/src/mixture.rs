@@ -39,7 +39,7 @@ impl Term {
         match (self.reduction, &self.objective) {
             (Reduction::Sum, _) => 1.0,
             (Reduction::Tokens, _) => completions().map(|completion| completion.tokens).sum(),
-            (Reduction::Mean, Objective::Pair(_)) => rows.len() as f64,
+            (Reduction::Mean, Objective::Pair(_) | Objective::List(_)) => rows.len() as f64,
             (Reduction::Mean, Objective::Unpaired(_)) => completions().count() as f64,
         }
     }

@@ -2,7 +2,7 @@
 
 /// What an objective reads besides the policy's log-probabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Needs(u16);
+pub struct Needs(u32);
 
 impl Needs {
     /// Only the policy's log-probabilities.
@@ -27,8 +27,30 @@ impl Needs {
     pub const DISTANCES: Self = Self(64 | 128);
     /// By how much a completion was preferred, in the units of whoever scored.
     pub const MARGINS: Self = Self(256);
+    /// What whoever judged gave each completion by itself: a win rate, a score or an error; the method says which.
+    pub const SCORES: Self = Self(1 << 16);
+    /// Log-probabilities of an older reference: the model that the first of several rounds started from.
+    pub const BASE: Self = Self(1 << 17);
+    /// How unsure whoever judged was of each pair.
+    pub const UNCERTAINTIES: Self = Self(1 << 18);
+    /// How much each token counts, in the log-ratio and in the divergence.
+    pub const TOKEN_WEIGHTS: Self = Self(8 | 1 << 20);
+    /// What a value head says of each completion.
+    pub const VALUES: Self = Self(1 << 21);
+    /// A random number for each list, drawn by whoever has random numbers.
+    pub const DRAWS: Self = Self(1 << 22);
 
-    const NAMES: [(Self, &'static str); 8] = [
+    /// How likely completions are under the policy beside what it would write: the mean over tokens of `log π_θ(y_t)` minus
+    /// the logarithm of its mean probability under the policy itself, which only a text has.
+    pub const ALIGNMENT: Self = Self(512);
+    /// The policy's log-probability of a third completion of each prompt, which is neither of the pair, with its length.
+    pub const GOLD: Self = Self(1024);
+    /// The running mean of log-ratios over the completions that were trained on.
+    pub const MEAN_LOGRATIO: Self = Self(2048);
+    /// All rows of a step at once, because a loss depends on the others'; a step must not be cut into parts.
+    pub const WHOLE_BATCH: Self = Self(1 << 19);
+
+    const NAMES: [(Self, &'static str); 18] = [
         (Self::REFERENCE, "REFERENCE"),
         (Self::LENGTHS, "LENGTHS"),
         (Self::KL, "KL"),
@@ -37,12 +59,28 @@ impl Needs {
         (Self::ERRORS, "ERRORS"),
         (Self::DISTANCES, "DISTANCES"),
         (Self::MARGINS, "MARGINS"),
+        (Self::ALIGNMENT, "ALIGNMENT"),
+        (Self::GOLD, "GOLD"),
+        (Self::MEAN_LOGRATIO, "MEAN_LOGRATIO"),
+        (Self::WHOLE_BATCH, "WHOLE_BATCH"),
+        (Self::SCORES, "SCORES"),
+        (Self::BASE, "BASE"),
+        (Self::UNCERTAINTIES, "UNCERTAINTIES"),
+        (Self::TOKEN_WEIGHTS, "TOKEN_WEIGHTS"),
+        (Self::VALUES, "VALUES"),
+        (Self::DRAWS, "DRAWS"),
     ];
 
     /// Both needs.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// What is left of them without the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Whether all of `other` is needed.

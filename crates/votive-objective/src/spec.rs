@@ -2,6 +2,7 @@
 
 use crate::contract::{PairObjective, UnpairedObjective};
 use crate::error::{ObjectiveError, Result};
+use crate::list::contract::ListObjective;
 use crate::needs::Needs;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -92,6 +93,8 @@ pub enum Objective {
     Pair(Box<dyn PairObjective>),
     /// On labelled single completions.
     Unpaired(Box<dyn UnpairedObjective>),
+    /// On lists of completions of one prompt.
+    List(Box<dyn ListObjective>),
 }
 
 impl Objective {
@@ -99,7 +102,7 @@ impl Objective {
     #[must_use]
     pub fn reads_undesirable(&self) -> bool {
         match self {
-            Self::Pair(_) => true,
+            Self::Pair(_) | Self::List(_) => true,
             Self::Unpaired(objective) => objective.reads_undesirable(),
         }
     }
@@ -110,6 +113,7 @@ impl Objective {
         match self {
             Self::Pair(objective) => objective.needs(),
             Self::Unpaired(objective) => objective.needs(),
+            Self::List(objective) => objective.needs(),
         }
     }
 }
@@ -119,18 +123,28 @@ pub(crate) fn read_options<T: DeserializeOwned>(id: &'static str, options: Value
     serde_json::from_value(options).map_err(|error| ObjectiveError::Options { id, reason: error.to_string() })
 }
 
+/// Refuses an option's value unless it is where its range says.
+pub(crate) fn require(
+    id: &'static str,
+    option: &'static str,
+    value: f64,
+    is_within: bool,
+    range: &'static str,
+) -> Result<()> {
+    if is_within { Ok(()) } else { Err(ObjectiveError::Range { id, option, value, range }) }
+}
+
 /// Refuses an option that is not a finite number above zero.
 pub(crate) fn require_positive(id: &'static str, option: &'static str, value: f64) -> Result<()> {
-    if value.is_finite() && value > 0.0 {
-        return Ok(());
-    }
-    Err(ObjectiveError::Range { id, option, value, range: "a finite number above 0" })
+    require(id, option, value, value.is_finite() && value > 0.0, "a finite number above 0")
+}
+
+/// Refuses a share of wrong labels that is not in [0, ½): at ½ labels say nothing.
+pub(crate) fn require_noise(id: &'static str, option: &'static str, value: f64) -> Result<()> {
+    require(id, option, value, (0.0..0.5).contains(&value), "at least 0 and below 0.5")
 }
 
 /// Refuses an option that is not a finite number of at least zero.
 pub(crate) fn require_not_negative(id: &'static str, option: &'static str, value: f64) -> Result<()> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(());
-    }
-    Err(ObjectiveError::Range { id, option, value, range: "a finite number of at least 0" })
+    require(id, option, value, value.is_finite() && value >= 0.0, "a finite number of at least 0")
 }

@@ -3,7 +3,14 @@
 //! Programs are built for the oldest x86-64, which has neither; products that are not left to the matrix library go
 //! through here, and so does what is done number by number.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod lanes;
+
 use crate::kernel::Real;
+pub(crate) use lanes::{Lanes, LanesLoop, run_lanes};
 
 /// A loop over slices. `run` must be `#[inline(always)]`, and so must everything it calls, or it is compiled only once.
 pub(crate) trait Loop {
@@ -130,6 +137,94 @@ pub(crate) fn dots<R: Real, const FUSED: bool, const H: usize, const W: usize, c
     sums
 }
 
+/// `out[h][i] = Σ_d x[h][d] · y[d][i]` for `H` rows, dense in `out` and `x`; the rows of `y` lie `stride` apart.
+///
+/// Rows of `out` have `length` numbers, a multiple of [`LANES`], those of `x` `depth`.
+#[inline(always)]
+pub(crate) fn products<R: Real, const FUSED: bool, const H: usize>(
+    (out, length): (&mut [R], usize),
+    (x, depth): (&[R], usize),
+    (y, stride): (&[R], usize),
+) {
+    let (out, x) = (&mut out[..H * length], &x[..H * depth]);
+    assert!(
+        length.is_multiple_of(LANES) && (depth == 0 || (depth - 1) * stride + length <= y.len()),
+        "products"
+    );
+    #[cfg(target_arch = "x86_64")]
+    if FUSED && R::DTYPE == candle_core::DType::F32 {
+        let (out, x, y) = (out.as_mut_ptr().cast(), x.as_ptr().cast(), (y.as_ptr().cast(), stride));
+        // SAFETY: R is f32, the lengths were checked above, and the processor has AVX2 and FMA where FUSED is said.
+        unsafe {
+            match length.is_multiple_of(avx512::LANES) && avx512::is_here() {
+                true => avx512::products::<H>(out, length, x, depth, y),
+                false => avx2::products::<H>(out, length, x, depth, y),
+            }
+        }
+        return;
+    }
+    out.fill(R::zero());
+    for (out, x) in out.chunks_mut(length.max(1)).zip(x.chunks(depth.max(1))) {
+        for (d, x) in x.iter().enumerate() {
+            let y = &y[d * stride..d * stride + length];
+            out.iter_mut().zip(y).for_each(|(out, y)| *out = multiply_add::<R, FUSED>(*x, *y, *out));
+        }
+    }
+}
+
+/// `out[w][i] += Σ_h factors[w][h] · x[h][i]` for `W` rows of `out`, which lie `stride` apart; `x` has `H` dense rows of
+/// `length` numbers, a multiple of [`LANES`].
+#[inline(always)]
+pub(crate) fn accumulate<R: Real, const FUSED: bool, const H: usize, const W: usize>(
+    (out, stride): (&mut [R], usize),
+    factors: [[R; H]; W],
+    (x, length): (&[R], usize),
+) {
+    let x = &x[..H * length];
+    assert!(length.is_multiple_of(LANES) && (W - 1) * stride + length <= out.len(), "accumulate");
+    #[cfg(target_arch = "x86_64")]
+    if FUSED && R::DTYPE == candle_core::DType::F32 {
+        // SAFETY: R is f32, the lengths were checked above, and the processor has AVX2 and FMA where FUSED is said.
+        unsafe {
+            let factors: [[f32; H]; W] = std::mem::transmute_copy(&factors);
+            avx2::accumulate::<H, W>((out.as_mut_ptr().cast(), stride), factors, x.as_ptr().cast(), length);
+        }
+        return;
+    }
+    for (w, factors) in factors.into_iter().enumerate() {
+        let out = &mut out[w * stride..w * stride + length];
+        for (x, factor) in x.chunks(length.max(1)).zip(factors) {
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = multiply_add::<R, FUSED>(factor, *x, *out));
+        }
+    }
+}
+
+/// `values[i] = exp(values[i] − most)`, none of which is above `most`; gives their sum, in an order that the length alone
+/// decides.
+#[inline(always)]
+pub(crate) fn exponentials<R: Real, const FUSED: bool>(values: &mut [R], most: R) -> R {
+    let (mut sum, mut rest) = (R::zero(), values);
+    #[cfg(target_arch = "x86_64")]
+    if FUSED && R::DTYPE == candle_core::DType::F32 {
+        // Compilers vectorize a loop that exponentiates and sums only in part.
+        // SAFETY: R is f32, and the processor has AVX2 and FMA where FUSED is said.
+        unsafe {
+            let most = std::mem::transmute_copy(&most);
+            let strands = |strands: &[f32]| R::of(f64::from(strands.iter().sum::<f32>()));
+            if avx512::is_here() {
+                let (whole, behind) = rest.as_chunks_mut::<{ avx512::LANES }>();
+                let whole = std::slice::from_raw_parts_mut(whole.as_mut_ptr().cast(), whole.len());
+                (sum, rest) = (strands(&avx512::exponentials(whole, most)), behind);
+            }
+            let (whole, behind) = rest.as_chunks_mut::<LANES>();
+            let whole = std::slice::from_raw_parts_mut(whole.as_mut_ptr().cast(), whole.len());
+            (sum, rest) = (sum + strands(&avx2::exponentials(whole, most)), behind);
+        }
+    }
+    rest.iter_mut().for_each(|value| *value = (*value - most).exp_in::<FUSED>());
+    sum + R::total(rest)
+}
+
 /// Asks the memory for the beginning of a slice that is read next, while something else is computed: a processor's own
 /// foresight ends with the row it is in.
 #[inline(always)]
@@ -147,8 +242,8 @@ pub(crate) fn fetch<R>(next: &[R]) {
     let _ = (next, MOST_BYTES, LINE);
 }
 
-/// Numbers that are summed apart from each other, so that one addition need not wait for the one before.
-const LANES: usize = 8;
+/// Numbers of a vector: they are summed apart from each other, so that one addition need not wait for the one before.
+pub(crate) const LANES: usize = 8;
 
 #[inline(always)]
 fn dot<R: Real, const FUSED: bool>(x: &[R], y: &[R]) -> R {
@@ -164,90 +259,89 @@ fn dot<R: Real, const FUSED: bool>(x: &[R], y: &[R]) -> R {
     rest.fold(sum, |sum, (x, y)| multiply_add::<R, FUSED>(*x, *y, sum))
 }
 
-#[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use std::arch::x86_64::{
-        __m256, _MM_HINT_T0, _mm_add_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_prefetch, _mm_storeu_ps,
-        _mm_unpackhi_ps, _mm_unpacklo_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps,
-        _mm256_loadu_ps, _mm256_setzero_ps,
-    };
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::WithDType;
 
-    /// Numbers in a vector, and in a line of a cache.
-    const LANES: usize = 8;
-    const LINE: usize = 16;
-
-    /// As [`super::dots`].
-    ///
-    /// # Safety
-    /// Every pointer must lead to `length` numbers.
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn dots<const H: usize, const W: usize, const AHEAD: usize>(
-        x: [*const f32; H],
-        y: [*const f32; W],
-        length: usize,
-    ) -> [[f32; H]; W] {
-        let mut sums = [[_mm256_setzero_ps(); H]; W];
-        let whole = length / LANES * LANES;
-        let mut at = 0;
-        while at < whole {
-            // SAFETY: `at + LANES` is at most `length`.
-            let x: [__m256; H] = std::array::from_fn(|h| unsafe { _mm256_loadu_ps(x[h].add(at)) });
-            for w in 0..W {
-                // SAFETY: as above.
-                if AHEAD > 0 && at.is_multiple_of(LINE) {
-                    // A hint reads nothing, so it may point behind the end.
-                    _mm_prefetch::<_MM_HINT_T0>(y[w].wrapping_add(at + AHEAD).cast());
-                }
-                let y = unsafe { _mm256_loadu_ps(y[w].add(at)) };
-                for h in 0..H {
-                    sums[w][h] = _mm256_fmadd_ps(x[h], y, sums[w][h]);
-                }
-            }
-            at += LANES;
-        }
-        let mut result = [[0.0; H]; W];
-        // Four vectors at a time: their sums take as long as one vector's.
-        for first in (0..W * H).step_by(4) {
-            let four = std::array::from_fn(|i| match first + i {
-                at if at < W * H => sums[at / H][at % H],
-                _ => _mm256_setzero_ps(),
-            });
-            for (i, sum) in totals(four).into_iter().enumerate().take(W * H - first) {
-                result[(first + i) / H][(first + i) % H] = sum;
-            }
-        }
-        for at in whole..length {
-            for w in 0..W {
-                for h in 0..H {
-                    // SAFETY: `at` is below `length`.
-                    result[w][h] = unsafe { (*x[h].add(at)).mul_add(*y[w].add(at), result[w][h]) };
-                }
-            }
-        }
-        result
+    /// Numbers around 0, of a kind for every `salt`.
+    fn numbers<R: Real>(count: usize, salt: u64) -> Vec<R> {
+        let draw = |i: u64| ((i * 2_654_435_761 + salt * 40_503) % 10_007) as f64 / 5_003.5 - 1.0;
+        (0..count as u64).map(|i| <R as WithDType>::from_f64(draw(i))).collect()
     }
 
-    /// The sums of four vectors `(a … h)`, each in the order `((a + e) + (c + g)) + ((b + f) + (d + h))`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    fn totals(vectors: [__m256; 4]) -> [f32; 4] {
-        // The upper half on the lower, for each vector.
-        let [x, y, z, t] =
-            vectors.map(|v| _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)));
-        // Rows to columns.
-        let (low, high) = (_mm_unpacklo_ps(x, y), _mm_unpackhi_ps(x, y));
-        let (other_low, other_high) = (_mm_unpacklo_ps(z, t), _mm_unpackhi_ps(z, t));
-        let columns = [
-            _mm_movelh_ps(low, other_low),
-            _mm_movehl_ps(other_low, low),
-            _mm_movelh_ps(high, other_high),
-            _mm_movehl_ps(other_high, high),
-        ];
-        let sums = _mm_add_ps(_mm_add_ps(columns[0], columns[2]), _mm_add_ps(columns[1], columns[3]));
-        let mut result = [0f32; 4];
-        // SAFETY: the array has room for a vector.
-        unsafe { _mm_storeu_ps(result.as_mut_ptr(), sums) };
-        result
+    /// What the loops here make of some numbers, one after the other.
+    struct Loops<'a, R>(&'a mut Vec<R>);
+
+    impl<R: Real> Loop for Loops<'_, R> {
+        #[inline(always)]
+        fn run<const FUSED: bool>(self) {
+            for length in [LANES, 2 * LANES, 5 * LANES] {
+                for depth in [1, 3, 8, 33] {
+                    let (x, y) = (numbers(6 * depth, 1), numbers(depth * (length + 5), 2));
+                    let mut out = vec![R::one(); 6 * length];
+                    products::<R, FUSED, 6>((&mut out, length), (&x, depth), (&y, length + 5));
+                    self.0.extend(&out);
+                    products::<R, FUSED, 1>((&mut out, length), (&x, depth), (&y, length + 5));
+                    self.0.extend(&out[..length]);
+                }
+                let factors =
+                    std::array::from_fn(|w| std::array::from_fn(|h| R::of((w + 2 * h) as f64 / 7.0)));
+                let mut out = numbers(2 * (length + 3), 4);
+                accumulate::<R, FUSED, 4, 2>(
+                    (&mut out, length + 3),
+                    factors,
+                    (&numbers(4 * length, 5), length),
+                );
+                self.0.extend(out);
+            }
+            for length in [1, 7, 8, 9, 40, 1021] {
+                let (x, y): ([Vec<R>; 4], [Vec<R>; 2]) = (
+                    std::array::from_fn(|i| numbers(length, i as u64)),
+                    std::array::from_fn(|i| numbers(length, 9 + i as u64)),
+                );
+                let sums = dots::<R, FUSED, 4, 2, 0>(
+                    x.each_ref().map(Vec::as_slice),
+                    y.each_ref().map(Vec::as_slice),
+                );
+                self.0.extend(sums.as_flattened());
+                let mut values: Vec<R> =
+                    numbers(length, 3).into_iter().map(|value: R| value * R::of(50.0)).collect();
+                let sum = exponentials::<R, FUSED>(&mut values, R::of(50.0));
+                self.0.extend(values);
+                self.0.push(sum);
+            }
+        }
+    }
+
+    #[test]
+    fn single_precision_on_this_machine_is_double_precision_but_for_rounding() {
+        let (mut single, mut double): (Vec<f32>, Vec<f64>) = (vec![], vec![]);
+        run(Loops(&mut single));
+        run(Loops(&mut double));
+        assert_eq!(single.len(), double.len());
+        for (i, (found, expected)) in single.iter().zip(&double).enumerate() {
+            let error = (f64::from(*found) - expected).abs();
+            assert!(error < 4e-6 * expected.abs().max(1.0), "number {i}: {found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn exponentials_of_what_no_number_is() {
+        struct Odd<'a>(&'a mut [f32], &'a mut f32);
+        impl Loop for Odd<'_> {
+            #[inline(always)]
+            fn run<const FUSED: bool>(self) {
+                *self.1 = exponentials::<f32, FUSED>(self.0, 0.0);
+            }
+        }
+        let mut sum = 0.0;
+        let mut values = [f32::NEG_INFINITY; 19];
+        (values[2], values[18]) = (0.0, -0.0);
+        run(Odd(&mut values, &mut sum));
+        assert_eq!((sum, values[2], values[18], values[3]), (2.0, 1.0, 1.0, 0.0));
+        values[5] = f32::NAN;
+        run(Odd(&mut values, &mut sum));
+        assert!(sum.is_nan() && values[5].is_nan());
     }
 }

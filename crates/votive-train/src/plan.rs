@@ -76,6 +76,8 @@ pub struct Plan {
     pub objective: Mixture,
     /// What the policy is compared with.
     pub reference: ReferencePlan,
+    /// Folder of the model that the first of several rounds started from, for objectives that read it.
+    pub base_model: Option<PathBuf>,
     /// The optimizer.
     pub optimizer: OptimizerPlan,
     /// The loop.
@@ -110,6 +112,20 @@ pub struct DataPlan {
     pub curriculum: Option<CurriculumPlan>,
     /// Share of the prompts that is held out for evaluation, 0 for none.
     pub eval_fraction: f64,
+    /// How much single tokens count, for objectives that read it.
+    pub token_weights: TokenWeightRule,
+}
+
+/// Where the weights of single tokens come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TokenWeightRule {
+    /// The reference's mean activation where a token is predicted, scaled to run from 0 to 1 within its completion.
+    #[default]
+    Activations,
+    /// 1, but 0 on lines of the rejected completion that the chosen one has, too.
+    DifferingLines,
+    /// 1 behind the last of these marks, 0 up to it.
+    AfterLast(String),
 }
 
 impl DataPlan {
@@ -210,6 +226,7 @@ impl Plan {
         let data = data::data(&mut r, kind);
         let objective = objective::objective(&mut r);
         let reference = reference::reference(&mut r);
+        let base_model = reference::base(&mut r);
         let rollout = if kind == Modality::Image { rollout::rollout(&mut r) } else { None };
         let diffusion = (kind == Modality::Image).then(|| match &rollout {
             Some(_) => diffusion::of_rollouts(&mut r),
@@ -221,7 +238,14 @@ impl Plan {
         let eval = watching::eval(&mut r, data.eval_fraction, train.save_every);
         let sample = watching::sample(&mut r, kind, train.save_every);
         if let Some(objective) = &objective {
-            objective::check(&mut r, objective, &reference, kind);
+            objective::check(
+                &mut r,
+                objective,
+                (&reference, base_model.is_some()),
+                &data.token_weights,
+                kind,
+            );
+            objective::check_batch(&mut r, objective, &train);
             if let Some(rollout) = &rollout {
                 objective::check_rollouts(&mut r, objective, rollout.pairs);
             }
@@ -238,6 +262,7 @@ impl Plan {
             data,
             objective,
             reference,
+            base_model,
             optimizer,
             train,
             diffusion,
@@ -274,7 +299,9 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     adapter(&mut r, modality);
     adapter_format(&mut r, modality);
     data::data(&mut r, modality);
+    let after_data = r.settings().len();
     reference::reference(&mut r);
+    reference::base(&mut r);
     let of_one_kind = r.settings().len();
     let before_optimizer = r.settings().len();
     optimizer(&mut r, modality);
@@ -290,6 +317,7 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     }
     let of_every_kind = objective::keys()?.into_iter().chain(reference::keys()?);
     settings.splice(of_one_kind..of_one_kind, of_every_kind);
+    settings.splice(after_data..after_data, data::keys(modality)?);
     Ok(settings)
 }
 

@@ -108,7 +108,8 @@ impl Resolver {
                 _ => {
                     let value = match item {
                         Item::Value(value) => value.clone(),
-                        _ => Value::from(""),
+                        // A table that is there and says nothing.
+                        _ => InlineTable::new().into(),
                     };
                     self.given.insert(key, Given { value, place, used: false });
                 }

@@ -6,11 +6,13 @@
 //! ```
 
 mod held_out;
+mod log_ratios;
 mod losses;
 mod rows;
 mod sums;
 
 pub use held_out::HeldOut;
+pub use log_ratios::LogRatios;
 pub(crate) use rows::order;
 
 use crate::ema::Ema;
@@ -65,6 +67,8 @@ pub struct Resumed {
     pub ema: Option<BTreeMap<String, Tensor>>,
     /// Tokens read so far (latents, for images).
     pub num_tokens: u64,
+    /// The log-ratios of the completions so far.
+    pub log_ratios: LogRatios,
 }
 
 /// What a step sees.
@@ -83,10 +87,13 @@ pub struct Run<'a, F: FrontEnd> {
     parameters: Vec<(String, Tensor)>,
     policy: F::Network,
     reference: Reference<F::Network>,
+    /// The model that the first of several rounds started from.
+    base: Option<F::Network>,
     optimizer: AdamW,
     ema: Option<Ema>,
     order: Phases,
     num_tokens: u64,
+    log_ratios: LogRatios,
     /// The reference is the policy as it is now: margins must be 0.
     at_start: bool,
     gated: bool,
@@ -110,6 +117,8 @@ pub struct Evaluation {
     pub units: usize,
     /// Whether no row prefers anything to anything, so that there can be no gradient.
     pub is_undecided: bool,
+    /// Sum of the log-ratios of completions in nats, and their number.
+    pub log_ratios: (f64, usize),
 }
 
 impl<'a, F: FrontEnd> Run<'a, F> {
@@ -129,19 +138,22 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         if front.rows() == 0 {
             return Err(TrainError::Plan("no row of the data is left to train on".to_owned()));
         }
-        rows::require_margins(plan, front)?;
+        rows::require_what_is_read(plan, front)?;
         let at_start = resumed.is_none();
         let saved = resumed.as_ref().and_then(|resumed| resumed.reference.clone());
         let batch = plan.train.micro_batch_size;
         let reference = Reference::new(&plan.reference, front, &start, saved, batch, progress)?;
+        let base = plan.base_model.as_deref();
+        let base = base.map(|folder| front.other_network(folder, start.device())).transpose()?;
         let fresh = || Resumed {
             params: start,
             optimizer: AdamW::new(plan.optimizer.adamw.clone()),
             reference: None,
             ema: None,
             num_tokens: 0,
+            log_ratios: LogRatios::default(),
         };
-        let Resumed { params, optimizer, num_tokens, ema, .. } = resumed.unwrap_or_else(fresh);
+        let Resumed { params, optimizer, num_tokens, log_ratios, ema, .. } = resumed.unwrap_or_else(fresh);
         let ema = plan.ema.map(|plan| Ema::new(plan, &params, ema)).transpose()?;
         let policy = front.network(&params)?;
         let parameters = params.trainable();
@@ -153,10 +165,12 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             parameters,
             policy,
             reference,
+            base,
             optimizer,
             ema,
             order,
             num_tokens,
+            log_ratios,
             at_start,
             gated: false,
             undecided: 0,
@@ -222,6 +236,12 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         self.num_tokens
     }
 
+    /// The log-ratios of the completions that were trained on so far.
+    #[must_use]
+    pub fn log_ratios(&self) -> LogRatios {
+        self.log_ratios
+    }
+
     /// Makes the next step.
     ///
     /// # Errors
@@ -252,6 +272,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let divergence = self.follow(step)?;
         evaluation.means.extend(divergence.map(|found| (Cow::Borrowed("reference/divergence"), found)));
         self.num_tokens += evaluation.units as u64;
+        self.log_ratios.add(evaluation.log_ratios);
         let done = step + 1;
         Ok(StepMetrics {
             step: done,
@@ -311,7 +332,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             gradients.accumulate(&loss, &self.parameters, &recorder)?;
         }
         let (loss, means, units) = (sums.loss(), sums.means(), sums.units());
-        Ok(Evaluation { gradients, loss, means, units, is_undecided })
+        Ok(Evaluation { gradients, loss, means, units, is_undecided, log_ratios: sums.log_ratios() })
     }
 
     fn device(&self) -> &Device {

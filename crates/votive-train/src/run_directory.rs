@@ -10,7 +10,7 @@ use crate::lock::RunLock;
 use crate::model_card::{self, RunFacts};
 use crate::optimizer::AdamW;
 use crate::plan::{Plan, is_due};
-use crate::run::{Resumed, Run};
+use crate::run::{LogRatios, Resumed, Run};
 use crate::run_log::{Entry, RunLog};
 use crate::watch::Watch;
 use candle_core::{DType, Tensor};
@@ -54,6 +54,8 @@ struct TrainerState {
     schema_version: u32,
     step: u64,
     num_tokens: u64,
+    #[serde(default)]
+    log_ratios: LogRatios,
     /// The plan that the checkpoint belongs to.
     plan: String,
 }
@@ -174,6 +176,7 @@ impl RunDirectory {
             reference: kept(REFERENCE_FILE)?,
             ema: kept(EMA_FILE)?,
             num_tokens: state.num_tokens,
+            log_ratios: state.log_ratios,
         };
         Ok((Some(resumed), skipped))
     }
@@ -195,8 +198,9 @@ impl RunDirectory {
                 let values = ema.values().iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
                 files::write(&trainer.join(EMA_FILE), values, DType::F32, BTreeMap::new())?;
             }
+            let (num_tokens, log_ratios) = (run.num_tokens(), run.log_ratios());
             let state =
-                TrainerState { schema_version: 1, step, num_tokens: run.num_tokens(), plan: plan.to_toml() };
+                TrainerState { schema_version: 1, step, num_tokens, log_ratios, plan: plan.to_toml() };
             let path = trainer.join("state.json");
             let state = serde_json::to_value(&state).map_err(|error| at(&path)(error.into()))?;
             Ok(files::write_json(&path, &state)?)

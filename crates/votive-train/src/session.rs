@@ -81,6 +81,7 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
         TextRows::Pairs(pairs) => front.with_pairs(pairs),
         TextRows::Unpaired(examples) => front.with_unpaired(examples, most),
     };
+    let front = front.weighing_tokens(plan.data.token_weights.clone());
     Ok(Prepared::Text(Box::new(front.holding_out(report.held_out)), trainable(plan, params)?, report))
 }
 

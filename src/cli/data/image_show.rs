@@ -78,7 +78,7 @@ fn show_refused(args: &Args, records: &Records<ImagePair>, no_pair: bool, ctx: &
 
 /// A pair as JSON.
 fn describe(pair: &ImagePair, sides: &[Side; 2], tokenizer: Option<&ClipTokenizer>) -> Outcome<Value> {
-    let RowNumbers { weight, margin } = pair.numbers;
+    let RowNumbers { weight, margin, .. } = pair.numbers;
     let mut value = json!({"row": pair.row, "prompt": pair.prompt, "weight": weight, "margin": margin});
     value["tie"] = pair.origin.is_tie.into();
     for (side, (name, image)) in pair.sides().into_iter().enumerate() {

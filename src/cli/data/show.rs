@@ -232,11 +232,10 @@ impl Viewer<'_> {
 }
 
 fn heading(one: &impl Shown, place: &str) -> String {
-    let RowNumbers { weight, margin } = one.numbers();
     let label = one.label().map(|label| format!(", label {label}"));
-    let numbers = [("weight", weight), ("margin", margin)];
-    let numbers = numbers.map(|(name, number)| number.map(|number| format!(", {name} {number}")));
-    let said: String = label.into_iter().chain(numbers.into_iter().flatten()).collect();
+    let numbers = one.numbers().named(one.label().is_none()).into_iter();
+    let said: String =
+        label.into_iter().chain(numbers.map(|(name, number)| format!(", {name} {number}"))).collect();
     format!("row {} ({place}){said}", one.row())
 }
 
@@ -255,8 +254,11 @@ fn described(name: &str, part: &Part) -> String {
 }
 
 fn as_json(one: &impl Shown, examination: Option<&Examination>) -> Value {
-    let RowNumbers { weight, margin } = one.numbers();
-    let mut value = json!({"row": one.row(), "weight": weight, "margin": margin});
+    // The first two are always said.
+    let mut value = json!({"row": one.row(), "weight": null, "margin": null});
+    for (name, number) in one.numbers().named(one.label().is_none()) {
+        value[name] = json!(number);
+    }
     for (name, part) in one.parts() {
         value[name] = match part {
             Part::Text(text) => json!(text),

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use votive_model::files;
-use votive_objective::{Denoised, MethodSpec, Needs, Objective, PairInputs, Tokens, UnpairedInputs};
+use votive_objective::{
+    Denoised, ListInputs, MethodSpec, Needs, Objective, PairInputs, TokenWeights, Tokens, UnpairedInputs,
+    WITH, WRAPPERS,
+};
 
 /// Evaluate an objective on given numbers, for checking and plotting.
 ///
@@ -17,7 +20,7 @@ pub(crate) struct Args {
     /// The objective.
     #[arg(value_name = "ID", value_parser = super::method())]
     method: &'static MethodSpec,
-    /// Set an option of the objective; the others keep their defaults.
+    /// Set an option of the objective, or of a wrapper around it as `with.WRAPPER.OPTION`; the others keep their defaults.
     #[arg(long = "set", value_name = "OPTION=VALUE")]
     options: Vec<String>,
     /// Numbers to evaluate on.
@@ -30,7 +33,7 @@ pub(crate) struct Args {
 
 pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
     let options = options(args.method, &args.options)?;
-    let objective = (args.method.build)(options.clone())?;
+    let objective = votive_objective::build(args.method, options.clone())?;
     let given = Given::read(&args.inputs, &objective, &ctx.device()?)?;
     let outputs = evaluate(&objective, &given)?;
     let losses = outputs[LOSS].to_dtype(DType::F64)?.to_vec1::<f64>()?;
@@ -66,12 +69,29 @@ fn options(method: &MethodSpec, changes: &[String]) -> Outcome<Value> {
             Failure::usage(format!("--set {change}: expected OPTION=VALUE, such as beta=0.1"))
         })?;
         let (name, value) = (name.trim(), value.trim());
-        match options.get_mut(name) {
-            Some(option) => *option = parse(value),
-            None => return Err(unknown_option(method, name)),
-        }
+        let option = match name.strip_prefix(WITH).and_then(|rest| rest.strip_prefix('.')) {
+            Some(path) => wrapper_option(&mut options[WITH], path)?,
+            None => options.get_mut(name).ok_or_else(|| unknown_option(method, name))?,
+        };
+        *option = parse(value);
     }
     Ok(options)
+}
+
+/// The option `WRAPPER.OPTION` among those of the wrappers so far; a wrapper that is named is put on with its defaults.
+fn wrapper_option<'a>(with: &'a mut Value, path: &str) -> Outcome<&'a mut Value> {
+    let (name, option) = path.split_once('.').unwrap_or((path, ""));
+    let Some(spec) = WRAPPERS.iter().find(|spec| spec.name == name) else {
+        let known: Vec<&str> = WRAPPERS.iter().map(|spec| spec.name).collect();
+        let failure = Failure::usage(format!("there is no wrapper `{name}`; there are {}", known.join(", ")));
+        return Err(suggest(failure, name, known));
+    };
+    if with[name].is_null() {
+        with[name] = (spec.defaults)();
+    }
+    let known: Vec<&str> = spec.options.iter().map(|option| option.name).collect();
+    let message = format!("wrapper `{name}` has no option `{option}`; it has {}", known.join(", "));
+    with[name].get_mut(option).ok_or_else(|| suggest(Failure::usage(message), option, known))
 }
 
 /// A value as JSON, or a number in any spelling, or else the text itself.
@@ -163,6 +183,11 @@ impl Given {
         })
     }
 
+    /// How much single tokens count, in the log-ratio and in the divergence.
+    fn token_weights(&self, [logratio, kl]: [&'static str; 2]) -> Outcome<TokenWeights> {
+        Ok(TokenWeights { logratio: self.get(logratio)?, kl: self.get(kl)? })
+    }
+
     /// What a denoiser's predictions give: the policy's errors, the reference's, and their distance.
     fn denoised(&self, [policy, reference, distances]: [&'static str; 3]) -> Outcome<Denoised> {
         Ok(Denoised {
@@ -206,6 +231,10 @@ fn evaluate(objective: &Objective, given: &Given) -> Outcome<BTreeMap<String, Te
             let result = objective.evaluate(&unpaired_inputs(given)?)?;
             (result.per_example, result.rewards.map(|rewards| ("rewards", rewards)).into_iter().collect())
         }
+        Objective::List(objective) => {
+            let result = objective.evaluate(&list_inputs(given)?)?;
+            (result.per_list, vec![("rewards", result.rewards)])
+        }
     };
     let gradients = loss.sum_all()?.backward()?;
     let mut outputs: BTreeMap<String, Tensor> =
@@ -240,6 +269,29 @@ fn pair_inputs(given: &Given) -> Outcome<PairInputs> {
     if given.has("margins") {
         pairs = pairs.with_margins(given.get("margins")?);
     }
+    if given.has("chosen_alignment") {
+        pairs = pairs.with_alignment(given.get("chosen_alignment")?, given.get("rejected_alignment")?);
+    }
+    if given.has("policy_gold_logps") {
+        pairs = pairs.with_gold(given.get("policy_gold_logps")?, given.get("gold_lengths")?);
+    }
+    if given.has("chosen_scores") {
+        pairs = pairs.with_scores(given.get("chosen_scores")?, given.get("rejected_scores")?);
+    }
+    if given.has("base_chosen_logps") {
+        pairs = pairs.with_base(given.get("base_chosen_logps")?, given.get("base_rejected_logps")?);
+    }
+    if given.has("uncertainties") {
+        pairs = pairs.with_uncertainties(given.get("uncertainties")?);
+    }
+    if given.has("chosen_values") {
+        pairs = pairs.with_values(given.get("chosen_values")?, given.get("rejected_values")?);
+    }
+    if given.has("chosen_token_weights") {
+        let chosen = given.token_weights(["chosen_token_weights", "chosen_token_kl_weights"])?;
+        let rejected = given.token_weights(["rejected_token_weights", "rejected_token_kl_weights"])?;
+        pairs = pairs.with_token_weights(chosen, rejected);
+    }
     if given.has("chosen_token_mask") {
         let chosen = given.tokens([
             "chosen_token_mask",
@@ -258,6 +310,20 @@ fn pair_inputs(given: &Given) -> Outcome<PairInputs> {
     Ok(pairs)
 }
 
+fn list_inputs(given: &Given) -> Outcome<ListInputs> {
+    let mut lists = ListInputs::new(given.get("policy_logps")?);
+    if given.has("reference_logps") {
+        lists = lists.with_reference(given.get("reference_logps")?);
+    }
+    if given.has("scores") {
+        lists = lists.with_scores(given.get("scores")?);
+    }
+    if given.has("draws") {
+        lists = lists.with_draws(given.get("draws")?);
+    }
+    Ok(lists)
+}
+
 fn unpaired_inputs(given: &Given) -> Outcome<UnpairedInputs> {
     let mut completions = UnpairedInputs::new(given.get("policy_logps")?, given.get("labels")?);
     if given.has("reference_logps") {
@@ -266,13 +332,23 @@ fn unpaired_inputs(given: &Given) -> Outcome<UnpairedInputs> {
     if given.has("lengths") {
         completions = completions.with_lengths(given.get("lengths")?);
     }
+    if given.has("scores") {
+        completions = completions.with_scores(given.get("scores")?);
+    }
     if given.has("token_mask") {
         let names = ["token_mask", "policy_token_logps", "reference_token_logps", "token_kl"];
         completions = completions.with_tokens(given.tokens(names)?);
     }
+    // A file may well hold a scalar as one row.
+    let scalar = |name| {
+        let found = given.get(name)?;
+        Ok::<_, Failure>(if found.elem_count() == 1 { found.reshape(())? } else { found })
+    };
     if given.has("kl") {
-        let kl = given.get("kl")?;
-        completions = completions.with_kl(if kl.elem_count() == 1 { kl.reshape(())? } else { kl });
+        completions = completions.with_kl(scalar("kl")?);
+    }
+    if given.has("mean_logratio") {
+        completions = completions.with_mean_logratio(scalar("mean_logratio")?);
     }
     Ok(completions)
 }

@@ -32,6 +32,18 @@ const PAIR: &[Input] = &[
     input("reference_rejected_logps", Needs::REFERENCE, "(B,) log π_ref(y_l|x), nats"),
     input("chosen_lengths", Needs::LENGTHS, "(B,) |y_w|, tokens"),
     input("rejected_lengths", Needs::LENGTHS, "(B,) |y_l|, tokens"),
+    input(
+        "chosen_alignment",
+        Needs::ALIGNMENT,
+        "(B,) mean over the tokens of y_w of log π_θ(y_t) − log Σ_v π_θ(v)², nats; carries no gradient",
+    ),
+    input("rejected_alignment", Needs::ALIGNMENT, "(B,) the same of y_l"),
+    input(
+        "policy_gold_logps",
+        Needs::GOLD,
+        "(B,) log π_θ of a third, gold completion, summed over tokens, nats",
+    ),
+    input("gold_lengths", Needs::GOLD, "(B,) its length, tokens"),
     of_tokens("chosen_token_mask", Needs::TOKENS, "(B, L) 1 on the tokens of y_w, 0 behind its end"),
     of_tokens("rejected_token_mask", Needs::TOKENS, "(B, L) 1 on the tokens of y_l, 0 behind its end"),
     of_tokens("policy_chosen_token_logps", Needs::TOKEN_LOGPS, "(B, L) log π_θ of each token of y_w, nats"),
@@ -71,6 +83,21 @@ const PAIR: &[Input] = &[
     ),
     input("rejected_distances", Needs::DISTANCES, "(B,) the same of the rejected latents"),
     input("margins", Needs::MARGINS, "(B,) by how much each pair was preferred, in the scorer's units"),
+    input("chosen_scores", Needs::SCORES, "(B,) what y_w was given by whoever judged; no gradient"),
+    input("rejected_scores", Needs::SCORES, "(B,) what y_l was given"),
+    input("base_chosen_logps", Needs::BASE, "(B,) log π_base(y_w|x), nats, of the first round's start"),
+    input("base_rejected_logps", Needs::BASE, "(B,) log π_base(y_l|x), nats"),
+    input("uncertainties", Needs::UNCERTAINTIES, "(B,) how unsure each pair's label is, nats; no gradient"),
+    input("chosen_values", Needs::VALUES, "(B,) what a value head says of y_w"),
+    input("rejected_values", Needs::VALUES, "(B,) what a value head says of y_l"),
+    of_tokens(
+        "chosen_token_weights",
+        Needs::TOKEN_WEIGHTS,
+        "(B, L) what each token of y_w counts in the log-ratio, 0 or more",
+    ),
+    of_tokens("chosen_token_kl_weights", Needs::TOKEN_WEIGHTS, "(B, L) the same in the divergence"),
+    of_tokens("rejected_token_weights", Needs::TOKEN_WEIGHTS, "(B, L) the same of y_l in the log-ratio"),
+    of_tokens("rejected_token_kl_weights", Needs::TOKEN_WEIGHTS, "(B, L) the same in the divergence"),
 ];
 
 const ERRORS_OF_REFERENCE: Needs = Needs::REFERENCE.or(Needs::ERRORS);
@@ -86,6 +113,13 @@ const UNPAIRED: &[Input] = &[
         doc: "scalar: estimated divergence of policy and reference, nats; carries no gradient",
         rank: 0,
     },
+    Input {
+        name: "mean_logratio",
+        need: Needs::MEAN_LOGRATIO,
+        doc: "scalar: running mean of log π_θ − log π_ref, nats; carries no gradient",
+        rank: 0,
+    },
+    input("scores", Needs::SCORES, "(B,) what y was given by whoever judged; no gradient"),
     of_tokens("token_mask", Needs::TOKENS, "(B, L) 1 on the tokens of y, 0 behind its end"),
     of_tokens("policy_token_logps", Needs::TOKEN_LOGPS, "(B, L) log π_θ of each token of y, nats"),
     of_tokens("reference_token_logps", REFERENCE_TOKENS, "(B, L) log π_ref of each token of y, nats"),
@@ -94,6 +128,13 @@ const UNPAIRED: &[Input] = &[
         Needs::TOKEN_KL,
         "(B, L) KL(π_ref ‖ π_θ) over the vocabulary at each token of y, nats",
     ),
+];
+
+const LIST: &[Input] = &[
+    of_tokens("policy_logps", Needs::NONE, "(B, N) log π_θ of N completions of each prompt, nats"),
+    of_tokens("reference_logps", Needs::REFERENCE, "(B, N) log π_ref, nats"),
+    of_tokens("scores", Needs::SCORES, "(B, N) what each completion was given, more is better; no gradient"),
+    input("draws", Needs::DRAWS, "(B,) a random number from 0 to 1 for each list; no gradient"),
 ];
 
 const LOSS: (&str, &str) = ("per_pair_loss", "(B,) loss of each pair, not reduced");
@@ -105,6 +146,7 @@ pub(crate) fn of(objective: &Objective) -> &'static [Input] {
     match objective {
         Objective::Pair(_) => PAIR,
         Objective::Unpaired(_) => UNPAIRED,
+        Objective::List(_) => LIST,
     }
 }
 
@@ -120,6 +162,11 @@ pub(crate) fn outputs_of(objective: &Objective) -> &'static [(&'static str, &'st
         Objective::Unpaired(_) => &[
             ("per_pair_loss", "(B,) loss of each completion, not reduced"),
             ("rewards", "(B,) implicit reward of each completion, if the objective implies one"),
+            GRADIENT,
+        ],
+        Objective::List(_) => &[
+            ("per_pair_loss", "(B,) loss of each list, not reduced"),
+            ("rewards", "(B, N) implicit reward of each completion"),
             GRADIENT,
         ],
     }

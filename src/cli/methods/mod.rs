@@ -7,7 +7,7 @@ use crate::cli::{Context, Outcome};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
-use votive_objective::{METHODS, MethodSpec, Needs};
+use votive_objective::{Header, METHODS, MethodSpec, Needs, OptionDoc, WITH, WRAPPERS, WrapperSpec};
 
 /// List the objectives, show one, or evaluate one on given numbers.
 #[derive(Debug, clap::Args)]
@@ -64,6 +64,12 @@ fn show(spec: &MethodSpec, ctx: &Context) -> Outcome {
         let mut value = summary(spec);
         let input = |input: &inputs::Input| json!({"name": input.name, "needed": is_needed(input.need), "doc": input.doc});
         value["inputs"] = inputs.iter().map(input).collect();
+        value["described"] = described(&spec.header())
+            .into_iter()
+            .map(|(name, said)| (name, said.into()))
+            .collect::<Map<_, _>>()
+            .into();
+        value["with"] = wrappers(spec).into();
         value["outputs"] = outputs.iter().map(|(name, doc)| json!({"name": name, "doc": doc})).collect();
         return ctx.output.json(&value);
     }
@@ -76,6 +82,9 @@ fn show(spec: &MethodSpec, ctx: &Context) -> Outcome {
         ("needs", needs(spec.needs)),
     ];
     text += &table(&facts.map(|(name, value)| [format!("  {name}"), value]));
+    for (name, said) in described(&spec.header()) {
+        text += &format!("\n{name}\n{}", wrapped(&said));
+    }
     text += &format!(
         "\nIn a recipe (`weight = 1.0`, `reduction = \"{}\"`)\n  [objective.{}]\n",
         spec.reduction.name(),
@@ -85,6 +94,11 @@ fn show(spec: &MethodSpec, ctx: &Context) -> Outcome {
     let option =
         |(name, value): (String, Value)| [format!("  {name} = {value}"), format!("# {}", docs(&name))];
     text += &table(&options.map(option).collect::<Vec<_>>());
+    let around = wrappers(spec);
+    if !around.is_empty() {
+        text += &format!("\nWrappers that go around it, as [objective.{}.with.<wrapper>]\n", spec.id);
+        text += &wrapped(&around.join(", "));
+    }
     text += &format!("\nInputs of `votive methods eval {}`, f64 or f32\n", spec.id);
     let needed = |input: &&inputs::Input| is_needed(input.need);
     text += &table(
@@ -101,11 +115,55 @@ fn show(spec: &MethodSpec, ctx: &Context) -> Outcome {
     ctx.output.line(text.trim_end())
 }
 
+/// What a method's file says of it, in its order.
+fn described(header: &Header) -> Vec<(String, String)> {
+    let mut said = vec![
+        ("What it is".to_owned(), header.summary.clone()),
+        ("Source".to_owned(), header.source.clone()),
+        ("Minimises".to_owned(), header.loss.clone()),
+    ];
+    said.extend(header.against.iter().map(|(method, text)| (format!("Against {method}"), text.clone())));
+    said.push(("Departures".to_owned(), header.departures.clone()));
+    said.push(("Checked against".to_owned(), header.checked.clone()));
+    said
+}
+
+/// The wrappers that go around a method.
+fn wrappers(spec: &MethodSpec) -> Vec<&'static str> {
+    let goes_around = |wrapper: &&&WrapperSpec| {
+        let mut options = (spec.defaults)();
+        options[WITH] = json!({ wrapper.name: (wrapper.defaults)() });
+        votive_objective::build(spec, options).is_ok()
+    };
+    WRAPPERS.iter().filter(goes_around).map(|wrapper| wrapper.name).collect()
+}
+
+/// Columns of a terminal that running text may take.
+const WIDTH: usize = 100;
+
+/// A text in indented lines.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() < WIDTH => *line += &format!(" {word}"),
+            _ => lines.push(format!(" {word}")),
+        }
+    }
+    lines.iter().map(|line| format!(" {line}\n")).collect()
+}
+
 /// A method as one row of JSON.
 fn summary(spec: &MethodSpec) -> Value {
     let doc = |name: &str| spec.options.iter().find(|option| option.name == name).map(|option| option.doc);
     let option = |(name, default): (String, Value)| {
-        let entry = json!({"default": default, "doc": doc(&name)});
+        let found = spec.options.iter().find(|option| option.name == name).and_then(OptionDoc::range);
+        let bound = |bound: Option<(f64, bool)>| {
+            bound.map(|(at, is_allowed)| json!({"at": at, "allowed": is_allowed}))
+        };
+        let range = found
+            .map(|range| json!({"symbol": range.symbol, "low": bound(range.low), "high": bound(range.high)}));
+        let entry = json!({"default": default, "doc": doc(&name), "range": range});
         (name, entry)
     };
     json!({

@@ -62,14 +62,15 @@ fn an_override_is_told_by_its_words() {
 #[test]
 fn an_objective_has_a_known_id_and_options_in_range() {
     let trial = Trial::text();
-    replace_in(&trial.path("recipe.toml"), "[objective.dpo]", "[objective.dppo]");
+    replace_in(&trial.path("recipe.toml"), "[objective.dpo]", "[objective.simppo]");
     let parts = [
-        "line 5, column 12: objective.dppo: ",
-        "unknown objective `dppo`; known: d3po, dpo, ",
-        "did you mean `dpo`?",
+        "line 5, column 12: objective.simppo: ",
+        "unknown objective `simppo`; known: alphapo, ",
+        ", d3po, ",
+        "did you mean `simpo`?",
     ];
     trial.refused(&[], USAGE, &parts);
-    replace_in(&trial.path("recipe.toml"), "[objective.dppo]\nbeta = 0.1", "[objective.dpo]\nbeta = -0.1");
+    replace_in(&trial.path("recipe.toml"), "[objective.simppo]\nbeta = 0.1", "[objective.dpo]\nbeta = -0.1");
     let range = "line 6, column 1: objective.dpo.beta: objective `dpo`: option `beta` = -0.1 must be a finite \
                  number above 0";
     trial.refused(&[], USAGE, &[range]);

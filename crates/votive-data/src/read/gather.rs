@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::dataset_info::Tags;
 use super::format::{FORMATS, Format, Meaning};
-use super::pairing::pair_text;
+use super::pairing::{pair_text, scores_of_sides};
 use super::ranking::{PairChoice, Ranking, choose};
 use super::records::{Records, Refused};
 use super::row::Row;
@@ -94,18 +94,32 @@ impl Gathered {
         self.records.rows_read += 1;
         let format = self.format_of(&row)?;
         let other = if format.recognizes(&row) { None } else { Format::of(&row) };
+        // Before the format takes them for its margin.
+        let scores = scores_of_sides(&row);
         let meaning = format.read(&mut row, &self.tags).map_err(|error| match other {
             Some(other) => self.mixed_formats(&row, format, other),
             None => error,
         })?;
         let weight = row.optional_weight("weight")?;
         let margin = row.optional_number("margin")?;
-        let numbers = |difference: Option<f64>| RowNumbers { weight, margin: margin.or(difference) };
+        let uncertainty = row.optional_number("uncertainty")?;
+        let numbers = |difference: Option<f64>, scores| RowNumbers {
+            weight,
+            margin: margin.or(difference),
+            scores,
+            uncertainty,
+        };
         match meaning {
-            Meaning::Pair(text, difference) => self.add_pair(&row, text, numbers(difference))?,
+            Meaning::Pair(text, difference) => {
+                self.add_pair(&row, text, None, numbers(difference, scores))?;
+            }
+            Meaning::Triple(text, difference, gold) => {
+                self.add_pair(&row, text, Some(gold), numbers(difference, scores))?;
+            }
             Meaning::Unpaired(text, label) => {
                 self.require_kind(Kind::of_completion(&text), &row)?;
-                self.unpaired.push(UnpairedExample { row: row.number, text, label, numbers: numbers(None) });
+                let numbers = numbers(None, [row.optional_number("score")?, None]);
+                self.unpaired.push(UnpairedExample { row: row.number, text, label, numbers });
             }
             Meaning::Ranked(ranking) => self.add_ranking(&mut row, &ranking, numbers)?,
             Meaning::Nothing(problem, detail) => self.refuse(&row, problem, detail),
@@ -127,9 +141,15 @@ impl Gathered {
         Ok(format)
     }
 
-    fn add_pair(&mut self, row: &Row, text: PairText, numbers: RowNumbers) -> Result<()> {
+    fn add_pair(
+        &mut self,
+        row: &Row,
+        text: PairText,
+        gold: Option<Completion>,
+        numbers: RowNumbers,
+    ) -> Result<()> {
         self.require_kind(Kind::of_pair(&text), row)?;
-        self.pairs.push(PreferencePair { row: row.number, text, numbers });
+        self.pairs.push(PreferencePair { row: row.number, text, gold, numbers });
         Ok(())
     }
 
@@ -138,7 +158,7 @@ impl Gathered {
         &mut self,
         row: &mut Row,
         ranking: &Ranking,
-        numbers: impl Fn(Option<f64>) -> RowNumbers,
+        numbers: impl Fn(Option<f64>, [Option<f64>; 2]) -> RowNumbers,
     ) -> Result<()> {
         let Ranking { prompt, completions, options } = ranking;
         let scores: Vec<_> = completions.iter().map(|(_, score)| *score).collect();
@@ -158,7 +178,7 @@ impl Gathered {
             if let PairText::Chat { options: found, .. } = &mut text {
                 found.clone_from(options);
             }
-            self.add_pair(row, text, numbers(Some(margin)))?;
+            self.add_pair(row, text, None, numbers(Some(margin), [scores[better], scores[worse]]))?;
         }
         Ok(())
     }

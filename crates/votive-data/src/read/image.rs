@@ -190,7 +190,7 @@ impl<'a> Gathered<'a> {
                 });
             }
         };
-        Ok(RowNumbers { weight, margin })
+        Ok(RowNumbers { weight, margin, ..RowNumbers::default() })
     }
 
     /// Makes the pairs of a row; an image without a score and a tie are counted.

@@ -15,6 +15,14 @@ const SCORES: [(&str, &str); 5] = [
     ("chosen_avg_rating", "rejected_avg_rating"),
 ];
 
+/// The scores of the two sides, if the row has both; they stay unread.
+pub(super) fn scores_of_sides(row: &Row) -> [Option<f64>; 2] {
+    let both = SCORES
+        .iter()
+        .find_map(|(chosen, rejected)| Some([row.peek(chosen)?.as_f64()?, row.peek(rejected)?.as_f64()?]));
+    both.map_or([None; 2], |scores| scores.map(Some))
+}
+
 /// By how much the chosen completion scores higher, if the row has the scores of both.
 pub(super) fn score_margin(row: &mut Row) -> Result<Option<f64>> {
     let found = SCORES.iter().find(|(chosen, rejected)| row.has(chosen) && row.has(rejected));

@@ -333,10 +333,11 @@ fn a_completion_without_a_turn_of_the_assistant_trains_nothing() {
 #[test]
 fn numbers_travel_with_the_row() {
     let mut one = pair(1, "Say", " yes", " no");
-    one.numbers = votive_data::RowNumbers { weight: Some(2.0), margin: Some(0.5) };
+    let none = votive_data::RowNumbers::default();
+    one.numbers = votive_data::RowNumbers { weight: Some(2.0), margin: Some(0.5), ..none };
     let (pairs, report) = tokenize(vec![one.clone(), pair(2, "Say", " a", " b")], DROP).unwrap();
     assert_eq!(pairs[0].numbers, one.numbers);
     assert_eq!((report.weights.count, report.margins.count, report.margins.mean), (1, 1, 0.5));
-    check_message(report, &["margin: 1 numbers from 0.5 to 0.5", "no objective reads it yet"]);
+    check_message(report, &["margin: 1 numbers from 0.5 to 0.5", "for objectives that read it"]);
     assert!(pairs[0].clone().unpair().iter().all(|side| side.numbers == one.numbers));
 }

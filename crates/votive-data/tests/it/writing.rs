@@ -33,7 +33,7 @@ fn image_pairs_are_written_relative_to_their_file() {
     let image = |name: &str| folder.path().join("images").join(name);
     let elsewhere = std::path::PathBuf::from("/elsewhere/2.png");
     let mut pairs = [ImagePair::new(1, "a cat", image("1.png"), elsewhere)];
-    pairs[0].numbers = RowNumbers { weight: Some(0.5), margin: None };
+    pairs[0].numbers = RowNumbers { weight: Some(0.5), ..RowNumbers::default() };
     pairs[0].origin.models = [Some("xl".into()), None];
     let file = folder.path().join("pairs.jsonl");
     write_image_pairs(&file, &pairs).unwrap();

@@ -140,6 +140,6 @@ impl Denoiser for UNet2DConditionModel {
         for block in &self.up {
             h = block.forward(&h, condition, &mut skips)?;
         }
-        self.conv_out.forward(&activate(&self.norm_out.forward(&h)?, Activation::Silu)?)
+        self.conv_out.forward(&self.norm_out.activated(&h, Activation::Silu)?)
     }
 }

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::nn::{Conv2d, GroupNorm, Linear};
 use crate::params::Scope;
 use candle_core::Tensor;
-use votive_tensor::{Activation, AttentionMask, activate, attention};
+use votive_tensor::{Activation, AttentionMask, attention};
 
 const EPS: f64 = 1e-6;
 
@@ -127,7 +127,7 @@ impl Head {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.conv.forward(&activate(&self.norm.forward(x)?, Activation::Silu)?)
+        self.conv.forward(&self.norm.activated(x, Activation::Silu)?)
     }
 }
 

@@ -9,10 +9,12 @@
 //! are not pairs.
 //! Checked against: the formula in tools/parity/objectives.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::{ObjectiveError, Result};
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -27,7 +29,7 @@ pub static SPEC: MethodSpec = MethodSpec {
     reduction: Reduction::Mean,
     options: &[
         OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference" },
-        OptionDoc { name: "clip", doc: "δ between 0 and 1: how far a ratio counts away from 1" },
+        OptionDoc { name: "clip", doc: "0 < δ < 1: how far a ratio counts away from 1" },
     ],
     defaults: || json!(D3po::default()),
     build: |options| read_options::<D3po>("d3po", options)?.checked(),
@@ -60,22 +62,27 @@ impl D3po {
     }
 }
 
-impl PairObjective for D3po {
+impl MarginObjective for D3po {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
         let (low, high) = ((1.0 - self.clip).ln(), (1.0 + self.clip).ln());
-        let chosen = inputs.chosen.logratio()?.clamp(low, high)?;
-        let rejected = inputs.rejected.logratio()?.clamp(low, high)?;
-        let margin = ((&chosen - &rejected)? * self.beta)?;
-        Ok(PairLoss {
-            per_pair: log_sigmoid(&margin)?.neg()?,
-            chosen_rewards: (chosen.detach() * self.beta)?,
-            rejected_rewards: (rejected.detach() * self.beta)?,
-        })
+        let [chosen, rejected] = inputs.logratios()?;
+        Ok([(chosen.clamp(low, high)? * self.beta)?, (rejected.clamp(low, high)? * self.beta)?])
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        Ok(log_sigmoid(margin)?.neg()?)
+    }
+
+    fn is_likelihood(&self) -> bool {
+        true
+    }
+
+    fn refuses(&self, wrapper: &str) -> Option<&'static str> {
+        (wrapper == "f_divergence").then_some("its ratios are of single denoising steps and held near 1")
     }
 }
 
@@ -83,7 +90,8 @@ impl PairObjective for D3po {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor, Var};
+    use crate::PairObjective;
+    use candle_core::{Device, Var};
 
     #[test]
     fn beyond_the_bound_there_is_no_gradient_and_within_it_is_dpo() {

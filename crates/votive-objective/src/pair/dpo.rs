@@ -8,10 +8,12 @@
 //! β the β of Diffusion-DPO; whoever computes the log-ratio applies that half, so nothing here knows of it.
 //! Checked against: trl 1.16 `loss_type="sigmoid"`.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -50,21 +52,21 @@ impl Dpo {
     }
 }
 
-impl PairObjective for Dpo {
+impl MarginObjective for Dpo {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let chosen = inputs.chosen.logratio()?;
-        let rejected = inputs.rejected.logratio()?;
-        let margin = (&chosen - &rejected)?;
-        Ok(PairLoss {
-            per_pair: log_sigmoid(&(margin * self.beta)?)?.neg()?,
-            chosen_rewards: (chosen.detach() * self.beta)?,
-            rejected_rewards: (rejected.detach() * self.beta)?,
-        })
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
+        inputs.implicit_rewards(self.beta)
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        Ok(log_sigmoid(margin)?.neg()?)
+    }
+
+    fn is_likelihood(&self) -> bool {
+        true
     }
 }
 
@@ -72,7 +74,8 @@ impl PairObjective for Dpo {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor};
+    use crate::PairObjective;
+    use candle_core::Device;
 
     #[track_caller]
     fn check(margin: f64, beta: f64, expected: f64) {

@@ -7,10 +7,12 @@
 //! Departures: log-ratios are averaged over the completion's tokens, as trl does; the paper is silent on length.
 //! Checked against: trl 1.16 `loss_type="ipo"`, whose `beta` is τ here.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -48,20 +50,22 @@ impl Ipo {
     }
 }
 
-impl PairObjective for Ipo {
+impl MarginObjective for Ipo {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let (chosen, rejected) = (inputs.chosen.logratio()?, inputs.rejected.logratio()?);
-        let margin = (inputs.chosen.per_token(&chosen)? - inputs.rejected.per_token(&rejected)?)?;
-        Ok(PairLoss {
-            per_pair: (margin - 0.5 / self.tau)?.sqr()?,
-            chosen_rewards: (chosen.detach() * self.tau)?,
-            rejected_rewards: (rejected.detach() * self.tau)?,
-        })
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
+        let [chosen, rejected] = inputs.logratios()?;
+        Ok([inputs.chosen.per_token(&chosen)?, inputs.rejected.per_token(&rejected)?])
+    }
+
+    fn rewards(&self, inputs: &PairInputs, _scores: [Tensor; 2]) -> Result<[Tensor; 2]> {
+        inputs.implicit_rewards(self.tau)
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        Ok((margin - 0.5 / self.tau)?.sqr()?)
     }
 }
 
@@ -69,7 +73,8 @@ impl PairObjective for Ipo {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor};
+    use crate::PairObjective;
+    use candle_core::Device;
 
     #[test]
     fn hand_arithmetic() {

@@ -7,12 +7,14 @@
 //! Departures: none.
 //! Checked against: trl 1.16's CPO trainer with `loss_type="simpo"`, `cpo_alpha=0`.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::spec::{
     Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -57,21 +59,22 @@ impl Simpo {
     }
 }
 
-impl PairObjective for Simpo {
+impl MarginObjective for Simpo {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let chosen = (inputs.chosen.per_token(&inputs.chosen.policy_logps)? * self.beta)?;
-        let rejected = (inputs.rejected.per_token(&inputs.rejected.policy_logps)? * self.beta)?;
-        let margin = ((&chosen - &rejected)? - self.target_margin)?;
-        Ok(PairLoss {
-            per_pair: log_sigmoid(&margin)?.neg()?,
-            chosen_rewards: chosen.detach(),
-            rejected_rewards: rejected.detach(),
-        })
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
+        let [chosen, rejected] = inputs.mean_logps()?;
+        Ok([(chosen * self.beta)?, (rejected * self.beta)?])
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        Ok(log_sigmoid(&(margin - self.target_margin)?)?.neg()?)
+    }
+
+    fn is_likelihood(&self) -> bool {
+        true
     }
 }
 
@@ -79,7 +82,8 @@ impl PairObjective for Simpo {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor};
+    use crate::PairObjective;
+    use candle_core::Device;
 
     #[test]
     fn hand_arithmetic() {

@@ -9,10 +9,12 @@
 //! margin, where the scorer contradicts the label, turns the pair round, as the formula says.
 //! Checked against: the formula in tools/parity/objectives.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -30,7 +32,7 @@ pub static SPEC: MethodSpec = MethodSpec {
         OptionDoc { name: "gain", doc: "g > 0: what 2p − 1 is multiplied by" },
         OptionDoc {
             name: "range",
-            doc: "largest minus smallest score, in the scorer's units: the default is that of PickScore's cosines",
+            doc: "R > 0, in the scorer's units: largest minus smallest score; the default is that of PickScore's cosines",
         },
     ],
     defaults: || json!(SmPo::default()),
@@ -64,22 +66,28 @@ impl SmPo {
     }
 }
 
-impl PairObjective for SmPo {
+impl MarginObjective for SmPo {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let (chosen, rejected) = (inputs.chosen.logratio()?, inputs.rejected.logratio()?);
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
         let certainty = log_sigmoid(&(inputs.margins()? / self.range)?)?.exp()?;
         let scale = (((certainty * 2.0)? - 1.0)? * self.gain)?;
-        let margin = (((&chosen - &rejected)? * self.beta)? * scale)?;
-        Ok(PairLoss {
-            per_pair: log_sigmoid(&margin)?.neg()?,
-            chosen_rewards: (chosen.detach() * self.beta)?,
-            rejected_rewards: (rejected.detach() * self.beta)?,
-        })
+        let [chosen, rejected] = inputs.implicit_rewards(self.beta)?;
+        Ok([(chosen * &scale)?, (rejected * scale)?])
+    }
+
+    fn rewards(&self, inputs: &PairInputs, _scores: [Tensor; 2]) -> Result<[Tensor; 2]> {
+        inputs.implicit_rewards(self.beta)
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        Ok(log_sigmoid(margin)?.neg()?)
+    }
+
+    fn is_likelihood(&self) -> bool {
+        true
     }
 }
 
@@ -87,7 +95,8 @@ impl PairObjective for SmPo {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor};
+    use crate::PairObjective;
+    use candle_core::Device;
 
     #[test]
     fn a_tie_counts_nothing_and_certainty_counts_in_full() {

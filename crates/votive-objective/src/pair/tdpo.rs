@@ -8,12 +8,14 @@
 //! Departures: none. `stop_gradient = false` with `alpha = 1` is TDPO₁, the defaults are TDPO₂; α = 0 is DPO.
 //! Checked against: the equations, written independently in tools/parity/objectives.py.
 
-use crate::contract::{PairInputs, PairLoss, PairObjective};
+use crate::contract::PairInputs;
 use crate::error::Result;
+use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::spec::{
     Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_not_negative, require_positive,
 };
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -64,24 +66,33 @@ impl Tdpo {
     }
 }
 
-impl PairObjective for Tdpo {
+impl MarginObjective for Tdpo {
     fn needs(&self) -> Needs {
         SPEC.needs
     }
 
-    fn evaluate(&self, inputs: &PairInputs) -> Result<PairLoss> {
-        inputs.check()?;
-        let chosen = inputs.chosen.logratio()?;
-        let rejected = inputs.rejected.logratio()?;
+    fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
         let kl = inputs.chosen.sequence_kl()?;
         let kl = if self.stop_gradient { kl.detach() } else { kl };
-        let delta = (inputs.rejected.sequence_kl()? - kl)?;
-        let margin = ((&chosen - &rejected)? - (delta * self.alpha)?)?;
-        Ok(PairLoss {
-            per_pair: log_sigmoid(&(margin * self.beta)?)?.neg()?,
-            chosen_rewards: (chosen.detach() * self.beta)?,
-            rejected_rewards: (rejected.detach() * self.beta)?,
-        })
+        let score = |logratio: Tensor, kl: Tensor| (logratio + (kl * self.alpha)?)? * self.beta;
+        let [chosen, rejected] = inputs.logratios()?;
+        Ok([score(chosen, kl)?, score(rejected, inputs.rejected.sequence_kl()?)?])
+    }
+
+    fn rewards(&self, inputs: &PairInputs, _scores: [Tensor; 2]) -> Result<[Tensor; 2]> {
+        inputs.implicit_rewards(self.beta)
+    }
+
+    fn loss(&self, margin: &Tensor) -> Result<Tensor> {
+        Ok(log_sigmoid(margin)?.neg()?)
+    }
+
+    fn is_likelihood(&self) -> bool {
+        true
+    }
+
+    fn refuses(&self, wrapper: &str) -> Option<&'static str> {
+        (wrapper == "f_divergence").then_some("its margin holds another divergence already")
     }
 }
 
@@ -89,8 +100,9 @@ impl PairObjective for Tdpo {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use crate::PairObjective;
     use crate::completion::Tokens;
-    use candle_core::{Device, Tensor, Var};
+    use candle_core::{Device, Var};
 
     /// Loss, and its slopes by the divergences of the chosen and of the rejected completion.
     fn run(tdpo: &Tdpo) -> (f64, [f64; 2]) {

@@ -70,10 +70,8 @@ impl UnpairedObjective for Kto {
         inputs.check()?;
         let logratio = inputs.completions.logratio()?;
         // +1 for a gain, −1 for a loss: both branches are 1 − σ(sign·β(r − z)) = σ(−sign·β(r − z)).
-        let sign = ((&inputs.labels * 2.0)? - 1.0)?;
-        let gain = ((logratio.broadcast_sub(&inputs.kl()?)? * sign)? * self.beta)?;
-        let span = self.desirable_weight - self.undesirable_weight;
-        let weight = ((&inputs.labels * span)? + self.undesirable_weight)?;
+        let gain = ((logratio.broadcast_sub(&inputs.kl()?)? * inputs.signs()?)? * self.beta)?;
+        let weight = inputs.by_label(self.desirable_weight, self.undesirable_weight)?;
         Ok(UnpairedLoss {
             per_example: (log_sigmoid(&gain.neg()?)?.exp()? * weight)?,
             rewards: Some((logratio.detach() * self.beta)?),

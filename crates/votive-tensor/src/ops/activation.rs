@@ -4,6 +4,7 @@ use crate::kernel::{Kernel, Real, View, apply};
 use crate::vector;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
+use std::marker::PhantomData;
 
 /// An activation function by its exact formula; `gelu` variants differ and are not interchangeable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,45 +19,98 @@ pub enum Activation {
     QuickGelu,
 }
 
+/// A function with its derivative. `at` is `#[inline(always)]` and called from plain loops, so that compilers find vectors.
+trait Curve<R>: Send + Sync {
+    /// `(f(x), f′(x))`.
+    fn at<const FUSED: bool>(x: R) -> (R, R);
+}
+
+/// `1/(1 + e⁻ˣ)`.
+#[inline(always)]
+fn sigmoid<R: Real, const FUSED: bool>(x: R) -> R {
+    R::one() / (R::one() + (-x).exp_in::<FUSED>())
+}
+
+struct Silu;
+impl<R: Real> Curve<R> for Silu {
+    #[inline(always)]
+    fn at<const FUSED: bool>(x: R) -> (R, R) {
+        let s = sigmoid::<R, FUSED>(x);
+        (x * s, s * (R::one() + x * (R::one() - s)))
+    }
+}
+
+struct QuickGelu;
+impl<R: Real> Curve<R> for QuickGelu {
+    #[inline(always)]
+    fn at<const FUSED: bool>(x: R) -> (R, R) {
+        let k = R::of(1.702);
+        let s = sigmoid::<R, FUSED>(k * x);
+        (x * s, s * (R::one() + k * x * (R::one() - s)))
+    }
+}
+
+struct GeluErf;
+impl<R: Real> Curve<R> for GeluErf {
+    #[inline(always)]
+    fn at<const FUSED: bool>(x: R) -> (R, R) {
+        let (half, root, norm) =
+            (R::of(0.5), R::of(std::f64::consts::FRAC_1_SQRT_2), R::of(0.398_942_280_401_432_7));
+        let cdf = half * (R::one() + (x * root).erf_in::<FUSED>());
+        (x * cdf, cdf + x * norm * (-half * x * x).exp_in::<FUSED>())
+    }
+}
+
+struct GeluTanh;
+impl<R: Real> Curve<R> for GeluTanh {
+    #[inline(always)]
+    fn at<const FUSED: bool>(x: R) -> (R, R) {
+        let (a, b, three) = (R::of(0.797_884_560_802_865_4), R::of(0.044_715), R::of(3.0));
+        let (one, half) = (R::one(), R::of(0.5));
+        let t = (a * (x + b * x * x * x)).tanh();
+        let slope = a * (one + three * b * x * x);
+        (half * x * (one + t), half * (one + t) + half * x * (one - t * t) * slope)
+    }
+}
+
 impl Activation {
-    /// Calls `job` with the function `x ↦ (value, derivative)` of this activation.
+    /// Runs `job` with the function of this activation.
     ///
     /// The choice is made once for a whole slice, so that the loop over it has no branch and can use vector
     /// instructions.
-    fn with<R: Real, T>(self, job: impl Loop<R, T>) -> T {
-        let (one, half) = (R::one(), R::of(0.5));
-        let sigmoid = move |x: R| one / (one + (-x).fast_exp());
+    fn with<R: Real, T>(self, job: impl Job<R, T>) -> T {
         match self {
-            Self::Silu => job.run(move |x: R| {
-                let s = sigmoid(x);
-                (x * s, s * (one + x * (one - s)))
-            }),
-            Self::QuickGelu => {
-                let k = R::of(1.702);
-                job.run(move |x: R| {
-                    let s = sigmoid(k * x);
-                    (x * s, s * (one + k * x * (one - s)))
-                })
-            }
-            Self::GeluErf => {
-                let (root, norm) = (R::of(std::f64::consts::FRAC_1_SQRT_2), R::of(0.398_942_280_401_432_7));
-                job.run(move |x: R| {
-                    let cdf = half * (one + (x * root).erf());
-                    (x * cdf, cdf + x * norm * (-half * x * x).fast_exp())
-                })
-            }
-            Self::GeluTanh => {
-                let (a, b, three) = (R::of(0.797_884_560_802_865_4), R::of(0.044_715), R::of(3.0));
-                job.run(move |x: R| {
-                    let t = (a * (x + b * x * x * x)).tanh();
-                    let slope = a * (one + three * b * x * x);
-                    (half * x * (one + t), half * (one + t) + half * x * (one - t * t) * slope)
-                })
-            }
+            Self::Silu => job.run::<Silu>(),
+            Self::QuickGelu => job.run::<QuickGelu>(),
+            Self::GeluErf => job.run::<GeluErf>(),
+            Self::GeluTanh => job.run::<GeluTanh>(),
         }
     }
 
-    fn composed(self, x: &Tensor) -> Result<Tensor> {
+    /// Replaces numbers by what the function makes of them.
+    pub(super) fn apply_to<R: Real>(self, numbers: &mut [R]) {
+        struct Whole<'a, R>(&'a mut [R]);
+        impl<R: Real> Job<R, ()> for Whole<'_, R> {
+            fn run<C: Curve<R>>(self) {
+                vector::run(InPlace::<R, C>(self.0, PhantomData));
+            }
+        }
+        self.with(Whole(numbers));
+    }
+
+    /// `out[i] = f′(x[i]) · y[i]`.
+    pub(super) fn slopes<R: Real>(self, out: &mut [R], x: &[R], y: &[R]) {
+        struct Whole<'a, R>(&'a mut [R], [&'a [R]; 2]);
+        impl<R: Real> Job<R, ()> for Whole<'_, R> {
+            fn run<C: Curve<R>>(self) {
+                let Self(out, [x, y]) = self;
+                vector::run(Slopes::<R, C> { out, x, y, curve: PhantomData });
+            }
+        }
+        self.with(Whole(out, [x, y]));
+    }
+
+    pub(super) fn composed(self, x: &Tensor) -> Result<Tensor> {
         let sigmoid = |x: &Tensor| -> Result<Tensor> { (x.neg()?.exp()? + 1.0)?.recip() };
         match self {
             Self::Silu => x.mul(&sigmoid(x)?),
@@ -70,9 +124,85 @@ impl Activation {
     }
 }
 
-/// A loop over slices that calls a function from `x` to value and derivative.
-trait Loop<R, T> {
-    fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) -> T;
+/// Work that is written once for all functions.
+trait Job<R, T> {
+    fn run<C: Curve<R>>(self) -> T;
+}
+
+/// `out[i] = f(x[i])`, times `y[i]` if there is one.
+struct Values<'a, R, C> {
+    out: &'a mut [R],
+    x: &'a [R],
+    y: Option<&'a [R]>,
+    curve: PhantomData<C>,
+}
+
+impl<R: Real, C: Curve<R>> vector::Loop for Values<'_, R, C> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let Self { out, x, y, .. } = self;
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = C::at::<FUSED>(*x).0;
+        }
+        for (out, y) in out.iter_mut().zip(y.into_iter().flatten()) {
+            *out *= *y;
+        }
+    }
+}
+
+/// `x[i] = f(x[i])`.
+struct InPlace<'a, R, C>(&'a mut [R], PhantomData<C>);
+
+impl<R: Real, C: Curve<R>> vector::Loop for InPlace<'_, R, C> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        for x in self.0 {
+            *x = C::at::<FUSED>(*x).0;
+        }
+    }
+}
+
+/// `out[i] = f′(x[i]) · y[i]`.
+struct Slopes<'a, R, C> {
+    out: &'a mut [R],
+    x: &'a [R],
+    y: &'a [R],
+    curve: PhantomData<C>,
+}
+
+impl<R: Real, C: Curve<R>> vector::Loop for Slopes<'_, R, C> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let Self { out, x, y, .. } = self;
+        for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+            *out = C::at::<FUSED>(*x).1 * *y;
+        }
+    }
+}
+
+/// The gradients of a gate and of what it gates.
+struct GateSlopes<'a, R, C> {
+    gate: &'a [R],
+    value: &'a [R],
+    grad: &'a [R],
+    d_gate: &'a mut [R],
+    d_value: &'a mut [R],
+    curve: PhantomData<C>,
+}
+
+impl<R: Real, C: Curve<R>> vector::Loop for GateSlopes<'_, R, C> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let Self { gate, value, grad, d_gate, d_value, .. } = self;
+        for ((d_gate, value), grad) in d_gate.iter_mut().zip(value).zip(grad) {
+            *d_gate = *grad * *value;
+        }
+        for ((d_gate, d_value), (gate, grad)) in d_gate.iter_mut().zip(d_value).zip(gate.iter().zip(grad)) {
+            let (y, slope) = C::at::<FUSED>(*gate);
+            *d_gate *= slope;
+            *d_value = *grad * y;
+        }
+    }
 }
 
 /// Elements that one thread takes at a time.
@@ -99,55 +229,34 @@ impl Kernel for Activate {
     }
 
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
-        struct Values<'a, R>(&'a [R], &'a mut [R]);
-        impl<R: Real> Loop<R, ()> for Values<'_, R> {
-            fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) {
+        struct Whole<'a, R>(&'a [R], &'a mut [R]);
+        impl<R: Real> Job<R, ()> for Whole<'_, R> {
+            fn run<C: Curve<R>>(self) {
                 self.1.par_chunks_mut(CHUNK).zip(self.0.par_chunks(CHUNK)).for_each(|(out, x)| {
-                    vector::map(out, x, |x| function(x).0);
+                    vector::run(Values::<R, C> { out, x, y: None, curve: PhantomData });
                 });
             }
         }
-        self.0.with(Values(inputs[0].data, output));
+        self.0.with(Whole(inputs[0].data, output));
     }
 
     fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
-        struct Slopes<'a, R>(&'a [R], &'a [R]);
-        impl<R: Real> Loop<R, Vec<R>> for Slopes<'_, R> {
-            fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) -> Vec<R> {
+        struct Whole<'a, R>(&'a [R], &'a [R]);
+        impl<R: Real> Job<R, Vec<R>> for Whole<'_, R> {
+            fn run<C: Curve<R>>(self) -> Vec<R> {
                 let mut dx = vec![R::zero(); self.0.len()];
-                dx.par_chunks_mut(CHUNK)
-                    .zip(self.0.par_chunks(CHUNK))
-                    .zip(self.1.par_chunks(CHUNK))
-                    .for_each(|((dx, x), g)| vector::zip_map(dx, [x, g], |x, g| g * function(x).1));
+                let arguments = self.0.par_chunks(CHUNK).zip(self.1.par_chunks(CHUNK));
+                dx.par_chunks_mut(CHUNK).zip(arguments).for_each(|(out, (x, y))| {
+                    vector::run(Slopes::<R, C> { out, x, y, curve: PhantomData });
+                });
                 dx
             }
         }
-        vec![Some(self.0.with(Slopes(inputs[0].data, grad)))]
+        vec![Some(self.0.with(Whole(inputs[0].data, grad)))]
     }
 
     fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         self.0.composed(inputs[0])
-    }
-}
-
-/// Finishes the gradients of a gate, whose factor is there already, and of what it gates.
-struct GateSlopes<'a, R, F> {
-    gate: &'a [R],
-    grad: &'a [R],
-    d_gate: &'a mut [R],
-    d_value: &'a mut [R],
-    function: &'a F,
-}
-
-impl<R: Real, F: Fn(R) -> (R, R)> vector::Loop for GateSlopes<'_, R, F> {
-    #[inline(always)]
-    fn run<const FUSED: bool>(self) {
-        let outputs = self.d_gate.iter_mut().zip(self.d_value);
-        for ((d_gate, d_value), (gate, g)) in outputs.zip(self.gate.iter().zip(self.grad)) {
-            let (y, slope) = (self.function)(*gate);
-            *d_gate *= slope;
-            *d_value = *g * y;
-        }
     }
 }
 
@@ -176,11 +285,11 @@ impl Kernel for Gated {
 
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
         struct Products<'a, R>(&'a [R], &'a [R], &'a mut [R]);
-        impl<R: Real> Loop<R, ()> for Products<'_, R> {
-            fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) {
+        impl<R: Real> Job<R, ()> for Products<'_, R> {
+            fn run<C: Curve<R>>(self) {
                 let arguments = self.0.par_chunks(CHUNK).zip(self.1.par_chunks(CHUNK));
                 self.2.par_chunks_mut(CHUNK).zip(arguments).for_each(|(out, (gate, value))| {
-                    vector::zip_map(out, [gate, value], |gate, value| function(gate).0 * value);
+                    vector::run(Values::<R, C> { out, x: gate, y: Some(value), curve: PhantomData });
                 });
             }
         }
@@ -188,9 +297,9 @@ impl Kernel for Gated {
     }
 
     fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
-        struct Slopes<'a, R>(&'a [R], &'a [R], &'a [R]);
-        impl<R: Real> Loop<R, (Vec<R>, Vec<R>)> for Slopes<'_, R> {
-            fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) -> (Vec<R>, Vec<R>) {
+        struct Whole<'a, R>(&'a [R], &'a [R], &'a [R]);
+        impl<R: Real> Job<R, (Vec<R>, Vec<R>)> for Whole<'_, R> {
+            fn run<C: Curve<R>>(self) -> (Vec<R>, Vec<R>) {
                 let mut d_gate = vec![R::zero(); self.2.len()];
                 let mut d_value = vec![R::zero(); self.2.len()];
                 let outputs = d_gate.par_chunks_mut(CHUNK).zip(d_value.par_chunks_mut(CHUNK));
@@ -198,14 +307,14 @@ impl Kernel for Gated {
                 outputs.zip(arguments).zip(self.2.par_chunks(CHUNK)).for_each(
                     |((outputs, (gate, value)), grad)| {
                         let (d_gate, d_value) = outputs;
-                        vector::zip_map(d_gate, [value, grad], |value, g| g * value);
-                        vector::run(GateSlopes { gate, grad, d_gate, d_value, function: &function });
+                        let curve = PhantomData::<C>;
+                        vector::run(GateSlopes { gate, value, grad, d_gate, d_value, curve });
                     },
                 );
                 (d_gate, d_value)
             }
         }
-        let (d_gate, d_value) = self.0.with(Slopes(inputs[0].data, inputs[1].data, grad));
+        let (d_gate, d_value) = self.0.with(Whole(inputs[0].data, inputs[1].data, grad));
         vec![Some(d_gate), Some(d_value)]
     }
 
@@ -246,14 +355,14 @@ impl Kernel for GatedHalves {
 
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
         struct Rows<'a, R>(&'a [R], &'a mut [R], usize);
-        impl<R: Real> Loop<R, ()> for Rows<'_, R> {
-            fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) {
+        impl<R: Real> Job<R, ()> for Rows<'_, R> {
+            fn run<C: Curve<R>>(self) {
                 let Rows(x, out, width) = self;
                 let rows = rows_at_once(width);
                 out.par_chunks_mut(rows * width).zip(x.par_chunks(2 * rows * width)).for_each(|(out, x)| {
                     for (out, x) in out.chunks_mut(width).zip(x.chunks(2 * width)) {
                         let (value, gate) = x.split_at(width);
-                        vector::zip_map(out, [gate, value], |gate, value| function(gate).0 * value);
+                        vector::run(Values::<R, C> { out, x: gate, y: Some(value), curve: PhantomData });
                     }
                 });
             }
@@ -266,8 +375,8 @@ impl Kernel for GatedHalves {
 
     fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
         struct Rows<'a, R>(&'a [R], &'a [R], usize);
-        impl<R: Real> Loop<R, Vec<R>> for Rows<'_, R> {
-            fn run(self, function: impl Fn(R) -> (R, R) + Send + Sync) -> Vec<R> {
+        impl<R: Real> Job<R, Vec<R>> for Rows<'_, R> {
+            fn run<C: Curve<R>>(self) -> Vec<R> {
                 let Rows(x, grad, width) = self;
                 let rows = rows_at_once(width);
                 let mut dx = vec![R::zero(); x.len()];
@@ -276,8 +385,8 @@ impl Kernel for GatedHalves {
                     let rows = dx.chunks_mut(2 * width).zip(x.chunks(2 * width));
                     for ((dx, x), grad) in rows.zip(grad.chunks(width)) {
                         let ((d_value, d_gate), (value, gate)) = (dx.split_at_mut(width), x.split_at(width));
-                        vector::zip_map(d_gate, [value, grad], |value, g| g * value);
-                        vector::run(GateSlopes { gate, grad, d_gate, d_value, function: &function });
+                        let curve = PhantomData::<C>;
+                        vector::run(GateSlopes { gate, value, grad, d_gate, d_value, curve });
                     }
                 });
                 dx

@@ -45,7 +45,8 @@ const LOG_SUM: usize = 1;
 const ENTROPY: usize = 2;
 const MEAN_LOGIT: usize = 3;
 const IS_TOP: usize = 4;
-const COLUMNS: usize = 5;
+const COLLISION: usize = 5;
+const COLUMNS: usize = 6;
 
 impl TokenScores {
     /// Log-probability of each token, nats, `(N,)`.
@@ -70,6 +71,15 @@ impl TokenScores {
     /// Those of candle.
     pub fn mean_logits(&self) -> Result<Tensor> {
         column(&self.0.detach(), MEAN_LOGIT)
+    }
+
+    /// `log Σ_v p(v)²` of the distribution that each token was drawn from: the logarithm of the chance that two draws are
+    /// the same, nats, `(N,)`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn log_collisions(&self) -> Result<Tensor> {
+        column(&self.0.detach(), COLLISION)
     }
 
     /// 1 where no token is likelier than the one that stands there, else 0, `(N,)`.
@@ -179,6 +189,8 @@ struct Seen<R> {
     sum: R,
     /// Sum of `exp(logit − most) · (logit − most)`.
     weighted: R,
+    /// Sum of `exp(logit − most)²`.
+    squares: R,
     /// Sum of the logits.
     total: R,
     /// The target's logit, once its tile was seen.
@@ -188,22 +200,24 @@ struct Seen<R> {
 impl<R: Real> Seen<R> {
     fn nothing() -> Self {
         let zero = R::zero();
-        Self { most: R::neg_infinity(), sum: zero, weighted: zero, total: zero, target: zero }
+        Self { most: R::neg_infinity(), sum: zero, weighted: zero, squares: zero, total: zero, target: zero }
     }
 
     fn add(&mut self, logits: &[R], target: Option<usize>) {
         let most = R::largest(&[R::largest(logits), self.most]);
-        let mut sums = [R::zero(); 3];
+        let mut sums = [R::zero(); 4];
         vector::run(Exponentials { logits, most, sums: &mut sums });
         if self.sum > R::zero() {
             let (down, scale) = (self.most - most, (self.most - most).fast_exp());
             self.weighted = (self.weighted + self.sum * down) * scale;
             self.sum *= scale;
+            self.squares *= scale * scale;
         }
-        let [sum, weighted, total] = sums;
+        let [sum, weighted, total, squares] = sums;
         self.sum += sum;
         self.weighted += weighted;
         self.total += total;
+        self.squares += squares;
         self.most = most;
         if let Some(target) = target {
             self.target = logits[target];
@@ -217,6 +231,7 @@ impl<R: Real> Seen<R> {
         row[ENTROPY] = log_sum - self.weighted / self.sum;
         row[MEAN_LOGIT] = self.total / R::of(vocabulary as f64);
         row[IS_TOP] = if self.target == self.most { R::one() } else { R::zero() };
+        row[COLLISION] = self.squares.ln() - log_sum - log_sum;
     }
 }
 
@@ -224,19 +239,20 @@ impl<R: Real> Seen<R> {
 struct Exponentials<'a, R> {
     logits: &'a [R],
     most: R,
-    sums: &'a mut [R; 3],
+    sums: &'a mut [R; 4],
 }
 
 impl<R: Real> vector::Loop for Exponentials<'_, R> {
     #[inline(always)]
     fn run<const FUSED: bool>(self) {
-        let mut strands = [[R::zero(); 8]; 3];
+        let mut strands = [[R::zero(); 8]; 4];
         let mut add = |i: usize, logit: R| {
             let down = logit - self.most;
             let e = down.fast_exp();
             strands[0][i] += e;
             strands[1][i] += e * down;
             strands[2][i] += logit;
+            strands[3][i] += e * e;
         };
         let (eights, rest) = self.logits.as_chunks::<8>();
         for eight in eights {
@@ -349,7 +365,9 @@ impl Kernel for LogProb {
             let is_top =
                 shifted.gather(&index, 1)?.ge(&normaliser.zeros_like()?)?.to_dtype(logits.dtype())?;
             let mean = logits.detach().mean_keepdim(D::Minus1)?;
-            chunks.push(Tensor::cat(&[log_prob, (most + normaliser)?, entropy, mean, is_top], 1)?);
+            let collision = (log_probs * 2.0)?.exp()?.sum_keepdim(D::Minus1)?.log()?;
+            let columns = [log_prob, (most + normaliser)?, entropy, mean, is_top, collision];
+            chunks.push(Tensor::cat(&columns, 1)?);
         }
         Tensor::cat(&chunks, 0)
     }
@@ -416,6 +434,7 @@ mod tests {
             (scores.entropy(), [entropy; 2]),
             (scores.mean_logits(), [10f64.ln() / 3.0; 2]),
             (scores.is_top(), [0.0, 1.0]),
+            (scores.log_collisions(), [(30f64 / 64.0).ln(); 2]),
         ] {
             let expected = Tensor::new(&expected, &Device::Cpu).unwrap();
             assert!(difference(&found.unwrap(), &expected) < 1e-12);

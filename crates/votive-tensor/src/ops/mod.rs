@@ -27,7 +27,7 @@ pub use log_prob::{TokenScores, token_scores};
 pub use log_sigmoid::log_sigmoid;
 pub use low_rank::low_rank_linear;
 pub use low_rank_conv::low_rank_conv2d;
-pub use norm::{group_norm, layer_norm, rms_norm};
+pub use norm::{group_norm, group_norm_activated, layer_norm, rms_norm};
 pub use resample::upsample_nearest_2x;
 pub use rope::rope;
 pub use stored::{Storage, StoredMatrix, Weight, stored_linear};

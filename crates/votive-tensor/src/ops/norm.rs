@@ -1,5 +1,6 @@
 //! RMS, layer and group normalisation with scale (and shift).
 
+use super::activation::Activation;
 use crate::kernel::{Kernel, Real, View, apply};
 use crate::vector;
 use candle_core::{D, Result, Tensor};
@@ -30,7 +31,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 /// # Source
 /// Ba, Kiros & Hinton, arXiv:1607.06450, Eq. 4.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    apply(GroupNorm { groups: None, eps }, &[x, weight, bias])
+    apply(GroupNorm { groups: None, eps, activation: None }, &[x, weight, bias])
 }
 
 /// `(x − mean) / √(var + ε) · weight + bias` with mean and variance over the channels of one group and all positions.
@@ -42,7 +43,23 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
 /// # Source
 /// Wu & He, arXiv:1803.08494, Eq. 1-3.
 pub fn group_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, groups: usize, eps: f64) -> Result<Tensor> {
-    apply(GroupNorm { groups: Some(groups), eps }, &[x, weight, bias])
+    apply(GroupNorm { groups: Some(groups), eps, activation: None }, &[x, weight, bias])
+}
+
+/// `activation(group_norm(x))` in one pass, which keeps nothing but its input for the backward.
+///
+/// # Shapes
+/// As [`group_norm`].
+/// # Errors
+/// As [`group_norm`].
+pub fn group_norm_activated(
+    x: &Tensor,
+    (weight, bias): (&Tensor, &Tensor),
+    groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    apply(GroupNorm { groups: Some(groups), eps, activation: Some(activation) }, &[x, weight, bias])
 }
 
 #[derive(Clone)]
@@ -136,6 +153,8 @@ fn column_sums<R: Real>(rows: &[Vec<R>], width: usize) -> Vec<R> {
 struct GroupNorm {
     groups: Option<usize>,
     eps: f64,
+    /// What follows at once.
+    activation: Option<Activation>,
 }
 
 /// How a tensor falls apart into normalised spans: `spans` of `channels × positions` numbers each, the channel of a
@@ -198,21 +217,18 @@ impl Kernel for GroupNorm {
                     let first = (task * batch + i) % groups * channels;
                     let moments = self.moments(x);
                     let window = first..first + channels;
-                    vector::run(Normalise {
-                        out,
-                        x,
-                        moments,
-                        positions,
-                        weight: &weight[window.clone()],
-                        bias: &bias[window],
-                    });
+                    let (weight, bias) = (&weight[window.clone()], &bias[window]);
+                    vector::run(Normalise { out: &mut *out, x, moments, positions, weight, bias });
+                    if let Some(activation) = self.activation {
+                        activation.apply_to(out);
+                    }
                 }
             },
         );
     }
 
     fn backward<R: Real>(&self, inputs: &[View<R>], _: &[R], grad: &[R], _: &[bool]) -> Vec<Option<Vec<R>>> {
-        let (x, weight) = (inputs[0].data, inputs[1].data);
+        let (x, weight, bias) = (inputs[0].data, inputs[1].data, inputs[2].data);
         let Spans { channels, positions, groups } = self.spans(inputs[0].dims);
         let (size, total) = (channels * positions, channels * groups);
         let batch = ROWS.div_ceil(positions);
@@ -224,17 +240,24 @@ impl Kernel for GroupNorm {
                 .map(|(task, (dx, x, grad))| {
                     let mut sums = vec![R::zero(); 2 * total];
                     let (d_weight, d_bias) = sums.split_at_mut(total);
+                    let mut scratch = Vec::new();
                     for (i, ((dx, x), g)) in
                         dx.chunks_mut(size).zip(x.chunks(size)).zip(grad.chunks(size)).enumerate()
                     {
                         let first = (task * batch + i) % groups * channels;
                         let window = first..first + channels;
-                        self.span_backward(
-                            (x, g, dx),
-                            positions,
-                            &weight[window.clone()],
-                            (&mut d_weight[window.clone()], &mut d_bias[window]),
-                        );
+                        let moments = self.moments(x);
+                        let (weight, bias) = (&weight[window.clone()], &bias[window.clone()]);
+                        let mut g = g;
+                        if let Some(activation) = self.activation {
+                            scratch.resize(2 * size, R::zero());
+                            let (out, slopes) = scratch.split_at_mut(size);
+                            vector::run(Normalise { out: &mut *out, x, moments, positions, weight, bias });
+                            activation.slopes(slopes, out, g);
+                            g = slopes;
+                        }
+                        let sums = (&mut d_weight[window.clone()], &mut d_bias[window]);
+                        span_backward((x, g, dx), moments, positions, weight, sums);
                     }
                     sums
                 })
@@ -251,15 +274,17 @@ impl Kernel for GroupNorm {
             let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
             centred.broadcast_div(&deviation)
         };
-        match self.groups {
-            None => normalise(x)?.broadcast_mul(weight)?.broadcast_add(bias),
+        let y = match self.groups {
+            None => normalise(x)?.broadcast_mul(weight)?.broadcast_add(bias)?,
             Some(groups) => {
                 let y = normalise(&x.reshape((x.dim(0)?, groups, ()))?)?.reshape(x.shape())?;
                 let mut channel = vec![1; x.rank()];
                 channel[1] = weight.elem_count();
-                y.broadcast_mul(&weight.reshape(channel.as_slice())?)?.broadcast_add(&bias.reshape(channel)?)
+                let y = y.broadcast_mul(&weight.reshape(channel.as_slice())?)?;
+                y.broadcast_add(&bias.reshape(channel)?)?
             }
-        }
+        };
+        self.activation.map_or(Ok(y.clone()), |activation| activation.composed(&y))
     }
 }
 
@@ -291,50 +316,67 @@ impl<R: Real> vector::Loop for Normalise<'_, R> {
     }
 }
 
-impl GroupNorm {
-    fn span_backward<R: Real>(
-        &self,
-        (x, grad, dx): (&[R], &[R], &mut [R]),
-        positions: usize,
-        weight: &[R],
-        (d_weight, d_bias): (&mut [R], &mut [R]),
-    ) {
-        let (mean, scale) = self.moments(x);
-        if positions == 1 {
-            vector::update(d_bias, grad, |sum, g| sum + g);
-            vector::zip_map(dx, [x, grad], |x, g| (x - mean) * scale * g);
-            vector::update(d_weight, dx, |sum, product| sum + product);
-            // The gradient for normalised numbers lies where the result will be.
-            vector::zip_map(dx, [grad, weight], |g, w| g * w);
-        } else {
-            let channels = dx.chunks_exact_mut(positions).zip(x.chunks_exact(positions));
-            for (c, ((dx, x), g)) in channels.zip(grad.chunks_exact(positions)).enumerate() {
-                let [sum, dot] = vector::sum([x, g], |x, g| [g, (x - mean) * scale * g]);
-                d_bias[c] += sum;
-                d_weight[c] += dot;
-                vector::map(dx, g, |g| g * weight[c]);
-            }
+/// The gradient of a span, and what it adds to those of weight and bias.
+fn span_backward<R: Real>(
+    (x, grad, dx): (&[R], &[R], &mut [R]),
+    (mean, scale): (R, R),
+    positions: usize,
+    weight: &[R],
+    (d_weight, d_bias): (&mut [R], &mut [R]),
+) {
+    if positions == 1 {
+        vector::update(d_bias, grad, |sum, g| sum + g);
+        vector::zip_map(dx, [x, grad], |x, g| (x - mean) * scale * g);
+        vector::update(d_weight, dx, |sum, product| sum + product);
+        // The gradient for normalised numbers lies where the result will be.
+        vector::zip_map(dx, [grad, weight], |g, w| g * w);
+    } else {
+        let channels = dx.chunks_exact_mut(positions).zip(x.chunks_exact(positions));
+        for (c, ((dx, x), g)) in channels.zip(grad.chunks_exact(positions)).enumerate() {
+            let [sum, dot] = vector::sum([x, g], |x, g| [g, (x - mean) * scale * g]);
+            d_bias[c] += sum;
+            d_weight[c] += dot;
+            vector::map(dx, g, |g| g * weight[c]);
         }
-        let [sum, dot] = vector::sum([x, dx], |x, g| [g, (x - mean) * scale * g]);
-        let n = R::of(x.len() as f64);
-        let (mean_grad, mean_dot) = (sum / n, dot / n);
-        vector::update(dx, x, |g, x| scale * (g - mean_grad - (x - mean) * scale * mean_dot));
     }
+    let [sum, dot] = vector::sum([x, dx], |x, g| [g, (x - mean) * scale * g]);
+    let n = R::of(x.len() as f64);
+    let (mean_grad, mean_dot) = (sum / n, dot / n);
+    vector::update(dx, x, |g, x| scale * (g - mean_grad - (x - mean) * scale * mean_dot));
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use super::super::activation::activate;
     use super::*;
     use crate::gradcheck::{sample_tensor, tests::check};
+    use candle_core::DType;
 
     #[test]
     fn gradients() {
         let t = |shape: &[usize], salt| sample_tensor(shape, salt).unwrap();
         check(RmsNorm { eps: 1e-5 }, &[t(&[2, 3, 6], 1), t(&[6], 2)]);
-        check(GroupNorm { groups: None, eps: 1e-5 }, &[t(&[2, 3, 6], 1), t(&[6], 2), t(&[6], 3)]);
-        check(GroupNorm { groups: Some(2), eps: 1e-5 }, &[t(&[2, 6, 2, 3], 1), t(&[6], 2), t(&[6], 3)]);
-        check(GroupNorm { groups: Some(3), eps: 1e-2 }, &[t(&[70, 6, 1, 1], 1), t(&[6], 2), t(&[6], 3)]);
+        check(
+            GroupNorm { groups: None, eps: 1e-5, activation: None },
+            &[t(&[2, 3, 6], 1), t(&[6], 2), t(&[6], 3)],
+        );
+        for activation in [None, Some(Activation::Silu), Some(Activation::GeluErf)] {
+            let norm = GroupNorm { groups: Some(2), eps: 1e-5, activation };
+            check(norm, &[t(&[2, 6, 2, 3], 1), t(&[6], 2), t(&[6], 3)]);
+            let norm = GroupNorm { groups: Some(3), eps: 1e-2, activation };
+            check(norm, &[t(&[70, 6, 1, 1], 1), t(&[6], 2), t(&[6], 3)]);
+        }
+    }
+
+    #[test]
+    fn an_activation_in_the_same_pass_changes_no_bit() {
+        let t = |shape: &[usize], salt| sample_tensor(shape, salt).unwrap().to_dtype(DType::F32).unwrap();
+        let (x, weight, bias) = (t(&[3, 8, 5, 7], 1), t(&[8], 2), t(&[8], 3));
+        let apart = activate(&group_norm(&x, &weight, &bias, 4, 1e-5).unwrap(), Activation::Silu).unwrap();
+        let at_once = group_norm_activated(&x, (&weight, &bias), 4, 1e-5, Activation::Silu).unwrap();
+        let numbers = |y: &Tensor| y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(numbers(&apart), numbers(&at_once));
     }
 
     #[test]

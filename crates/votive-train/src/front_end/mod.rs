@@ -201,6 +201,24 @@ pub trait FrontEnd {
         None
     }
 
+    /// What whoever judged gave each completion of a kept row, in their order, if the data says so of all of them.
+    fn scores(&self, _row: usize) -> Option<Vec<f64>> {
+        None
+    }
+
+    /// How unsure whoever judged was of a kept row, nats, if the data says so.
+    fn uncertainty(&self, _row: usize) -> Option<f64> {
+        None
+    }
+
+    /// How much the trained tokens of each completion of a kept row count, if the rows themselves say so.
+    ///
+    /// # Errors
+    /// If a token cannot be decoded.
+    fn token_weights(&self, _row: usize) -> Result<Option<Vec<Vec<f32>>>> {
+        Ok(None)
+    }
+
     /// Which rows may be in a batch together: those of equal numbers. Held-out rows have one too.
     fn bucket(&self, _row: usize) -> usize {
         0
@@ -258,6 +276,14 @@ pub trait FrontEnd {
     /// # Errors
     /// If a row cannot be read.
     fn divergence_batch(&self, step: u64, samples: &[Sample]) -> Result<Self::Batch>;
+
+    /// The third, gold completions of some rows, a sequence for each, with their lengths in tokens; none if rows have none.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    fn gold_batch(&self, _samples: &[Sample]) -> Result<Option<(Self::Batch, Vec<f64>)>> {
+        Ok(None)
+    }
 
     /// What each sequence of a batch is, as bytes: equal bytes have equal log-probabilities.
     fn sequence_identities(&self, batch: &Self::Batch) -> Vec<Vec<u8>>;

@@ -5,13 +5,15 @@
 use super::{FrontEnd, Likelihood, Sample, SaveDtype, TokenLikelihood};
 use crate::checkpoint::at;
 use crate::error::{Result, TrainError};
+use crate::plan::TokenWeightRule;
 use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use votive_data::{
-    RowNumbers, TextTokenizer, TokenizedPair, TokenizedUnpaired, collate_mismatched, collate_pairs,
-    collate_unpaired,
+    RowNumbers, TextTokenizer, TokenizedPair, TokenizedUnpaired, after_last, collate_mismatched,
+    collate_pairs, collate_unpaired, differing_lines,
 };
 use votive_model::{
     CausalLm, CausalLmConfig, Lora, Params, TokenBatch, load_causal_lm, load_causal_lm_stored, save_causal_lm,
@@ -43,6 +45,7 @@ pub struct TextFrontEnd {
     rows: Rows,
     held_out: usize,
     max_length: Option<usize>,
+    token_weights: TokenWeightRule,
 }
 
 /// Some rows as padded tokens.
@@ -79,7 +82,9 @@ impl TextFrontEnd {
         let tokenizer = TextTokenizer::load(folder)?;
         tokenizer.check_model_vocabulary(config.vocab_size())?;
         let rows = Rows::Pairs(Vec::new());
-        Ok((Self { folder: folder.into(), config, tokenizer, rows, held_out: 0, max_length: None }, params))
+        let (folder, token_weights) = (folder.into(), TokenWeightRule::default());
+        let front = Self { folder, config, tokenizer, rows, held_out: 0, max_length: None, token_weights };
+        Ok((front, params))
     }
 
     /// The tokenizer of the folder.
@@ -130,6 +135,12 @@ impl TextFrontEnd {
     #[must_use]
     pub fn holding_out(self, rows: usize) -> Self {
         Self { held_out: rows, ..self }
+    }
+
+    /// Weighs single tokens by this rule, for objectives that read it.
+    #[must_use]
+    pub fn weighing_tokens(self, token_weights: TokenWeightRule) -> Self {
+        Self { token_weights, ..self }
     }
 
     fn pad_id(&self) -> Result<u32> {
@@ -234,6 +245,46 @@ impl FrontEnd for TextFrontEnd {
         self.rows.numbers(row).margin
     }
 
+    fn scores(&self, row: usize) -> Option<Vec<f64>> {
+        let sides = match &self.rows {
+            Rows::Pairs(_) => 2,
+            Rows::Unpaired(_) => 1,
+        };
+        self.rows.numbers(row).scores.into_iter().take(sides).collect()
+    }
+
+    fn uncertainty(&self, row: usize) -> Option<f64> {
+        self.rows.numbers(row).uncertainty
+    }
+
+    fn token_weights(&self, row: usize) -> Result<Option<Vec<Vec<f32>>>> {
+        let Rows::Pairs(rows) = &self.rows else { return Ok(None) };
+        let pair = &rows[row];
+        let sides = [&pair.chosen_ids, &pair.rejected_ids];
+        let weights = match &self.token_weights {
+            TokenWeightRule::Activations => return Ok(None),
+            TokenWeightRule::DifferingLines => {
+                let mut breaks = BTreeSet::new();
+                for id in sides.into_iter().flatten() {
+                    if self.tokenizer.decode(&[*id], false)?.contains('\n') {
+                        breaks.insert(*id);
+                    }
+                }
+                differing_lines(sides[0], sides[1], |id| breaks.contains(&id))
+            }
+            TokenWeightRule::AfterLast(mark) => {
+                let mark = self.tokenizer.encode(mark, false)?;
+                sides.map(|ids| after_last(ids, &mark))
+            }
+        };
+        let trained = |(weights, untrained): (Vec<f32>, &Vec<Range<usize>>)| {
+            let is_trained = |place: &usize| !untrained.iter().any(|span| span.contains(place));
+            (0..weights.len()).filter(is_trained).map(|place| weights[place]).collect()
+        };
+        let untrained = [&pair.chosen_untrained, &pair.rejected_untrained];
+        Ok(Some(weights.into_iter().zip(untrained).map(trained).collect()))
+    }
+
     fn is_fixed(&self) -> bool {
         true
     }
@@ -264,6 +315,17 @@ impl FrontEnd for TextFrontEnd {
         let most = self.max_length.unwrap_or(self.config.max_positions());
         let examples: Vec<_> = examples.iter().collect();
         Ok(TextBatch(collate_mismatched(&examples, Some(most), self.pad_id()?)))
+    }
+
+    fn gold_batch(&self, samples: &[Sample]) -> Result<Option<(TextBatch, Vec<f64>)>> {
+        let Rows::Pairs(rows) = &self.rows else { return Ok(None) };
+        let golds: Option<Vec<_>> = samples.iter().map(|sample| rows[sample.row].gold.as_ref()).collect();
+        let Some(golds) = golds else { return Ok(None) };
+        let trained = |one: &&TokenizedUnpaired| {
+            (one.completion_ids.len() - one.untrained.iter().map(Range::len).sum::<usize>()) as f64
+        };
+        let lengths = golds.iter().map(trained).collect();
+        Ok(Some((TextBatch(collate_unpaired(&golds, self.pad_id()?)), lengths)))
     }
 
     fn sequence_identities(&self, batch: &TextBatch) -> Vec<Vec<u8>> {

@@ -1,7 +1,9 @@
 //! What a recipe says of the rows.
 
-use super::{CurriculumPlan, DataPlan, ImagePlan, Modality, Prefer, optional_path};
-use crate::recipe::Resolver;
+use super::{CurriculumPlan, DataPlan, ImagePlan, Modality, Prefer, TokenWeightRule, optional_path};
+use crate::error::Result;
+use crate::recipe::{Resolver, Setting};
+use std::path::Path;
 use votive_data::{
     AugmentationPolicy, Crop, FORMATS, FaultyRows, Format, IMAGE_FORMATS, ImageDataSource, ImageFormat,
     LongRows, PairChoice, PairWeights, RowPolicy, TextSource, Ties, TrainOn, Traversal,
@@ -61,7 +63,26 @@ pub(super) fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
     if eval_fraction >= 1.0 {
         r.mistake("data.eval_fraction", "must be below 1, or nothing is left to train on");
     }
-    DataPlan { source, images, rows, prefer, traversal, curriculum, eval_fraction }
+    let token_weights = if images.is_none() { token_weights(r) } else { TokenWeightRule::default() };
+    DataPlan { source, images, rows, prefer, traversal, curriculum, eval_fraction, token_weights }
+}
+
+fn token_weights(r: &mut Resolver) -> TokenWeightRule {
+    let rule = r.choice(
+        "data.token_weights",
+        &["activations", "differing_lines", "after_last"],
+        "activations",
+        "How much single tokens count, for objectives that read it: the reference's `activations`; the rejected completion's \
+         `differing_lines` and all of the chosen one; or what stands `after_last` mark.",
+    );
+    match rule.as_str() {
+        "differing_lines" => TokenWeightRule::DifferingLines,
+        "after_last" => {
+            let doc = "The mark behind whose last place tokens count (`after_last`).";
+            TokenWeightRule::AfterLast(r.string("data.marker", None, doc).unwrap_or_default())
+        }
+        _ => TokenWeightRule::Activations,
+    }
 }
 
 fn order(r: &mut Resolver) -> (Traversal, Option<CurriculumPlan>) {
@@ -83,6 +104,18 @@ fn order(r: &mut Resolver) -> (Traversal, Option<CurriculumPlan>) {
         }
         _ => (Traversal::Shuffled, None),
     }
+}
+
+/// The keys that depend on the values of others, for the reference documentation.
+pub(super) fn keys(modality: Modality) -> Result<Vec<Setting>> {
+    let chosen = "[data]\norder = \"curriculum\"\ntoken_weights = \"after_last\"\n";
+    let mut r = Resolver::parse(Path::new("reference"), chosen, &[])?;
+    order(&mut r);
+    if modality == Modality::Text {
+        token_weights(&mut r);
+    }
+    // What was given is not what is looked for.
+    Ok(r.settings().iter().filter(|setting| !setting.given).cloned().collect())
 }
 
 /// Which files of text are read, and how.

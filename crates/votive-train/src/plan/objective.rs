@@ -1,12 +1,16 @@
 //! What a recipe says of the objective: one table for each term of its sum.
 
-use super::Modality;
+use super::{Modality, TokenWeightRule, TrainPlan};
 use crate::error::Result;
 use crate::front_end::RolloutPairs;
 use crate::recipe::{Resolver, Setting, did_you_mean};
 use crate::reference::ReferencePlan;
+use serde_json::{Map, Value};
 use std::path::Path;
-use votive_objective::{METHODS, Mixture, Needs, Objective, ObjectiveError, Reduction, Term, find};
+use votive_objective::{
+    METHODS, Mixture, Needs, Objective, ObjectiveError, OptionDoc, Reduction, Term, WITH, WRAPPERS, build,
+    find,
+};
 
 /// The methods that the recipe names, each with its options.
 pub(super) fn objective(r: &mut Resolver) -> Option<Mixture> {
@@ -35,24 +39,74 @@ fn term(r: &mut Resolver, id: &str) -> Option<Term> {
         }
     };
     r.touch(&table);
-    let mut options = serde_json::Map::new();
-    let defaults = (spec.defaults)();
-    for option in spec.options {
-        let default = defaults[option.name].clone();
-        let value = r.json(&format!("{table}.{}", option.name), default, option.doc);
-        options.insert(option.name.to_owned(), value);
-    }
+    let mut options = options(r, &table, spec.options, &(spec.defaults)());
     let (weight, reduction) = share(r, &table, spec.reduction);
-    match (spec.build)(options.into()) {
+    for wrapper in WRAPPERS.iter().filter(|wrapper| !options.contains_key(wrapper.name)) {
+        let key = format!("{table}.{}", wrapper.name);
+        if r.names_below(&table).iter().any(|name| name == wrapper.name) {
+            r.touch_below(&key);
+            r.mistake(&key, &format!("is a wrapper: write {table}.{WITH}.{}", wrapper.name));
+        }
+    }
+    let with = wrappers(r, &table)?;
+    if !with.is_empty() {
+        options.insert(WITH.to_owned(), with.into());
+    }
+    match build(spec, options.into()) {
         Ok(objective) => Some(Term { spec, objective, weight, reduction }),
         Err(error) => {
-            let key = match &error {
-                ObjectiveError::Range { option, .. } => format!("{table}.{option}"),
-                _ => table,
-            };
-            r.mistake(&key, &error.to_string());
+            r.mistake(&place(&table, &error), &error.to_string());
             None
         }
+    }
+}
+
+/// The options of a method or wrapper whose table this is.
+fn options(
+    r: &mut Resolver,
+    table: &str,
+    documented: &'static [OptionDoc],
+    defaults: &Value,
+) -> Map<String, Value> {
+    let option = |option: &OptionDoc| {
+        let value = r.json(&format!("{table}.{}", option.name), defaults[option.name].clone(), option.doc);
+        (option.name.to_owned(), value)
+    };
+    documented.iter().map(option).collect()
+}
+
+/// What the recipe puts around an objective: its wrappers with their options.
+fn wrappers(r: &mut Resolver, table: &str) -> Option<Map<String, Value>> {
+    let mut with = Map::new();
+    let mut are_known = true;
+    for name in r.names_below(&format!("{table}.{WITH}")) {
+        let table = format!("{table}.{WITH}.{name}");
+        let Some(spec) = WRAPPERS.iter().find(|spec| spec.name == name) else {
+            r.touch_below(&table);
+            let known = || WRAPPERS.iter().map(|spec| spec.name);
+            let near = did_you_mean(&name, known());
+            let known = known().collect::<Vec<_>>().join(", ");
+            r.mistake(&table, &format!("unknown wrapper `{name}`; known: {known}{near}"));
+            are_known = false;
+            continue;
+        };
+        if spec.options.is_empty() {
+            // Or else a wrapper without options would be lost in a plan.
+            r.numbers_by_name::<f64>(&table, "an empty table", spec.title, |_| None);
+        }
+        r.touch(&table);
+        with.insert(name, options(r, &table, spec.options, &(spec.defaults)()).into());
+    }
+    are_known.then_some(with)
+}
+
+/// The key that an error about an objective is of.
+fn place(table: &str, error: &ObjectiveError) -> String {
+    match error {
+        ObjectiveError::Range { id, option, .. } if id.starts_with(WITH) => format!("{table}.{id}.{option}"),
+        ObjectiveError::Range { option, .. } => format!("{table}.{option}"),
+        ObjectiveError::Refused { wrapper, .. } => format!("{table}.{WITH}.{wrapper}"),
+        _ => table.to_owned(),
     }
 }
 
@@ -81,14 +135,33 @@ pub(super) fn keys() -> Result<Vec<Setting>> {
 }
 
 /// Notes what the objective needs and the rest of the recipe does not give.
-pub(super) fn check(r: &mut Resolver, objective: &Mixture, reference: &ReferencePlan, kind: Modality) {
+pub(super) fn check(
+    r: &mut Resolver,
+    objective: &Mixture,
+    (reference, has_base): (&ReferencePlan, bool),
+    weights: &TokenWeightRule,
+    kind: Modality,
+) {
+    if *weights != TokenWeightRule::default() && !objective.needs().contains(Needs::TOKEN_WEIGHTS) {
+        r.mistake("data.token_weights", "no objective of this recipe weighs single tokens");
+    }
+    if has_base && !objective.needs().contains(Needs::BASE) {
+        r.mistake("reference.base", "no objective of this recipe reads a base");
+    }
+    let of_texts = [
+        (Needs::TOKENS, "looks at single tokens, which a denoiser does not have"),
+        (Needs::ALIGNMENT, "weighs by what a policy would write, which a denoiser does not say"),
+        (Needs::GOLD, "imitates a third completion, which only rows of text can have"),
+    ];
     for term in objective.terms() {
         let (id, needs) = (term.spec.id, term.objective.needs());
         if needs.contains(Needs::REFERENCE) && *reference == ReferencePlan::None {
             r.mistake("reference.kind", &format!("`{id}` needs a reference"));
         }
-        if needs.contains(Needs::TOKENS) && kind == Modality::Image {
-            r.mistake(&format!("objective.{id}"), "looks at single tokens, which a denoiser does not have");
+        for (need, what) in of_texts {
+            if needs.contains(need) && kind == Modality::Image {
+                r.mistake(&format!("objective.{id}"), what);
+            }
         }
         if needs.contains(Needs::ERRORS) && kind == Modality::Text {
             r.mistake(
@@ -96,11 +169,37 @@ pub(super) fn check(r: &mut Resolver, objective: &Mixture, reference: &Reference
                 "looks at denoising errors, which a language model does not have",
             );
         }
+        if needs.contains(Needs::BASE) && !has_base {
+            r.mistake("reference.base", &format!("`{id}` needs the model that the first round started from"));
+        }
+        if matches!(term.objective, Objective::List(_)) {
+            let what = "compares lists of completions; rows become pairs or single completions here, so it can be \
+                        evaluated on given numbers (`votive methods eval`) and not trained with";
+            r.mistake(&format!("objective.{id}"), what);
+        }
+        if needs.contains(Needs::VALUES) {
+            let what = "reads a value head, which no model here has; its options may do without";
+            r.mistake(&format!("objective.{id}"), what);
+        }
         let is_cached = matches!(reference, ReferencePlan::Cached { .. });
         if needs.contains(Needs::TOKENS) && needs.contains(Needs::REFERENCE) && is_cached {
             let what = format!("`{id}` looks at single tokens, and a cached reference has only their sums");
             r.mistake("reference.kind", &what);
         }
+    }
+}
+
+/// Notes objectives that compare the rows of a step, if the rows come in parts.
+pub(super) fn check_batch(r: &mut Resolver, objective: &Mixture, train: &TrainPlan) {
+    let mut terms = objective.terms().iter();
+    if let Some(term) = terms.find(|term| term.objective.needs().contains(Needs::WHOLE_BATCH))
+        && train.micro_batch_size != train.batch_size
+    {
+        let what = format!(
+            "`{}` compares all rows of a step, so it must be train.batch_size = {}",
+            term.spec.id, train.batch_size
+        );
+        r.mistake("train.micro_batch_size", &what);
     }
 }
 

@@ -57,6 +57,16 @@ pub(super) fn reference(r: &mut Resolver) -> ReferencePlan {
     }
 }
 
+/// The model that the first of several rounds started from.
+pub(super) fn base(r: &mut Resolver) -> Option<PathBuf> {
+    const KEY: &str = "reference.base";
+    let doc = "Folder of the model that the first of several rounds started from, for objectives that read one; empty: none.";
+    let given = PathBuf::from(r.string(KEY, Some(""), doc).filter(|folder| !folder.is_empty())?);
+    let absolute = std::path::absolute(&given).unwrap_or(given);
+    r.settle(KEY, &absolute.to_string_lossy());
+    Some(absolute)
+}
+
 fn cache_file(r: &mut Resolver) -> Option<PathBuf> {
     const KEY: &str = "reference.file";
     let doc = "File that keeps the log-probabilities for other runs (`cached`); empty: memory alone.";

@@ -124,7 +124,7 @@ fn enough(r: &mut Resolver) -> Option<f64> {
     };
     let show = |enough: &Option<f64>| enough.map_or_else(|| Value::from(NONE), Value::from);
     let doc = "A reward beyond which a picture gives no gradient, in the reward's units (with `rollout.pairs = \"none\"`).";
-    r.shaped("rollout.enough", "a number or \"none\"", None, doc, (read, show))
+    r.shaped("rollout.enough", "\"none\" | a number", None, doc, (read, show))
 }
 
 fn reward(r: &mut Resolver, is_compared: bool) -> (RewardKind, Option<PathBuf>) {

@@ -7,7 +7,7 @@ use crate::front_end::{FrontEnd, Likelihood, Networks, Sample, TokenLikelihood};
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
 use votive_objective::{
-    CompletionFacts, Denoised, Needs, Objective, PairInputs, Term, Tokens, UnpairedInputs,
+    CompletionFacts, Denoised, Needs, Objective, PairInputs, Term, TokenWeights, Tokens, UnpairedInputs,
 };
 use votive_tensor::segment::Recorder;
 
@@ -18,6 +18,12 @@ pub(super) struct Micro<'a, B> {
     pub(super) batch: B,
     pub(super) policy: Likelihood,
     pub(super) reference: Option<Likelihood>,
+    /// Log-probabilities of the rows' gold completions and their lengths, if they are read.
+    pub(super) gold: Option<(Tensor, Vec<f64>)>,
+    /// Tokens of the gold completions and their prompts.
+    pub(super) gold_tokens: usize,
+    /// Log-probabilities of every sequence under the base, `(R,)`.
+    pub(super) base: Option<Tensor>,
     /// The divergence estimate of the whole step.
     pub(super) kl: Option<f64>,
 }
@@ -53,15 +59,27 @@ impl<F: FrontEnd> Run<'_, F> {
         segments: Option<&Recorder>,
     ) -> Result<Micro<'a, F::Batch>> {
         let batch = self.batch(drawn_at, samples)?;
-        let policy = self.front.likelihood(policy, &batch, segments)?;
-        // What no objective reads may be left out of the recipe, and must not change what is logged.
+        // What no objective reads may be left out of the recipe, and must not change what is logged. Reference and base come
+        // first, while what the policy keeps for the backward is not in memory yet.
         let reads_reference = self.plan.objective.needs().contains(Needs::REFERENCE);
         let reference = match reads_reference {
             true => self.reference.likelihood(self.front, samples, &batch, self.device())?,
             false => None,
         };
+        let base = self.base.as_ref().map(|base| self.front.logps(base, &batch)).transpose()?;
+        let base = base.map(|logps| logps.detach());
+        let golds = match self.plan.objective.needs().contains(Needs::GOLD) {
+            true => self.front.gold_batch(samples)?,
+            false => None,
+        };
+        let gold_tokens = golds.as_ref().map_or(0, |(golds, _)| self.front.tokens(golds));
+        let gold = golds.map(|(golds, lengths)| -> Result<_> {
+            Ok((self.front.likelihood(policy, &golds, segments)?.logps, lengths))
+        });
+        let gold = gold.transpose()?;
+        let policy = self.front.likelihood(policy, &batch, segments)?;
         self.require_finite(step, "log-probability", &policy.logps, samples)?;
-        Ok(Micro { step, samples, batch, policy, reference, kl })
+        Ok(Micro { step, samples, batch, policy, reference, gold, gold_tokens, base, kl })
     }
 
     /// Some rows as they are at a step, with what the networks of the moment have to say about them.
@@ -91,7 +109,7 @@ impl<F: FrontEnd> Run<'_, F> {
         sums: &mut Sums,
     ) -> Result<Tensor> {
         let inputs = Inputs::new(self, micro)?;
-        sums.add_likelihoods(micro, &inputs, self.front.tokens(&micro.batch))?;
+        sums.add_likelihoods(micro, &inputs, self.front.tokens(&micro.batch) + micro.gold_tokens)?;
         sums.add_measures(self.front.measures(&micro.batch, &micro.policy)?);
         let parts = self.front.parts(&micro.batch);
         if let Some(reference) = &micro.reference {
@@ -139,10 +157,21 @@ pub(super) struct Inputs<'a> {
     /// Whether sequence i and sequence i + B belong to one prompt.
     is_paired: bool,
     kl: Option<f64>,
+    /// The mean of log-ratios over the completions of the steps before.
+    mean_logratio: f64,
+    gold: Option<&'a (Tensor, Vec<f64>)>,
     /// By how much each pair's chosen completion was preferred, if the data says so of all.
     margins: Option<Vec<f32>>,
     /// KL(reference ‖ policy) over the vocabulary at every trained token, `(N,)`, if a term needs it.
     token_kl: Option<Tensor>,
+    /// Log-probabilities under the base, `(R,)`.
+    base: Option<&'a Tensor>,
+    /// What each completion was given, as the sequences lie in the batch, if the data says so of all.
+    scores: Option<Vec<f32>>,
+    /// How unsure each row's label is, if the data says so of all.
+    uncertainties: Option<Vec<f32>>,
+    /// How much every trained token counts, if a term reads it and the rows themselves say so.
+    token_weights: Option<Vec<f32>>,
 }
 
 impl<'a> Inputs<'a> {
@@ -163,7 +192,30 @@ impl<'a> Inputs<'a> {
         let lengths = Tensor::new(lengths, run.device())?.to_dtype(micro.policy.logps.dtype())?;
         let (policy, kl) = (&micro.policy, micro.kl);
         let margins = micro.samples.iter().map(|sample| Some(run.front.margin(sample.row)? as f32)).collect();
-        Ok(Self { policy, reference, lengths, labels, is_paired: sides == 2, kl, margins, token_kl })
+        let scores: Option<Vec<_>> =
+            micro.samples.iter().map(|sample| run.front.scores(sample.row)).collect();
+        let scores = scores
+            .map(|rows| (0..sides).flat_map(|side| rows.iter().map(move |row| row[side] as f32)).collect());
+        let unsure = |sample: &Sample| Some(run.front.uncertainty(sample.row)? as f32);
+        let uncertainties = micro.samples.iter().map(unsure).collect();
+        let reads_weights = run.plan.objective.needs().contains(Needs::TOKEN_WEIGHTS);
+        let token_weights = if reads_weights { weights_of_rows(run.front, micro.samples)? } else { None };
+        Ok(Self {
+            policy,
+            reference,
+            lengths,
+            labels,
+            is_paired: sides == 2,
+            kl,
+            mean_logratio: run.log_ratios.mean(),
+            gold: micro.gold.as_ref(),
+            margins,
+            token_kl,
+            base: micro.base.as_ref(),
+            scores,
+            uncertainties,
+            token_weights,
+        })
     }
 
     fn evaluate(&self, term: &Term) -> Result<Evaluated> {
@@ -175,6 +227,10 @@ impl<'a> Inputs<'a> {
             }
             (Objective::Pair(_), false) => Err(TrainError::Plan(format!(
                 "`{}` compares pairs, but the data has single completions with labels",
+                term.spec.id
+            ))),
+            (Objective::List(_), _) => Err(TrainError::Plan(format!(
+                "`{}` compares lists of completions, which rows of data do not become yet",
                 term.spec.id
             ))),
             (Objective::Unpaired(objective), _) => {
@@ -202,8 +258,33 @@ impl<'a> Inputs<'a> {
         if let [Some(chosen), Some(rejected)] = [0, 1].map(|side| self.denoised(needs, side)) {
             inputs = inputs.with_denoised(chosen?, rejected?);
         }
+        if let Some((logps, lengths)) = self.gold {
+            let lengths = lengths.iter().map(|length| *length as f32).collect();
+            inputs = inputs.with_gold(logps.clone(), self.like_logps(lengths)?);
+        }
+        if let Some(alignment) = self.alignment(needs) {
+            let (chosen, rejected) = halves(&alignment?)?;
+            inputs = inputs.with_alignment(chosen, rejected);
+        }
         if let Some(margins) = &self.margins {
             inputs = inputs.with_margins(self.like_logps(margins.clone())?);
+        }
+        if let Some(base) = self.base {
+            let (chosen, rejected) = halves(base)?;
+            inputs = inputs.with_base(chosen, rejected);
+        }
+        if let Some(scores) = &self.scores {
+            let (chosen, rejected) = halves(&self.like_logps(scores.clone())?)?;
+            inputs = inputs.with_scores(chosen, rejected);
+        }
+        if let Some(uncertainties) = &self.uncertainties {
+            inputs = inputs.with_uncertainties(self.like_logps(uncertainties.clone())?);
+        }
+        if needs.contains(Needs::TOKEN_WEIGHTS) {
+            let sides = [0..sequences / 2, sequences / 2..sequences].map(|side| self.token_weights(side));
+            if let [Some(chosen), Some(rejected)] = sides {
+                inputs = inputs.with_token_weights(chosen?, rejected?);
+            }
         }
         Ok(inputs)
     }
@@ -219,10 +300,29 @@ impl<'a> Inputs<'a> {
         if let Some(kl) = self.kl {
             inputs = inputs.with_kl(Tensor::new(kl, device)?.to_dtype(self.policy.logps.dtype())?);
         }
+        let mean = Tensor::new(self.mean_logratio, device)?.to_dtype(self.policy.logps.dtype())?;
+        inputs = inputs.with_mean_logratio(mean);
         if let Some(tokens) = self.tokens(needs, 0..sequences) {
             inputs = inputs.with_tokens(tokens?);
         }
+        if let Some(scores) = &self.scores {
+            inputs = inputs.with_scores(self.like_logps(scores.clone())?);
+        }
         Ok(inputs.with_lengths(self.lengths.clone()))
+    }
+
+    /// How likely each completion is beside what the policy would write, if it is needed.
+    fn alignment(&self, needs: Needs) -> Option<Result<Tensor>> {
+        let tokens = self.policy.tokens.as_ref().filter(|_| needs.contains(Needs::ALIGNMENT))?;
+        let all = || -> Result<Tensor> {
+            let aligned = (tokens.scores.log_probs()?.detach() - tokens.scores.log_collisions()?)?;
+            let sequence = |(row, count): (usize, &usize)| std::iter::repeat_n(row as u32, *count);
+            let rows: Vec<u32> = tokens.counts.iter().enumerate().flat_map(sequence).collect();
+            let zeros = self.policy.logps.zeros_like()?.detach();
+            let sums = zeros.index_add(&Tensor::new(rows, zeros.device())?, &aligned, 0)?;
+            Ok((sums / &self.lengths)?)
+        };
+        Some(all())
     }
 
     /// Numbers of completions in the type of their log-probabilities.
@@ -255,6 +355,21 @@ impl<'a> Inputs<'a> {
         let policy = self.policy.tokens.as_ref().filter(|_| needs.contains(Needs::TOKENS))?;
         let reference = self.reference.and_then(|reference| reference.tokens.as_ref());
         Some(self.padded(policy, reference, sequences))
+    }
+
+    /// How much each token of some sequences counts: as the rows say, or else the reference's mean activation where the token
+    /// is predicted, scaled to run from 0 to 1 within its sequence.
+    fn token_weights(&self, sequences: Range<usize>) -> Option<Result<TokenWeights>> {
+        let (counts, device) = (&self.policy.tokens.as_ref()?.counts, self.lengths.device());
+        let before: usize = counts[..sequences.start].iter().sum();
+        let padding = Padding::new(before, &counts[sequences]);
+        let of_rows = self.token_weights.as_ref().map(|weights| Ok(Tensor::new(weights.as_slice(), device)?));
+        let of_reference = || {
+            let tokens = self.reference.and_then(|reference| reference.tokens.as_ref())?;
+            Some(activations(tokens))
+        };
+        let weights = of_rows.or_else(of_reference)?.and_then(|weights| padding.rows(&weights));
+        Some(weights.map(|weights| TokenWeights { logratio: weights.clone(), kl: weights }))
     }
 
     fn padded(
@@ -326,6 +441,34 @@ impl<'a> Padding<'a> {
     }
 }
 
+/// What the rows of some samples say of their tokens, as the sequences lie in a batch; none if they say nothing.
+fn weights_of_rows<F: FrontEnd>(front: &F, samples: &[Sample]) -> Result<Option<Vec<f32>>> {
+    let rows = samples.iter().map(|sample| front.token_weights(sample.row)).collect::<Result<Vec<_>>>()?;
+    let Some(rows) = rows.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let sides = rows.first().map_or(0, Vec::len);
+    Ok(Some((0..sides).flat_map(|side| rows.iter().flat_map(move |row| row[side].iter().copied())).collect()))
+}
+
+/// A model's mean activation at every token, scaled within each sequence, `(N,)`.
+fn activations(tokens: &TokenLikelihood) -> Result<Tensor> {
+    scaled(&tokens.head.hidden.to_dtype(DType::F32)?.detach().mean(1)?, &tokens.counts)
+}
+
+/// `values (N,)` of the tokens of sequences, scaled to run from 0 to 1 within each; 1 where all of a sequence are equal.
+fn scaled(values: &Tensor, counts: &[usize]) -> Result<Tensor> {
+    let all = values.to_vec1::<f32>()?;
+    let mut scaled = Vec::with_capacity(all.len());
+    let mut first = 0;
+    for count in counts {
+        let of_one = &all[first..first + count];
+        let least = of_one.iter().copied().fold(f32::INFINITY, f32::min);
+        let span = of_one.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least;
+        scaled.extend(of_one.iter().map(|value| if span > 0.0 { (value - least) / span } else { 1.0 }));
+        first += count;
+    }
+    Ok(Tensor::from_vec(scaled, all.len(), values.device())?)
+}
+
 /// The chosen half of a batch of pairs, and the rejected one.
 fn halves(values: &Tensor) -> Result<(Tensor, Tensor)> {
     let half = values.dim(0)? / 2;
@@ -337,6 +480,13 @@ fn halves(values: &Tensor) -> Result<(Tensor, Tensor)> {
 mod tests {
     use super::*;
     use candle_core::Var;
+
+    #[test]
+    fn weights_run_from_0_to_1_within_each_sequence() {
+        let values = Tensor::new(&[3f32, -1.0, 1.0, 7.0, 5.0, 5.0], &Device::Cpu).unwrap();
+        let found = scaled(&values, &[3, 1, 2]).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(found, [1.0, 0.0, 0.5, 1.0, 1.0, 1.0]);
+    }
 
     #[test]
     fn tokens_lie_in_rows_and_each_gets_its_own_gradient() {

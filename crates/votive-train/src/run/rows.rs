@@ -1,7 +1,7 @@
 //! The rows of a run: in which order, and whether they have what is read of them.
 
 use crate::error::{Result, TrainError};
-use crate::front_end::FrontEnd;
+use crate::front_end::{FrontEnd, Sample};
 use crate::plan::Plan;
 use votive_data::{DataOrder, Phases};
 use votive_objective::Needs;
@@ -23,13 +23,36 @@ pub(crate) fn order<F: FrontEnd>(plan: &Plan, front: &F) -> Result<Phases> {
 }
 
 /// Refuses rows that lack what an objective reads of them.
-pub(super) fn require_margins<F: FrontEnd>(plan: &Plan, front: &F) -> Result<()> {
-    let mut terms = plan.objective.terms().iter();
-    let Some(term) = terms.find(|term| term.objective.needs().contains(Needs::MARGINS)) else {
-        return Ok(());
-    };
-    let reader = format!("`{}`", term.spec.id);
-    (0..front.rows() + front.held_out()).try_for_each(|row| margin(front, row, &reader).map(|_| ()))
+pub(super) fn require_what_is_read<F: FrontEnd>(plan: &Plan, front: &F) -> Result<()> {
+    for term in plan.objective.terms() {
+        let reads = |need| term.objective.needs().contains(need);
+        let reader = format!("`{}`", term.spec.id);
+        for row in 0..front.rows() + front.held_out() {
+            if reads(Needs::MARGINS) {
+                margin(front, row, &reader)?;
+            }
+            if reads(Needs::SCORES) && front.scores(row).is_none() {
+                let columns = match front.completions(row).len() {
+                    1 => "`score`",
+                    _ => "both `score_chosen` and `score_rejected`",
+                };
+                return Err(lacking(front, row, &reader, "what each completion was given", columns));
+            }
+            if reads(Needs::UNCERTAINTIES) && front.uncertainty(row).is_none() {
+                return Err(lacking(front, row, &reader, "how unsure a label is", "`uncertainty`"));
+            }
+            if reads(Needs::GOLD) && front.gold_batch(&[Sample { row, position: 0 }])?.is_none() {
+                let column = "`reference`, as TRL calls it";
+                return Err(lacking(front, row, &reader, "a gold completion", column));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lacking<F: FrontEnd>(front: &F, row: usize, reader: &str, what: &str, columns: &str) -> TrainError {
+    let row = front.source_row(row);
+    TrainError::Plan(format!("{reader} reads {what}, but data row {row} does not have {columns}"))
 }
 
 fn margin<F: FrontEnd>(front: &F, row: usize, reader: &str) -> Result<f64> {

@@ -16,6 +16,8 @@ pub(super) struct Sums {
     /// Each term's part of the loss.
     terms: BTreeMap<&'static str, f64>,
     loss: f64,
+    /// Sum of the log-ratios of completions, and their number.
+    log_ratios: (f64, usize),
     values: BTreeMap<Cow<'static, str>, (f64, usize)>,
 }
 
@@ -89,8 +91,11 @@ impl Sums {
         reference: &Tensor,
         lengths: &Tensor,
     ) -> Result<()> {
-        let per_token = ((policy.detach() - reference)? / lengths)?;
-        self.add("logratios/abs", numbers(&per_token)?.map(f64::abs));
+        let log_ratios = (policy.detach() - reference)?;
+        for log_ratio in numbers(&log_ratios)? {
+            self.log_ratios = (self.log_ratios.0 + log_ratio, self.log_ratios.1 + 1);
+        }
+        self.add("logratios/abs", numbers(&(log_ratios / lengths)?)?.map(f64::abs));
         Ok(())
     }
 
@@ -130,6 +135,11 @@ impl Sums {
     /// The loss of the rows so far, which are part of a step.
     pub(super) fn loss(&self) -> f64 {
         self.loss
+    }
+
+    /// Sum of the log-ratios of completions in nats, and their number.
+    pub(super) fn log_ratios(&self) -> (f64, usize) {
+        self.log_ratios
     }
 
     /// Tokens, or latents.

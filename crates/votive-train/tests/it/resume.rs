@@ -151,6 +151,12 @@ fn unpaired_text_resumes_at_every_step() {
 }
 
 #[test]
+fn a_running_mean_of_log_ratios_resumes_at_every_step() {
+    check_every_step(&Workshop::unpaired_text(), &["objective.bco.beta=0.5"]);
+    check_every_step(&Workshop::text(), &["objective.bco.beta=0.5", "train.batch_size=2"]);
+}
+
+#[test]
 fn images_resume_at_every_step() {
     check_every_step(&Workshop::image(), &["diffusion.caption_dropout=0.3"]);
 }

@@ -4,6 +4,7 @@ use crate::fixture;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use votive_objective::{MethodSpec, Needs};
 use votive_tensor::random::{Draws, Stream};
 use votive_train::{Plan, RunDirectory};
 
@@ -14,6 +15,9 @@ pub(crate) struct Workshop {
 
 /// What to set for an adapter in the place of full fine-tuning.
 pub(crate) const LORA: &str = "adapter.lora.rank=2";
+
+/// What to set for a step whose rows go through the network at once: two, as many as a recipe of images has.
+pub(crate) const WHOLE: &str = "train.batch_size=2";
 
 impl Workshop {
     /// Writes `recipe`.
@@ -135,4 +139,11 @@ pub(crate) fn replace_in(file: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(file).unwrap();
     assert!(text.contains(from), "{from:?} is not in\n{text}");
     fs::write(file, text.replace(from, to)).unwrap();
+}
+
+/// Whether the rows of the workshops have what a method reads.
+pub(crate) fn has_what_is_read(spec: &MethodSpec) -> bool {
+    let of_other_rows =
+        [Needs::BASE, Needs::GOLD, Needs::SCORES, Needs::TOKEN_WEIGHTS, Needs::UNCERTAINTIES, Needs::VALUES];
+    of_other_rows.into_iter().all(|need| !spec.needs.contains(need))
 }

@@ -57,6 +57,8 @@ pub static FORMATS: &[Format] = &[
 pub(super) enum Meaning {
     /// A pair, with the difference of the scores of its sides if they have scores.
     Pair(PairText, Option<f64>),
+    /// The same with a third completion of the prompt, better than both.
+    Triple(PairText, Option<f64>, Completion),
     /// A completion with its label.
     Unpaired(Completion, bool),
     /// Completions to make pairs of.

@@ -2,6 +2,7 @@
 //! not kept for the backward but computed again.
 
 mod mask;
+mod narrow;
 
 pub use mask::{AttentionMask, Segment};
 
@@ -137,6 +138,11 @@ impl Attention {
     ) -> Vec<R> {
         let (q, k, v) = self.head_inputs(sizes, (row, stream, head), inputs);
         let mut out = vec![R::zero(); stream.queries.len() * sizes.head];
+        if narrow::is_narrow(sizes.head) {
+            let head = narrow::Head { attention: self, sizes, stream, q, k, v };
+            vector::run(narrow::Forward { head, out: &mut out });
+            return out;
+        }
         let mut weights = Vec::new();
         for block in stream.blocks() {
             let (n, m) = (block.queries.len(), block.keys.len());
@@ -195,13 +201,18 @@ impl<R: Real> vector::Loop for SoftmaxVisible<'_, R> {
     }
 }
 
-/// Three loops and not fewer: compilers find whole vectors only in plain ones.
+/// Softmax weights in the place of scores.
 #[inline(always)]
 fn softmax<R: Real, const FUSED: bool>(scores: &mut [R]) {
-    let most = R::largest(scores);
-    scores.iter_mut().for_each(|score| *score = (*score - most).exp_in::<FUSED>());
-    let inverse = R::total(scores).recip();
+    let inverse = softmax_terms::<R, FUSED>(scores);
     scores.iter_mut().for_each(|score| *score *= inverse);
+}
+
+/// Softmax weights in the place of scores, but for a common factor, which it gives.
+#[inline(always)]
+fn softmax_terms<R: Real, const FUSED: bool>(scores: &mut [R]) -> R {
+    let most = R::largest(scores);
+    vector::exponentials::<R, FUSED>(scores, most).recip()
 }
 
 impl Kernel for Attention {
@@ -375,6 +386,22 @@ impl Attention {
     ) {
         let group = self.heads / self.kv_heads;
         let first = row * sizes.queries + stream.queries.start;
+        if narrow::is_narrow(sizes.head) {
+            for (i, dq) in result.dq.iter_mut().enumerate() {
+                let head = kv * group + i;
+                let (q, k, v) = self.head_inputs(sizes, (row, stream, head), inputs);
+                let at = first * sizes.width + head * sizes.head;
+                vector::run(narrow::Backward {
+                    head: narrow::Head { attention: self, sizes, stream, q, k, v },
+                    output: &output[at..],
+                    grad: &grad[at..],
+                    dq: &mut dq[stream.queries.start * sizes.head..],
+                    dk: &mut result.dk,
+                    dv: &mut result.dv,
+                });
+            }
+            return;
+        }
         let mut dk = vec![R::zero(); stream.n_keys() * sizes.head];
         let mut dv = dk.clone();
         let (mut weights, mut d_weights, mut capped) = (Vec::new(), Vec::new(), Vec::new());

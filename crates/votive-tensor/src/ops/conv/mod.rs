@@ -1,12 +1,16 @@
-//! Two-dimensional convolution as im2col and matrix products, forward and backward.
+//! Two-dimensional convolution, forward and backward: large images under 3×3 kernels in tiles ([`winograd`]), all others
+//! as im2col and matrix products.
 //!
 //! candle 0.11.1's backward is 4 to 7 times slower on a CPU, and its weight gradient uses a strided kernel that some
 //! back ends read wrongly; here every operand is contiguous.
+
+mod winograd;
 
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
 use crate::vector;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
+use winograd::{Kernels, Tiling};
 
 /// Parts that a batch is cut into for weight gradients; fixed, so that the sum does not depend on the threads.
 pub(super) const PARTS: usize = 4;
@@ -75,6 +79,12 @@ impl Conv2d {
             out_height: out(x[2], weight[2]),
             out_width: out(x[3], weight[3]),
         }
+    }
+
+    /// How the images are cut, if they are computed in tiles.
+    fn tiling(&self, g: &Geometry) -> Option<Tiling> {
+        let fits = g.kernel == (3, 3) && self.stride == 1 && self.padding == 1;
+        fits.then(|| Tiling::of((g.height, g.width), [g.outs, g.channels])).flatten()
     }
 
     fn is_pointwise(&self, g: &Geometry) -> bool {
@@ -176,6 +186,10 @@ impl Kernel for Conv2d {
 
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
         let g = self.geometry(inputs[0].dims, inputs[1].dims);
+        if let Some(tiling) = self.tiling(&g) {
+            let kernels = Kernels::new(inputs[1].data, g.outs, g.channels);
+            return tiling.convolve(&kernels, inputs[0].data, Some(inputs[2].data), output);
+        }
         let (weight, pixels) = ((inputs[1].data, Matrix::dense(g.outs, g.patch())), g.pixels());
         let threads = g.threads();
         output.par_chunks_mut(g.outs * pixels).zip(inputs[0].data.par_chunks(g.input())).for_each_init(
@@ -196,8 +210,20 @@ impl Kernel for Conv2d {
         wanted: &[bool],
     ) -> Vec<Option<Vec<R>>> {
         let g = self.geometry(inputs[0].dims, inputs[1].dims);
-        let dx = wanted[0].then(|| self.input_grad(&g, inputs[1].data, grad));
-        let d_weight = wanted[1].then(|| self.weight_grad(&g, inputs[0].data, grad));
+        let tiling = self.tiling(&g);
+        let dx = wanted[0].then(|| match &tiling {
+            Some(tiling) => {
+                let mut dx = vec![R::zero(); g.batch * g.input()];
+                let kernels = Kernels::turned(inputs[1].data, g.channels, g.outs);
+                tiling.convolve(&kernels, grad, None, &mut dx);
+                dx
+            }
+            None => self.input_grad(&g, inputs[1].data, grad),
+        });
+        let d_weight = wanted[1].then(|| match &tiling {
+            Some(tiling) => tiling.weight_grad([g.outs, g.channels], inputs[0].data, grad),
+            None => self.weight_grad(&g, inputs[0].data, grad),
+        });
         let d_bias = wanted[2].then(|| {
             let sum = |plane: &[R]| vector::sum([plane, plane], |g, _| [g])[0];
             let planes: Vec<R> = grad.par_chunks(g.pixels()).map(sum).collect();
@@ -272,6 +298,7 @@ impl Conv2d {
 mod tests {
     use super::*;
     use crate::gradcheck::{gradient_error, sample_tensor, tests::check};
+    use candle_core::{DType, WithDType};
 
     #[test]
     fn gradients() {
@@ -280,6 +307,85 @@ mod tests {
         check(Conv2d { stride: 2, padding: 1 }, &[t(&[2, 2, 4, 6], 1), t(&[3, 2, 3, 3], 2), t(&[3], 3)]);
         check(Conv2d { stride: 1, padding: 0 }, &[t(&[5, 3, 2, 3], 1), t(&[2, 3, 1, 1], 2), t(&[2], 3)]);
         check(Conv2d { stride: 2, padding: 0 }, &[t(&[1, 2, 5, 5], 1), t(&[2, 2, 3, 3], 2), t(&[2], 3)]);
+    }
+
+    /// The product of the definition, by im2col.
+    fn by_definition<R: Real>(x: &Tensor, weight: &Tensor, bias: &Tensor, grad: &[R]) -> [Vec<R>; 3] {
+        let conv = Conv2d { stride: 1, padding: 1 };
+        let g = conv.geometry(x.dims(), weight.dims());
+        let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<R>().unwrap();
+        let (x, w, b) = (numbers(x), numbers(weight), numbers(bias));
+        let mut out = vec![R::zero(); g.batch * g.outs * g.pixels()];
+        let mut scratch = conv.scratch(&g);
+        for (out, image) in out.chunks_mut(g.outs * g.pixels()).zip(x.chunks(g.input())) {
+            out.chunks_mut(g.pixels()).zip(&b).for_each(|(plane, b)| plane.fill(*b));
+            let columns = (conv.columns(&g, image, &mut scratch), Matrix::dense(g.patch(), g.pixels()));
+            let weight = (&*w, Matrix::dense(g.outs, g.patch()));
+            matmul((out, Matrix::dense(g.outs, g.pixels())), weight, columns, R::one(), true, Threads::One);
+        }
+        [out, conv.input_grad(&g, &w, grad), conv.weight_grad(&g, &x, grad)]
+    }
+
+    fn worst<R: Real>(batch: usize, [outs, channels]: [usize; 2], [h, w]: [usize; 2]) -> [f64; 3] {
+        let tensor = |shape: &[usize], salt| sample_tensor(shape, salt).unwrap().to_dtype(R::DTYPE).unwrap();
+        let (x, weight) = (tensor(&[batch, channels, h, w], 1), tensor(&[outs, channels, 3, 3], 2));
+        let (bias, grad) = (tensor(&[outs], 3), tensor(&[batch, outs, h, w], 4));
+        let grad = grad.flatten_all().unwrap().to_vec1::<R>().unwrap();
+        let expected = by_definition::<R>(&x, &weight, &bias, &grad);
+        let conv = Conv2d { stride: 1, padding: 1 };
+        assert!(conv.tiling(&conv.geometry(x.dims(), weight.dims())).is_some(), "in tiles");
+        let numbers = [&x, &weight, &bias].map(|t| t.flatten_all().unwrap().to_vec1::<R>().unwrap());
+        let dims = [x.dims(), weight.dims(), bias.dims()];
+        let views: Vec<View<R>> = numbers.iter().zip(dims).map(|(data, dims)| View { data, dims }).collect();
+        let mut out = vec![R::zero(); expected[0].len()];
+        conv.forward(&views, &mut out);
+        let grads = conv.backward(&views, &out, &grad, &[true, true, false]);
+        let found = [Some(out), grads[0].clone(), grads[1].clone()];
+        std::array::from_fn(|i| {
+            let largest = expected[i].iter().map(|e| WithDType::to_f64(*e).abs()).fold(0.0, f64::max);
+            let apart = expected[i]
+                .iter()
+                .zip(found[i].as_ref().unwrap())
+                .map(|(e, f)| WithDType::to_f64(*e - *f).abs());
+            apart.fold(0.0, f64::max) / largest
+        })
+    }
+
+    #[test]
+    fn tiles_give_what_the_definition_does() {
+        for (batch, channels, size) in [
+            (2, [16, 17], [16, 16]),
+            (1, [18, 16], [32, 32]),
+            (3, [20, 33], [15, 17]),
+            (1, [16, 24], [40, 13]),
+            (2, [23, 16], [21, 50]),
+            (1, [16, 16], [2, 130]),
+            (21, [16, 18], [8, 8]),
+            (7, [24, 16], [7, 9]),
+            (2, [30, 31], [10, 8]),
+        ] {
+            let exact = worst::<f64>(batch, channels, size);
+            assert!(exact.iter().all(|error| *error < 1e-14), "{channels:?} {size:?}: {exact:?}");
+            let single = worst::<f32>(batch, channels, size);
+            assert!(single.iter().all(|error| *error < 2e-6), "{channels:?} {size:?}: {single:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_comes_out_bit_for_bit_the_same_among_any_others() {
+        let numbers =
+            |shape: &[usize], salt| sample_tensor(shape, salt).unwrap().to_dtype(DType::F32).unwrap();
+        for (channels, size) in [(20, 8), (17, 20), (6, 9)] {
+            let x = numbers(&[11, channels, size, size], 1);
+            let (weight, bias) = (numbers(&[19, channels, 3, 3], 2), numbers(&[19], 3));
+            let all = conv2d(&x, &weight, &bias, 1, 1).unwrap();
+            for image in [0, 5, 10] {
+                let alone = conv2d(&x.narrow(0, image, 1).unwrap(), &weight, &bias, 1, 1).unwrap();
+                let among = all.narrow(0, image, 1).unwrap();
+                let bits = |y: &Tensor| y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert_eq!(bits(&alone), bits(&among), "{channels} channels, {size}×{size}, image {image}");
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,80 @@
+//! Loops in AVX-512, for processors that have it, which halve the instructions of those in [`super::avx2`].
+
+use std::arch::x86_64::{
+    _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps,
+    _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
+};
+
+/// Numbers in a vector.
+pub(super) const LANES: usize = 16;
+
+/// Whether this processor has what the functions here are compiled for.
+#[inline(always)]
+pub(super) fn is_here() -> bool {
+    is_x86_feature_detected!("avx512f")
+}
+
+/// As [`super::products`].
+///
+/// # Safety
+/// `out` must have `H` rows of `length` numbers, a multiple of sixteen, `x` as many rows of `depth`, and `y` `depth` rows of
+/// `length` that lie `stride` apart.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn products<const H: usize>(
+    out: *mut f32,
+    length: usize,
+    x: *const f32,
+    depth: usize,
+    (y, stride): (*const f32, usize),
+) {
+    for at in (0..length).step_by(LANES) {
+        let mut sums = [_mm512_setzero_ps(); H];
+        for d in 0..depth {
+            // SAFETY: `d` is below the number of rows of `y` and the length of those of `x`, `at + LANES` at most `length`.
+            let y = unsafe { _mm512_loadu_ps(y.add(d * stride + at)) };
+            for (h, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: as above.
+                *sum = _mm512_fmadd_ps(_mm512_set1_ps(unsafe { *x.add(h * depth + d) }), y, *sum);
+            }
+        }
+        for (h, sum) in sums.into_iter().enumerate() {
+            // SAFETY: row `h` of `out` has room for a vector from here.
+            unsafe { _mm512_storeu_ps(out.add(h * length + at), sum) };
+        }
+    }
+}
+
+/// As [`super::exponentials`], for whole vectors alone.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn exponentials(values: &mut [[f32; LANES]], most: f32) -> [f32; LANES] {
+    // The polynomial of `Real::exp_in`; the instruction that scales by 2ⁿ ends in 0 by itself.
+    let same = |value: f32| _mm512_set1_ps(value);
+    let (most, least) = (same(most), same(-110.0));
+    let mut sum = same(0.0);
+    for values in values {
+        // SAFETY: the array is a vector long.
+        let x = _mm512_sub_ps(unsafe { _mm512_loadu_ps(values.as_ptr()) }, most);
+        // The second one is kept where one of them is not a number.
+        let x = _mm512_max_ps(least, x);
+        let n = _mm512_mul_ps(x, same(std::f32::consts::LOG2_E));
+        let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(n);
+        let r = _mm512_fnmadd_ps(n, same(-2.121_944_4e-4), _mm512_fnmadd_ps(n, same(0.693_359_4), x));
+        let p = _mm512_fmadd_ps(same(1.987_569_2e-4), r, same(1.398_2e-3));
+        let p = _mm512_fmadd_ps(p, r, same(8.333_452e-3));
+        let p = _mm512_fmadd_ps(p, r, same(4.166_579_6e-2));
+        let p = _mm512_fmadd_ps(p, r, same(0.166_666_66));
+        let p = _mm512_fmadd_ps(p, r, same(0.5));
+        let value = _mm512_add_ps(_mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r), same(1.0));
+        let value = _mm512_scalef_ps(value, n);
+        sum = _mm512_add_ps(sum, value);
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_ps(values.as_mut_ptr(), value) };
+    }
+    let mut strands = [0.0; LANES];
+    // SAFETY: the array is a vector long.
+    unsafe { _mm512_storeu_ps(strands.as_mut_ptr(), sum) };
+    strands
+}

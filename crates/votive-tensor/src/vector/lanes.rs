@@ -1,0 +1,203 @@
+//! Eight numbers at a time, by name: for loops in which a compiler does not find the vectors.
+
+use super::{LANES, Loop};
+use crate::kernel::Real;
+
+/// Eight numbers. `#[inline(always)]` on every method, as on everything that a [`Loop`] calls.
+pub(crate) trait Lanes<R>: Copy {
+    fn load(from: &[R; LANES]) -> Self;
+    fn store(self, to: &mut [R; LANES]);
+    fn same(value: R) -> Self;
+    fn plus(self, other: Self) -> Self;
+    fn minus(self, other: Self) -> Self;
+    fn times(self, other: Self) -> Self;
+    /// `a₀ b₀ a₁ b₁ …`, in two.
+    fn interleave(self, other: Self) -> [Self; 2];
+    /// Numbers of even and of odd place of sixteen.
+    fn deinterleave(self, next: Self) -> [Self; 2];
+}
+
+/// A loop over [`Lanes`].
+pub(crate) trait LanesLoop<R: Real> {
+    /// Runs the loop, with the machine's vectors if they are compiled for.
+    fn run<L: Lanes<R>, const FUSED: bool>(self);
+}
+
+/// Runs a loop with the vectors of this machine.
+pub(crate) fn run_lanes<R: Real>(job: impl LanesLoop<R>) {
+    struct Any<J, R>(J, std::marker::PhantomData<R>);
+    impl<R: Real, J: LanesLoop<R>> Loop for Any<J, R> {
+        #[inline(always)]
+        fn run<const FUSED: bool>(self) {
+            #[cfg(target_arch = "x86_64")]
+            if FUSED && R::DTYPE == candle_core::DType::F32 {
+                return self.0.run::<avx::Vector, FUSED>();
+            }
+            self.0.run::<[R; LANES], FUSED>();
+        }
+    }
+    super::run(Any(job, std::marker::PhantomData));
+}
+
+impl<R: Real> Lanes<R> for [R; LANES] {
+    #[inline(always)]
+    fn load(from: &[R; LANES]) -> Self {
+        *from
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [R; LANES]) {
+        *to = self;
+    }
+
+    #[inline(always)]
+    fn same(value: R) -> Self {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] + other[i])
+    }
+
+    #[inline(always)]
+    fn minus(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] - other[i])
+    }
+
+    #[inline(always)]
+    fn times(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] * other[i])
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> [Self; 2] {
+        let at = |i: usize| if i.is_multiple_of(2) { self[i / 2] } else { other[i / 2] };
+        [std::array::from_fn(at), std::array::from_fn(|i| at(LANES + i))]
+    }
+
+    #[inline(always)]
+    fn deinterleave(self, next: Self) -> [Self; 2] {
+        let at = |i: usize| if i < LANES { self[i] } else { next[i - LANES] };
+        [std::array::from_fn(|i| at(2 * i)), std::array::from_fn(|i| at(2 * i + 1))]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx {
+    use super::{LANES, Lanes};
+    use crate::kernel::Real;
+    use std::arch::x86_64::{
+        __m256, _mm256_add_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_set1_ps,
+        _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_sub_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    };
+
+    /// Eight f32 in a register. Only [`super::run_lanes`] picks it, for loops over f32 on processors that have AVX2, which is
+    /// what every unsafe block here relies on.
+    #[derive(Clone, Copy)]
+    pub(super) struct Vector(__m256);
+
+    impl<R: Real> Lanes<R> for Vector {
+        #[inline(always)]
+        fn load(from: &[R; LANES]) -> Self {
+            // SAFETY: see Vector.
+            Self(unsafe { _mm256_loadu_ps(from.as_ptr().cast()) })
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [R; LANES]) {
+            // SAFETY: see Vector.
+            unsafe { _mm256_storeu_ps(to.as_mut_ptr().cast(), self.0) };
+        }
+
+        #[inline(always)]
+        fn same(value: R) -> Self {
+            // SAFETY: see Vector.
+            Self(unsafe { _mm256_set1_ps(std::mem::transmute_copy(&value)) })
+        }
+
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
+            // SAFETY: see Vector.
+            Self(unsafe { _mm256_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self {
+            // SAFETY: see Vector.
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn times(self, other: Self) -> Self {
+            // SAFETY: see Vector.
+            Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn interleave(self, other: Self) -> [Self; 2] {
+            // SAFETY: see Vector.
+            unsafe {
+                let low = _mm256_unpacklo_ps(self.0, other.0);
+                let high = _mm256_unpackhi_ps(self.0, other.0);
+                [
+                    Self(_mm256_permute2f128_ps::<0x20>(low, high)),
+                    Self(_mm256_permute2f128_ps::<0x31>(low, high)),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        fn deinterleave(self, next: Self) -> [Self; 2] {
+            // SAFETY: see Vector.
+            unsafe {
+                let low = _mm256_permute2f128_ps::<0x20>(self.0, next.0);
+                let high = _mm256_permute2f128_ps::<0x31>(self.0, next.0);
+                [
+                    Self(_mm256_shuffle_ps::<0b10_00_10_00>(low, high)),
+                    Self(_mm256_shuffle_ps::<0b11_01_11_01>(low, high)),
+                ]
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `(a, b)` through every method.
+    struct Every<'a, R> {
+        a: &'a [R; LANES],
+        b: &'a [R; LANES],
+        out: &'a mut Vec<[R; LANES]>,
+    }
+
+    impl<R: Real> LanesLoop<R> for Every<'_, R> {
+        #[inline(always)]
+        fn run<L: Lanes<R>, const FUSED: bool>(self) {
+            let (a, b) = (L::load(self.a), L::load(self.b));
+            let [even, odd] = a.deinterleave(b);
+            let [first, second] = a.interleave(b);
+            let [back, also] = even.interleave(odd);
+            let results =
+                [a.plus(b), a.minus(b), a.times(b), L::same(self.a[3]), first, second, even, odd, back, also];
+            for result in results {
+                let mut numbers = [R::zero(); LANES];
+                result.store(&mut numbers);
+                self.out.push(numbers);
+            }
+        }
+    }
+
+    #[test]
+    fn a_register_gives_what_an_array_does() {
+        let [a, b]: [[f32; LANES]; 2] =
+            [1.0, 1e3].map(|scale| std::array::from_fn(|i| scale * (1.0 + i as f32).sqrt()));
+        let (mut found, mut expected) = (vec![], vec![]);
+        run_lanes(Every { a: &a, b: &b, out: &mut found });
+        Every { a: &a, b: &b, out: &mut expected }.run::<[f32; LANES], false>();
+        assert_eq!(found, expected);
+        assert_eq!(found[8..], [a, b]);
+    }
+}
