@@ -37,7 +37,8 @@ LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["to_k",
 
 
 def make_batches(cross_dim: int) -> list[dict]:
-    generator = torch.Generator().manual_seed(71)
+    # A draw whose first step has no gradient so near 0 that its rounding shows through AdamW (docs/log.md, 2026-11-30).
+    generator = torch.Generator().manual_seed(81)
 
     def draw(*shape):
         return torch.randn(shape, generator=generator)
