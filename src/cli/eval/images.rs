@@ -227,7 +227,7 @@ fn scorers(args: &Args, images: &[Drawn], ctx: &Context) -> Outcome<Vec<Scorer>>
         }
         let name = std::path::absolute(folder).ok().and_then(|path| Some(path.file_name()?.to_owned()));
         let name = name.map_or_else(|| "clip".to_owned(), |name| name.to_string_lossy().into_owned());
-        scorers.push(Scorer::Clip { name, scorer: Box::new(scorer) });
+        scorers.push(Scorer::Clip { name, scorer });
     }
     if args.scores.checker {
         scorers.push(Scorer::Checker);
