@@ -4,6 +4,7 @@ use crate::cli::weighted::WeightedPath;
 use crate::cli::{Failure, Outcome, Output};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
+use rayon::prelude::*;
 use std::path::Path;
 use votive_diffusion::{
     BoxError, Conditioning, Guidance, ImageSizes, SamplerKind, SchedulerConfig, StepNoise, initial_latents,
@@ -279,9 +280,27 @@ fn to_image(values: &[f32], width: u32, height: u32) -> Outcome<RgbImage> {
     })
 }
 
-/// A U-Net as samplers call it.
+/// A U-Net as samplers call it. On a CPU the rows of a batch, as the two halves of guidance, are computed side by side, one
+/// thread each: most operations are too small to be shared between threads without waiting.
 pub(crate) fn as_network(
     unet: &dyn Denoiser,
 ) -> impl Fn(&Tensor, &[f64], &Conditioning) -> Result<Tensor, BoxError> + '_ {
-    |latents, timesteps, conditioning| Ok(unet.predict(latents, timesteps, conditioning)?)
+    |latents, timesteps, conditioning| {
+        let rows = timesteps.len();
+        let parts = if latents.device().is_cpu() { rows.min(rayon::current_num_threads()) } else { 1 };
+        if parts < 2 {
+            return Ok(unet.predict(latents, timesteps, conditioning)?);
+        }
+        let size = rows.div_ceil(parts);
+        let predictions = (0..rows.div_ceil(size))
+            .into_par_iter()
+            .map(|part| {
+                let (first, len) = (part * size, size.min(rows - part * size));
+                let conditioning = conditioning.narrow(first, len)?;
+                let timesteps = &timesteps[first..first + len];
+                Ok(unet.predict(&latents.narrow(0, first, len)?, timesteps, &conditioning)?)
+            })
+            .collect::<Result<Vec<Tensor>, BoxError>>()?;
+        Ok(Tensor::cat(&predictions, 0)?)
+    }
 }
