@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const ROWS: usize = 40;
 const STEPS: usize = 5;
 const BATCH: usize = 8;
-/// Numbers after a few steps of AdamW, which other machines round otherwise.
-const TOLERANCE: f64 = 0.03;
+/// Relative, above 0.1: a table to look at, of numbers after steps of AdamW, which other machines round otherwise. That they are right is
+/// what the fixtures of objectives and of training steps say.
+const TOLERANCE: f64 = 0.1;
 /// Recipes that no embedded model can run.
 const LACKING: [(&str, &str); 1] = [("image/refl", "needs the folder of a CLIP model")];
 const COLUMNS: &str =
