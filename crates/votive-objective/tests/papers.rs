@@ -2,7 +2,10 @@
 //! tools/parity/objectives_papers.py).
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use candle_core::{DType, Device, Tensor, Var};
+mod close;
+
+use candle_core::{Device, Tensor, Var};
+use close::assert_close;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,10 +14,6 @@ use votive_objective::{
     ListInputs, ListObjective, Objective, PairInputs, PairObjective, TokenWeights, Tokens, UnpairedInputs,
     UnpairedObjective, find,
 };
-
-/// Both sides compute in f64 by different formulas for the same function, so only rounding remains: errors are
-/// absolute below 1 and relative above.
-const TOLERANCE: f64 = 1e-9;
 
 #[derive(Deserialize)]
 struct Case {
@@ -149,17 +148,6 @@ impl Given {
     }
 }
 
-#[track_caller]
-fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
-    assert_eq!((found.dims(), found.dtype()), (expected.dims(), DType::F64), "{what}");
-    let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-    let (found, expected) = (numbers(found), numbers(expected));
-    for (row, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        let error = (found - expected).abs() / expected.abs().max(1.0);
-        assert!(error <= TOLERANCE, "{what}, row {row}: {found}, the formula gives {expected}");
-    }
-}
-
 #[test]
 fn losses_rewards_and_gradients_are_those_of_the_formulas() {
     for case in cases() {
@@ -169,7 +157,7 @@ fn losses_rewards_and_gradients_are_those_of_the_formulas() {
         let outputs = Given(inputs.collect()).evaluate(&objective);
         for name in &case.outputs {
             let Some(found) = outputs.get(name) else { panic!("{}: no output `{name}`", case.file) };
-            assert_close(found, &tensors[name], &format!("{}, {name}", case.file));
+            assert_close(found, &tensors[name], &format!("{}, {name}", case.file), "the formula");
         }
     }
 }

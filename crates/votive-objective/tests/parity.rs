@@ -1,7 +1,10 @@
 //! Losses, rewards and gradients of trl, row by row (tests/fixtures/objectives, written by tools/parity/objectives.py).
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use candle_core::{DType, Device, Tensor, Var};
+mod close;
+
+use candle_core::{Device, Tensor, Var};
+use close::assert_close;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,10 +12,6 @@ use std::path::{Path, PathBuf};
 use votive_objective::{
     Denoised, METHODS, Objective, PairInputs, Tokens, UnpairedInputs, WITH, WRAPPERS, build, find,
 };
-
-/// Both sides compute in f64 by different formulas for the same function, so only rounding remains: errors are
-/// absolute below 1 and relative above.
-const TOLERANCE: f64 = 1e-9;
 
 #[derive(Deserialize)]
 struct Case {
@@ -124,17 +123,6 @@ fn pairs(inputs: &BTreeMap<String, Var>) -> PairInputs {
     pairs
 }
 
-#[track_caller]
-fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
-    assert_eq!((found.dims(), found.dtype()), (expected.dims(), DType::F64), "{what}");
-    let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-    let (found, expected) = (numbers(found), numbers(expected));
-    for (row, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        let error = (found - expected).abs() / expected.abs().max(1.0);
-        assert!(error <= TOLERANCE, "{what}, row {row}: {found}, trl has {expected}");
-    }
-}
-
 #[test]
 fn losses_rewards_and_gradients_are_trls() {
     for case in cases() {
@@ -143,7 +131,7 @@ fn losses_rewards_and_gradients_are_trls() {
         let outputs = evaluate(&case.objective(), &inputs.collect());
         for name in &case.outputs {
             let Some(found) = outputs.get(name) else { panic!("{}: no output `{name}`", case.file) };
-            assert_close(found, &tensors[name], &format!("{}, {name}", case.file));
+            assert_close(found, &tensors[name], &format!("{}, {name}", case.file), "trl");
         }
     }
 }
