@@ -34,6 +34,14 @@ pub enum CriticError {
         /// What is wrong and what to do.
         message: String,
     },
+    /// A store cannot be read or written.
+    #[error("{}: {message}", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in words.
+        message: String,
+    },
     /// A judge is asked for what it does not give.
     #[error("{judge} gives {gives}, not {form}")]
     Form {

@@ -21,6 +21,7 @@ pub mod protocol;
 mod question;
 mod reading;
 mod speaker;
+mod store;
 mod template;
 
 pub use asked::Asked;
@@ -31,4 +32,5 @@ pub use judgment::{Abstention, Cost, Evidence, Finding, Judgment, Winner};
 pub use question::{Form, Question};
 pub use reading::{READINGS, Reading};
 pub use speaker::{Part, Role, Said, Sampling, Silence, Speaker, Talk, Turn, Weighed};
+pub use store::{Item, Store, StoredJudgment};
 pub use template::Template;

@@ -22,6 +22,7 @@ use crate::speaker::{Part, Role, Talk, Turn};
 /// A question's wording and how its answer is read.
 pub struct Template {
     name: String,
+    text: String,
     hash: String,
     form: Form,
     turns: Vec<(Role, Vec<Slot>)>,
@@ -117,13 +118,20 @@ impl Template {
             return Err(wrong(format!("no turn shows {missing}")));
         }
         let next = reading.speaks();
-        Ok(Self { name: name.to_owned(), hash: sha256(text.as_bytes()), form, turns, next, reading })
+        let (name, text, hash) = (name.to_owned(), text.to_owned(), sha256(text.as_bytes()));
+        Ok(Self { name, text, hash, form, turns, next, reading })
     }
 
     /// The file, or the name of a template that comes with the program.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The file's text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// SHA-256 of the file, hexadecimal.
