@@ -80,6 +80,7 @@ fn whole(order: Vec<usize>, candidates: &[Candidate]) -> Finding {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::judgment::Winner;

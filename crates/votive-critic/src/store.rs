@@ -396,6 +396,7 @@ fn failed(path: &Path, source: rusqlite::Error) -> CriticError {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::judgment::Abstention;

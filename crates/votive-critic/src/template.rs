@@ -278,6 +278,7 @@ fn slot(name: &str, form: Form) -> Result<Slot, String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use image::RgbImage;

@@ -70,6 +70,7 @@ fn mean(one: f64, other: f64) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::protocol::tests::{Scripted, pair};

@@ -71,6 +71,7 @@ impl Judge for ByGrade {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::candidate::Candidate;

@@ -87,6 +87,7 @@ pub fn fit_temperature(labelled: &[(f64, bool)]) -> Option<f64> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::protocol::tests::{Scripted, pair};

@@ -48,6 +48,7 @@ impl Judge for Majority {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::judgment::{Abstention, Finding};
