@@ -37,6 +37,7 @@ mod run_samples;
 mod sample;
 mod score;
 mod signal;
+mod speaker;
 mod text_model;
 mod train;
 mod weighted;

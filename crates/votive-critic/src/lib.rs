@@ -33,4 +33,4 @@ pub use question::{Form, Question};
 pub use reading::{READINGS, Reading};
 pub use speaker::{Part, Role, Said, Sampling, Silence, Speaker, Talk, Turn, Weighed};
 pub use store::{Item, Store, StoredJudgment};
-pub use template::Template;
+pub use template::{Rendered, TEMPLATES, Template};
