@@ -19,6 +19,7 @@ mod generate;
 mod geneval;
 mod image_model;
 mod inspect;
+mod judges;
 mod labels;
 mod made_with;
 mod memory;

@@ -69,8 +69,13 @@ pub struct Rendered {
 
 /// The templates that come with the program, by name.
 pub const TEMPLATES: &[(&str, &str)] = &[
+    ("image-pair", include_str!("../templates/image-pair.toml")),
+    ("image-rubric", include_str!("../templates/image-rubric.toml")),
     ("picture-fit", include_str!("../templates/picture-fit.toml")),
     ("picture-pair", include_str!("../templates/picture-pair.toml")),
+    ("text-fit", include_str!("../templates/text-fit.toml")),
+    ("text-pair", include_str!("../templates/text-pair.toml")),
+    ("text-verdict", include_str!("../templates/text-verdict.toml")),
 ];
 
 impl Template {
@@ -319,6 +324,15 @@ mod tests {
     fn rendered(template: &str, question: &Question, marks: &[String]) -> (Vec<Part>, u64) {
         let rendered = pair_template(template).unwrap().render(question, marks).unwrap();
         (rendered.talk.turns[0].parts.clone(), rendered.removed_marks)
+    }
+
+    #[test]
+    fn what_comes_with_the_program_can_be_read() {
+        for (name, _) in TEMPLATES {
+            assert_eq!(Template::named(name).unwrap().name(), *name);
+        }
+        assert!(Template::named("nothing").err().unwrap().to_string().contains("picture-pair"));
+        assert!(TEMPLATES.is_sorted_by_key(|(name, _)| *name));
     }
 
     #[test]

@@ -56,6 +56,16 @@ pub struct ClearPair {
     pub better: Picture,
     /// The other one.
     pub worse: Picture,
+    /// Whether the better one is to be shown first.
+    pub is_better_first: bool,
+}
+
+impl ClearPair {
+    /// Both pictures in the order in which they are to be shown.
+    #[must_use]
+    pub fn shown(&self) -> [&Picture; 2] {
+        if self.is_better_first { [&self.better, &self.worse] } else { [&self.worse, &self.better] }
+    }
 }
 
 /// An exercise of the training captions; `index` below 2³².
@@ -72,9 +82,11 @@ pub fn exercise(seed: u64, index: u64) -> Exercise {
             Exercise::Grade { caption: scene.caption(), picture, answer }
         }
         _ => {
-            let ClearPair { caption, better, worse } = clear_pair(scene, &mut world, &mut flaws);
-            let (first, a, b) = if flaws.chance(0.5) { ("A", better, worse) } else { ("B", worse, better) };
+            let pair = clear_pair(scene, &mut world, &mut flaws);
+            let first = if pair.is_better_first { "A" } else { "B" };
+            let [a, b] = pair.shown().map(Clone::clone);
             let answer = format!("{first}. A: {} B: {}", flaws_of(scene, &a), flaws_of(scene, &b));
+            let caption = pair.caption;
             Exercise::Pair { caption, pictures: [a, b], answer }
         }
     }
@@ -101,7 +113,7 @@ fn clear_pair(scene: Scene, world: &mut Draws, flaws: &mut Draws) -> ClearPair {
         let difference = utility(&one) - utility(&other);
         if difference.abs() >= LEAST_DIFFERENCE {
             let (better, worse) = if difference > 0.0 { (one, other) } else { (other, one) };
-            return ClearPair { caption, better, worse };
+            return ClearPair { caption, better, worse, is_better_first: flaws.chance(0.5) };
         }
     }
 }
@@ -186,7 +198,7 @@ mod tests {
     fn held_out_pairs_have_held_out_captions_and_a_winner() {
         let pairs = clear_pairs(Split::Test, 5, 60);
         assert_eq!(pairs.len(), 60);
-        for ClearPair { caption, better, worse } in pairs {
+        for ClearPair { caption, better, worse, .. } in pairs {
             assert!(super::super::held_out(&caption));
             let utility = |picture| check(&caption, picture).map_or(0.0, |verdict| verdict.utility);
             assert!(utility(&better) >= utility(&worse) + LEAST_DIFFERENCE);
