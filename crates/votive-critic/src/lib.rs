@@ -14,6 +14,7 @@
 
 mod asked;
 mod candidate;
+mod endpoint;
 mod error;
 mod judge;
 mod judgment;
@@ -26,6 +27,7 @@ mod template;
 
 pub use asked::Asked;
 pub use candidate::{Candidate, MediaType, Picture};
+pub use endpoint::{Endpoint, EndpointOptions};
 pub use error::{CriticError, Result};
 pub use judge::{Forms, Judge};
 pub use judgment::{Abstention, Cost, Evidence, Finding, Judgment, Winner};
