@@ -17,6 +17,7 @@
 //!
 //! Invariant: no code of its own.
 
+pub use votive_critic as critic;
 pub use votive_data as data;
 pub use votive_diffusion as diffusion;
 pub use votive_eval as eval;

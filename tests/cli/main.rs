@@ -5,6 +5,7 @@
 mod bad_input;
 mod bench;
 mod chat;
+mod critic;
 mod data;
 mod export;
 mod gallery;

@@ -1,0 +1,206 @@
+//! Judges: how they are measured, what they label, and what a killed labelling leaves.
+
+use super::*;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+use votive::critic::{Finding, Store};
+
+/// A server with OpenAI's chat completions that prefers the image whose bytes come first, and takes its time.
+fn server(wait: Duration) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/v1#m", listener.local_addr().unwrap());
+    let answered: Arc<AtomicUsize> = Arc::default();
+    let count = answered.clone();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let count = count.clone();
+            thread::spawn(move || {
+                let mut connection = connection.unwrap();
+                while let Some(seen) = read_request(&mut connection) {
+                    thread::sleep(wait);
+                    let (a, b) = if seen[0] < seen[1] { (0.9_f64, 0.1_f64) } else { (0.1, 0.9) };
+                    let token = |name: &str, p: f64| json!({ "token": name, "logprob": p.ln() });
+                    let body = json!({ "choices": [{ "message": { "content": "A" }, "finish_reason": "length",
+                        "logprobs": { "content": [{ "token": "A", "logprob": a.ln(), "top_logprobs": [token("A", a), token("B", b)] }] } }],
+                        "usage": { "prompt_tokens": 5, "completion_tokens": 1 } })
+                    .to_string();
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                    if connection.write_all(format!("{head}{body}").as_bytes()).is_ok() {
+                        count.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    (address, answered)
+}
+
+/// The images of a request, as they were sent.
+fn read_request(connection: &mut TcpStream) -> Option<Vec<String>> {
+    let mut reader = BufReader::new(connection);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let length = head.to_lowercase().split("content-length:").nth(1)?.lines().next()?.trim().parse().ok()?;
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let content = body["messages"][0]["content"].as_array().unwrap();
+    Some(content.iter().filter_map(|part| part["image_url"]["url"].as_str().map(str::to_owned)).collect())
+}
+
+/// A folder with captions, and the arguments that draw their candidates in it.
+fn captions() -> (TempDir, Vec<String>) {
+    let folder = tempdir().unwrap();
+    let prompts = folder.path().join("captions.txt");
+    let lines = [
+        "a large red circle on a white background",
+        "a small blue square on a gray background",
+        "two green triangles on a black background",
+        "a yellow square above a red circle on a gray background",
+    ];
+    fs::write(&prompts, lines.join("\n")).unwrap();
+    let store = folder.path().join("store.sqlite");
+    let model = format!("{}/models/tiny-sd", env!("CARGO_MANIFEST_DIR"));
+    let args =
+        ["label", "--quiet", "--store", store.to_str().unwrap(), "--prompts", prompts.to_str().unwrap()];
+    let args =
+        args.iter().copied().chain(["--model", &model, "--samples", "3", "--steps", "4", "--cfg", "1.5"]);
+    let args = args.map(str::to_owned).collect();
+    (folder, args)
+}
+
+#[test]
+fn the_checker_is_a_perfect_judge_of_its_own_world() {
+    let report: Value =
+        rows(&["eval", "judge", "--judge", "checker", "--pairs", "60", "--seed", "5"]).remove(0);
+    assert_eq!(
+        (&report["accuracy"], &report["order_flip_rate"], &report["kappa"]),
+        (&json!(1.0), &json!(0.0), &json!(1.0))
+    );
+    assert!(report["ece"].as_f64().unwrap() < 0.01 && report["n"] == 60, "{report}");
+}
+
+#[test]
+fn a_jury_is_named_and_votes() {
+    let report: Value = rows(&["eval", "judge", "--judge", "checker,checker", "--pairs", "20"]).remove(0);
+    assert_eq!(report["accuracy"], json!(1.0));
+    assert!(report["judge"].as_str().unwrap().contains("jury"), "{report}");
+}
+
+#[test]
+fn candidates_become_a_preference_set_once() {
+    let (folder, args) = captions();
+    let out = folder.path().join("pairs.jsonl");
+    let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
+    all.extend(["--judge", "checker", "--out", out.to_str().unwrap()]);
+    let first: Value = rows(&all).remove(0);
+    assert_eq!((&first["judged"], &first["cost"]["calls"]), (&json!(12), &json!(48)));
+    let pairs = fs::read_to_string(&out).unwrap();
+    assert_eq!(pairs.lines().count() as u64, first["pairs"].as_u64().unwrap());
+    for line in pairs.lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        for side in ["chosen", "rejected"] {
+            assert!(folder.path().join(row[side].as_str().unwrap()).is_file(), "{line}");
+        }
+        assert!(row["score_chosen"].as_f64() > row["score_rejected"].as_f64(), "{line}");
+    }
+    // Nothing is drawn or asked again, and the set is the same.
+    let again: Value = rows(&all).remove(0);
+    assert_eq!((&again["cost"]["calls"], &again["pairs"]), (&json!(0), &first["pairs"]));
+    assert_eq!(fs::read_to_string(&out).unwrap(), pairs);
+    ok(&["data", "stats", out.to_str().unwrap()]);
+}
+
+#[test]
+fn a_killed_labelling_loses_only_what_was_in_flight_and_goes_on() {
+    let (address, answered) = server(Duration::from_millis(40));
+    let (folder, args) = captions();
+    let store = folder.path().join("store.sqlite");
+    let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
+    all.extend(["--judge", &address, "--at-once", "2"]);
+    let mut child = votive(&all).stdout(Stdio::null()).spawn().unwrap();
+    // Two questions a judgment, two judgments at a time: stopped in the middle of them.
+    while answered.load(Ordering::SeqCst) < 11 {
+        thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let acknowledged = answered.load(Ordering::SeqCst);
+    let kept = Store::open(&store).unwrap().judgments(None, None).unwrap();
+    assert!(
+        kept.len() >= acknowledged / 2 - 2 && kept.len() < 12,
+        "{} of {acknowledged} answers",
+        kept.len()
+    );
+
+    let report: Value = rows(&all).remove(0);
+    assert_eq!(report["judged"], json!(12));
+    assert_eq!(report["cost"]["calls"].as_u64().unwrap() as usize, 2 * (12 - kept.len()));
+    let store = Store::open(&store).unwrap();
+    let judgments = store.judgments(None, None).unwrap();
+    let judged: std::collections::BTreeSet<i64> = judgments.iter().map(|judgment| judgment.item).collect();
+    assert_eq!((judgments.len(), judged.len()), (12, 12));
+    for judgment in judgments {
+        assert!(matches!(judgment.judgment.finding, Finding::Preference(_)), "{judgment:?}");
+        let shown: Vec<bool> =
+            judgment.judgment.evidence.iter().map(|evidence| evidence.is_reversed).collect();
+        assert_eq!(shown, [false, true]);
+    }
+}
+
+#[test]
+fn several_models_are_rated() {
+    let (folder, mut args) = captions();
+    // The same weights under another name: as good, within the interval.
+    let copy = folder.path().join("other");
+    copy_folder(Path::new(&format!("{}/models/tiny-sd", env!("CARGO_MANIFEST_DIR"))), &copy);
+    args.extend([
+        "--model".to_owned(),
+        copy.to_str().unwrap().to_owned(),
+        "--judge".to_owned(),
+        "checker".to_owned(),
+    ]);
+    let all: Vec<&str> = args.iter().map(String::as_str).collect();
+    let report: Value = rows(&all).remove(0);
+    let ratings = report["ratings"].as_array().unwrap();
+    assert_eq!(ratings.len(), 2);
+    for rating in ratings {
+        assert!(
+            rating["low"].as_f64().unwrap() <= 0.0 && rating["high"].as_f64().unwrap() >= 0.0,
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn mistakes_are_named_before_anything_is_drawn() {
+    let (folder, args) = captions();
+    let all: Vec<&str> = args.iter().map(String::as_str).collect();
+    for (more, named) in [
+        (&["--max-new-tokens", "5"][..], "--max-new-tokens"),
+        (&["--least", "1.5"], "--least"),
+        (&["--judge", "http://127.0.0.1:9/v1"], "names no model"),
+        (&["--judge", "checker", "--by", "person:ann"], "--by"),
+    ] {
+        fails(&[all.as_slice(), more].concat(), USAGE, &[named]);
+    }
+    let empty = folder.path().join("empty.sqlite");
+    fails(&["label", "--store", empty.to_str().unwrap()], DATA, &["nothing in it to judge"]);
+}
+
+#[test]
+fn an_untrained_model_likes_a_place_and_is_not_believed() {
+    let judge = fixture("llava/llama");
+    let report = rows(&["eval", "judge", "--judge", &judge, "--pairs", "20"]).remove(0);
+    let flips = report["abstentions"]["order_flip"].as_u64().unwrap();
+    assert!(flips > 10 && report["bare"]["order"]["flip_rate"]["value"].as_f64().unwrap() > 50.0, "{report}");
+    assert_eq!(report["agreement"]["accuracy"]["n"].as_u64().unwrap() + flips, 20);
+}
