@@ -6,7 +6,7 @@ use crate::judge::{Forms, Judge, check_form};
 use crate::judgment::{Abstention, Cost, Evidence, Finding, Judgment};
 use crate::question::{Form, Question};
 use crate::reading::Reply;
-use crate::speaker::{Sampling, Silence, Speaker};
+use crate::speaker::{Part, Role, Sampling, Silence, Speaker, Turn};
 use crate::template::Template;
 use std::sync::Arc;
 
@@ -36,8 +36,31 @@ impl Judge for Asked {
     }
 
     fn judge(&self, question: &Question, draw: u64) -> Result<Judgment> {
+        self.judge_after(question, &[], draw)
+    }
+}
+
+/// What was said in a round of a debate.
+#[derive(Clone, Debug)]
+pub(crate) struct Round {
+    /// By the judge itself.
+    pub(crate) own: String,
+    /// By the others.
+    pub(crate) others: Vec<String>,
+}
+
+impl Asked {
+    /// The answer after some rounds of a debate: the judge's own words are its earlier turns, those of others are told to it.
+    pub(crate) fn judge_after(&self, question: &Question, rounds: &[Round], draw: u64) -> Result<Judgment> {
         check_form(self, question)?;
-        let rendered = self.template.render(question, self.speaker.reserved_marks())?;
+        let mut rendered = self.template.render(question, self.speaker.reserved_marks())?;
+        for Round { own, others } in rounds {
+            // What others said is untrusted like any candidate: their marks must not be read as this judge's.
+            let (told, removed) = self.template.told(others, self.speaker.reserved_marks());
+            rendered.removed_marks += removed;
+            let text = |role: Role, text: String| Turn { role, parts: vec![Part::Text(text)] };
+            rendered.talk.turns.extend([text(Role::Assistant, own.clone()), text(Role::User, told)]);
+        }
         let sampling = Sampling { seed: self.sampling.seed.wrapping_add(draw), ..self.sampling };
         let silent = |abstention| Reply {
             words: String::new(),
@@ -80,7 +103,7 @@ fn whole(order: Vec<usize>, candidates: &[Candidate]) -> Finding {
 mod tests {
     use super::*;
     use crate::judgment::Winner;
-    use crate::speaker::{Part, Said, Talk, Weighed};
+    use crate::speaker::{Said, Talk, Weighed};
     use proptest::prelude::*;
     use serde_json::Value;
 

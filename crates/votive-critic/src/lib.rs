@@ -14,6 +14,7 @@
 
 mod asked;
 mod candidate;
+mod contrast;
 mod endpoint;
 mod error;
 mod judge;
@@ -28,6 +29,7 @@ mod template;
 
 pub use asked::Asked;
 pub use candidate::{Candidate, MediaType, Picture};
+pub use contrast::{Contrast, contrast, most_and_least_consistent};
 pub use endpoint::{Endpoint, EndpointOptions};
 pub use error::{CriticError, Result};
 pub use judge::{Forms, Judge};

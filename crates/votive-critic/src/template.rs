@@ -216,6 +216,19 @@ impl Template {
     }
 }
 
+impl Template {
+    /// What other judges said, told to one of them; and how many marks were taken out of it.
+    pub(crate) fn told(&self, others: &[String], reserved: &[String]) -> (String, u64) {
+        let mut guard = Guard { marks: reserved, own: self.reading.marks(), removed: 0 };
+        let said: Vec<String> = others.iter().map(|words| guard.clean(words)).collect();
+        let told = format!(
+            "Other judges said:\n\n{}\n\nSay whether that changes your mind, and give your verdict again as before.",
+            said.join("\n\n---\n\n")
+        );
+        (told, guard.removed)
+    }
+}
+
 /// A turn that grows; text that meets text becomes one part.
 #[derive(Default)]
 struct TurnText {

@@ -7,10 +7,10 @@ use super::speaker::LocalSpeaker;
 use super::{Context, Failure, Outcome, embedded};
 use checker::Checker;
 use clip::Clip;
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use votive_critic::protocol::{BothOrders, ByGrade, Calibrated, Jury, Majority};
+use votive_critic::protocol::{BothOrders, ByGrade, Calibrated, Debate, Jury, Majority};
 use votive_critic::{Asked, Endpoint, EndpointOptions, Form, Judge, Sampling, Speaker, Template};
 use votive_model::CausalLmConfig;
 use votive_model::config::ConfigFile;
@@ -39,6 +39,9 @@ pub(crate) struct JudgeArgs {
     /// Ask that often, and take the majority; needs --temperature.
     #[arg(long, value_name = "K", requires = "temperature")]
     majority: Option<NonZeroU64>,
+    /// Let several judges hear each other's words and answer again, that often at most, before they vote.
+    #[arg(long, value_name = "ROUNDS")]
+    debate: Option<NonZeroU32>,
     /// Temperature of answers in words; 0 is greedy.
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f64,
@@ -95,6 +98,8 @@ impl Chosen {
 /// A judge of pairs before any protocol.
 struct One {
     judge: Arc<dyn Judge>,
+    /// The same, if it is asked for a comparison and can be told what others said.
+    debater: Option<Arc<Asked>>,
     template: Option<Template>,
     is_remote: bool,
 }
@@ -108,14 +113,21 @@ impl JudgeArgs {
         let all =
             self.judge.iter().map(|name| self.one(name, subject, seed, ctx)).collect::<Outcome<Vec<_>>>()?;
         let open_questions = all.iter().any(|one| one.is_remote).then_some(self.at_once.get());
-        let (mut judges, mut templates) = (Vec::new(), Vec::new());
+        let (mut judges, mut debaters, mut templates) = (Vec::new(), Vec::new(), Vec::new());
         for one in all {
             judges.push(one.judge);
+            debaters.extend(one.debater);
             templates.extend(one.template);
         }
-        let bare = match judges.len() {
-            1 => judges.remove(0),
-            _ => Arc::new(Jury::new(judges)?),
+        let bare: Arc<dyn Judge> = match (self.debate, judges.len()) {
+            (Some(rounds), several) if debaters.len() == several => Arc::new(Debate::new(debaters, rounds)?),
+            (Some(_), _) => {
+                return Err(Failure::usage(
+                    "--debate: a judge that only gives grades cannot be told what others said",
+                ));
+            }
+            (None, 1) => judges.remove(0),
+            (None, _) => Arc::new(Jury::new(judges)?),
         };
         let mut judge = bare.clone();
         if let Some(draws) = self.majority {
@@ -133,7 +145,8 @@ impl JudgeArgs {
     /// A judge of pairs by its name.
     fn one(&self, name: &str, subject: Subject, seed: u64, ctx: &Context) -> Outcome<One> {
         let graded = |judge: Arc<dyn Judge>, scale: f64| -> Outcome<One> {
-            Ok(One { judge: Arc::new(ByGrade::new(judge, scale)?), template: None, is_remote: false })
+            let judge = Arc::new(ByGrade::new(judge, scale)?);
+            Ok(One { judge, debater: None, template: None, is_remote: false })
         };
         if name == "checker" {
             return graded(Arc::new(Checker), CHECKER_SCALE);
@@ -177,15 +190,15 @@ impl JudgeArgs {
             Sampling { temperature: self.temperature, top_p: 1.0, max_tokens: self.max_tokens, seed };
         let kept = Template::parse(template.name(), template.text())?;
         let form = template.form();
-        let asked: Arc<dyn Judge> = Arc::new(Asked::new(speaker, template, sampling));
-        let judge = match form {
-            Form::Pair => asked,
-            Form::Grade => Arc::new(ByGrade::new(asked, 1.0)?),
+        let asked = Arc::new(Asked::new(speaker, template, sampling));
+        let (judge, debater): (Arc<dyn Judge>, _) = match form {
+            Form::Pair => (asked.clone(), Some(asked)),
+            Form::Grade => (Arc::new(ByGrade::new(asked, 1.0)?), None),
             Form::Rank => {
                 return Err(Failure::usage("the template ranks; one that grades or compares two is needed"));
             }
         };
-        Ok(One { judge, template: Some(kept), is_remote })
+        Ok(One { judge, debater, template: Some(kept), is_remote })
     }
 
     /// `http://host/v1#model`

@@ -3,12 +3,14 @@
 mod both_orders;
 mod by_grade;
 mod calibrated;
+mod debate;
 mod jury;
 mod majority;
 
 pub use both_orders::BothOrders;
 pub use by_grade::ByGrade;
 pub use calibrated::{Calibrated, fit_temperature};
+pub use debate::Debate;
 pub use jury::Jury;
 pub use majority::Majority;
 
