@@ -305,3 +305,19 @@ fn every_recipe_resolves() {
         }
     }
 }
+
+#[test]
+fn the_page_of_judges_names_what_there_is() {
+    let page = read(&root().join("docs/judges.md"));
+    let named = |name: &str| page.contains(&format!("`{name}`"));
+    let readings = votive::critic::READINGS.iter().map(|reading| reading.id);
+    let templates = votive::critic::TEMPLATES.iter().map(|(name, _)| *name);
+    let missing: Vec<String> =
+        readings.chain(templates).filter(|name| !named(name)).map(str::to_owned).collect();
+    assert_none("not in docs/judges.md", &missing);
+    let row = |line: &str| Some(line.strip_prefix("| `")?.split_once("` | ")?.0.to_owned());
+    let forms = ["| grade |", "| pair |", "| rank |"];
+    let rows: Vec<String> =
+        page.lines().filter(|line| forms.iter().any(|form| line.contains(form))).filter_map(row).collect();
+    assert_eq!(rows, votive::critic::READINGS.iter().map(|reading| reading.id).collect::<Vec<_>>());
+}

@@ -204,6 +204,23 @@ mod tests {
     }
 
     #[test]
+    fn a_verdict_may_be_the_first_word_where_the_template_says_so() {
+        for (words, expected) in
+            [("A. A: right. B: ugly.", 1.0), ("B", 0.0), ("tie: both", 0.5), ("2, because", 0.0)]
+        {
+            assert_eq!(
+                finding("verdict", "first_word = true", words, true),
+                Finding::Preference(expected),
+                "{words}"
+            );
+        }
+        for words in ["", "The first", "Both? A", "AB", "? A"] {
+            let found = finding("verdict", "first_word = true", words, true);
+            assert!(matches!(found, Finding::Abstention(Abstention::Malformed(_))), "{words}: {found:?}");
+        }
+    }
+
+    #[test]
     fn an_answer_that_was_cut_off_is_not_read() {
         let found = finding("verdict", "", "{\"winner\": \"A\"}", false);
         assert!(matches!(found, Finding::Abstention(Abstention::Malformed(_))), "{found:?}");

@@ -169,6 +169,38 @@ impl Store {
         })
     }
 
+    /// The template of a hash, if it was kept.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is damaged.
+    pub fn template(&self, sha256: &str) -> Result<Option<Template>> {
+        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        let found = self.rows("SELECT name, text FROM template WHERE sha256 = ?1", [sha256], read)?;
+        found.into_iter().next().map(|(name, text)| Template::parse(&name, &text)).transpose()
+    }
+
+    /// The judge of this name, or the only one whose name begins so.
+    ///
+    /// # Errors
+    /// If there is none, or several.
+    pub fn judge_named(&self, name: &str) -> Result<String> {
+        let all = self.judges()?;
+        if all.iter().any(|judge| judge == name) {
+            return Ok(name.to_owned());
+        }
+        let beginning: Vec<&String> = all.iter().filter(|judge| judge.starts_with(name)).collect();
+        match beginning[..] {
+            [judge] => Ok(judge.clone()),
+            [] => Err(self.damaged(format!(
+                "nobody called \"{name}\" has judged anything; those who have: {}",
+                all.join("; ")
+            ))),
+            _ => {
+                Err(self.damaged(format!("several judges' names begin with \"{name}\": {}", all.join("; "))))
+            }
+        }
+    }
+
     /// Writes what a judge says of an item, and gives the judgment's number.
     ///
     /// # Errors
@@ -480,6 +512,17 @@ mod tests {
         }
         assert!(store.is_judged(id, "j", 4).unwrap() && !store.is_judged(other, "j", 4).unwrap());
         assert_eq!(store.judges().unwrap(), ["j"]);
+
+        let template = Template::named("text-fit").unwrap();
+        store.keep_template(&template).unwrap();
+        assert_eq!(store.template(template.hash()).unwrap().unwrap().text(), template.text());
+        assert!(store.template("?").unwrap().is_none());
+        store.record(id, "jane", 0, &judgment(Finding::Grade(0.0))).unwrap();
+        assert_eq!(
+            (store.judge_named("j").unwrap(), store.judge_named("ja").unwrap()),
+            ("j".into(), "jane".into())
+        );
+        assert!(store.judge_named("x").is_err() && store.judge_named("").is_err());
     }
 
     #[test]

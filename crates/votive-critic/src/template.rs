@@ -73,6 +73,7 @@ pub const TEMPLATES: &[(&str, &str)] = &[
     ("image-rubric", include_str!("../templates/image-rubric.toml")),
     ("picture-fit", include_str!("../templates/picture-fit.toml")),
     ("picture-pair", include_str!("../templates/picture-pair.toml")),
+    ("picture-verdict", include_str!("../templates/picture-verdict.toml")),
     ("text-fit", include_str!("../templates/text-fit.toml")),
     ("text-pair", include_str!("../templates/text-pair.toml")),
     ("text-verdict", include_str!("../templates/text-verdict.toml")),

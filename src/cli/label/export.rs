@@ -6,9 +6,11 @@ use super::ratings::Table;
 use crate::cli::{Context, Failure, Outcome};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use votive_critic::{Candidate, Cost, Finding, Item, NoPair, Selected, Store, best_against_worst};
+use votive_critic::{
+    Candidate, Cost, Finding, Item, MediaType, NoPair, Picture, Selected, Store, best_against_worst,
+};
 use votive_data::{
     ImagePair, Message, PairText, PreferencePair, RowNumbers, write_image_pairs, write_text_pairs,
 };
@@ -105,18 +107,12 @@ impl Found {
             };
             match (chosen, rejected) {
                 (Candidate::Image(chosen), Candidate::Image(rejected)) => {
-                    let folder = out.with_extension("images");
-                    let put = |picture: &votive_critic::Picture| {
-                        let hash = Candidate::Image(picture.clone()).sha256();
-                        let name = match picture.media_type() {
-                            votive_critic::MediaType::Png => "png",
-                            votive_critic::MediaType::Jpeg => "jpg",
-                            votive_critic::MediaType::Webp => "webp",
-                        };
-                        let path = folder.join(format!("{}.{name}", &hash[..24]));
-                        files::write_bytes(&path, picture.bytes()).map(|()| path)
-                    };
-                    let pair = ImagePair::new(row + 1, item.question.prompt(), put(chosen)?, put(rejected)?);
+                    let pair = ImagePair::new(
+                        row + 1,
+                        item.question.prompt(),
+                        put(chosen, out)?,
+                        put(rejected, out)?,
+                    );
                     let mut models = origin.models.clone().map(|model| Some(Arc::from(model)));
                     if turned {
                         models.reverse();
@@ -203,6 +199,22 @@ impl Found {
             None => Ok(()),
         }
     }
+}
+
+/// Writes an image to the folder beside a preference set, under its hash, and gives its path.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn put(picture: &Picture, out: &Path) -> Outcome<PathBuf> {
+    let hash = Candidate::Image(picture.clone()).sha256();
+    let ending = match picture.media_type() {
+        MediaType::Png => "png",
+        MediaType::Jpeg => "jpg",
+        MediaType::Webp => "webp",
+    };
+    let path = out.with_extension("images").join(format!("{}.{ending}", &hash[..24]));
+    files::write_bytes(&path, picture.bytes())?;
+    Ok(path)
 }
 
 /// The item of a selected pair, where it came from, and whether the chosen candidate is its second.

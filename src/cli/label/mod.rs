@@ -7,6 +7,7 @@
 //! What is in the store is not made or asked again, so a stopped labelling goes on where it was.
 
 mod candidates;
+mod contrast;
 mod export;
 mod origin;
 mod ratings;
@@ -53,12 +54,18 @@ pub(crate) struct Args {
     drawing: DrawingArgs,
     #[command(flatten)]
     judge: JudgeArgs,
-    /// Ask nobody, and take what this judge has said already, e.g. `person:ann`.
+    /// Ask nobody, and take what this judge has said already, e.g. `person:ann`; the beginning of a name will do.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["judge", "prompts"])]
     by: Option<String>,
     /// The preference set; images go to a folder of the same name beside it.
     #[arg(long, value_name = "FILE.jsonl")]
     out: Option<PathBuf>,
+    /// Pairs of the judge's own answers in words, right verdicts against wrong ones, to train the judge on (Con-J, GenRM).
+    #[arg(long, value_name = "FILE.jsonl", requires = "truth")]
+    contrast: Option<PathBuf>,
+    /// The judge whose verdicts are taken for the truth by --contrast: one who has judged the same store.
+    #[arg(long, value_name = "NAME", requires = "contrast")]
+    truth: Option<String>,
     /// Least probability that the chosen candidate is better.
     #[arg(long, value_name = "P", default_value_t = 0.5)]
     least: f64,
@@ -83,12 +90,16 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         return Err(empty.hint("give --prompts and --model, and candidates will be drawn"));
     }
     let (by, cost) = match &args.by {
-        Some(name) => (name.clone(), Cost::default()),
+        Some(name) => (store.judge_named(name)?, Cost::default()),
         None => judge_all(args, &mut store, ctx)?,
     };
     let found = export::Found::of(&store, &by, args.least)?;
     if let Some(out) = &args.out {
         found.write(&store, out)?;
+    }
+    if let (Some(out), Some(truth)) = (&args.contrast, &args.truth) {
+        let pairs = contrast::write(&store, &by, &store.judge_named(truth)?, out)?;
+        ctx.output.note(format!("{pairs} pairs of the judge's own answers in {}", out.display()));
     }
     found.report(&by, cost, &ratings::ratings(&store, &by, args.seed)?, args.out.as_deref(), ctx)
 }

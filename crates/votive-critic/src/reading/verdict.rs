@@ -22,8 +22,11 @@ pub(super) const READING: Reading = Reading {
 };
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Verdict {}
+#[serde(deny_unknown_fields, default)]
+struct Verdict {
+    /// The verdict is the first word, and reasons follow it.
+    first_word: bool,
+}
 
 const FIELDS: &[&str] =
     &["better", "better answer", "better_answer", "winner", "verdict", "preferred", "preference", "choice"];
@@ -36,13 +39,20 @@ const MARKS: &[&str] = &["[[A]]", "[[B]]", "[[C]]", "[[1]]", "[[2]]", "[[tie]]",
 impl Read for Verdict {
     fn read(&self, speaker: &dyn Speaker, talk: &Talk, sampling: &Sampling) -> Result<Reply, Silence> {
         Ok(Reply::of(speaker.say(talk, sampling)?, |words| {
-            Ok(Finding::Preference(verdict(words)?.probability()))
+            let winner = if self.first_word { first_word(words)? } else { verdict(words)? };
+            Ok(Finding::Preference(winner.probability()))
         }))
     }
 
     fn marks(&self) -> &[&'static str] {
         MARKS
     }
+}
+
+/// The winner that the first word names.
+fn first_word(words: &str) -> Result<Winner, String> {
+    let first = words.trim_start().split([' ', '.', ',', ':', ';', '\n']).next().unwrap_or_default();
+    label_of(first).ok_or_else(|| format!("it begins with \"{first}\""))
 }
 
 /// The winner that all verdicts of a text name.
