@@ -106,7 +106,10 @@ fn formats() -> String {
         Generated from `votive_data::FORMATS` and `IMAGE_FORMATS`. `data.format = \"auto\"` takes the first layout in this order that recognizes\n\
         the first row by its columns; columns in brackets may be missing. Rows stand in `.jsonl`, `.json` or `.parquet` files, in shards or in a\n\
         folder of shards. Any row may carry the numbers `weight`, `margin` and\n\
-        `uncertainty`, a pair `score_chosen` and `score_rejected`, a completion with a label `score`. `votive data show` shows what becomes of a row.\n\n\
+        `uncertainty`, a pair `score_chosen` and `score_rejected`, a completion with a label `score`. `votive data show` shows what becomes of a row.\n\
+        A text shows images, to a model that sees them, by the column `images`, a list of paths relative to the file or of `{bytes, path}`\n\
+        in Parquet, or `image` with one: TRL's vision format. A prompt that is a string has the model's image token for each, such as\n\
+        `<image>`; a conversation has parts `{\"type\": \"image\"}`, or else its images stand before the first turn of the user.\n\n\
         ## Texts\n\n"
         .to_owned();
     text += &header(COLUMNS);

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::record::ImageSource;
 use crate::tokenize::{TokenizedPair, TokenizedUnpaired};
 
 /// Token sequences of equal width. Shapes below: S sequences, T tokens, row-major.
@@ -22,6 +23,8 @@ pub struct TextBatch {
     pub width: usize,
     /// (S,); tokens of each sequence, prompt included.
     pub lengths: Vec<usize>,
+    /// (S,); the images that each sequence shows, in their order.
+    pub images: Vec<Vec<ImageSource>>,
     /// (B,); the row of the data file behind each pair or example.
     pub rows: Vec<usize>,
 }
@@ -29,9 +32,18 @@ pub struct TextBatch {
 /// Pads pairs into one batch, chosen first.
 #[must_use]
 pub fn collate_pairs(pairs: &[&TokenizedPair], pad_id: u32) -> TextBatch {
-    let chosen = pairs.iter().map(|pair| (&*pair.prompt_ids, &*pair.chosen_ids, &*pair.chosen_untrained));
-    let rejected =
-        pairs.iter().map(|pair| (&*pair.prompt_ids, &*pair.rejected_ids, &*pair.rejected_untrained));
+    let chosen = pairs.iter().map(|pair| Sequence {
+        prompt: &pair.prompt_ids,
+        completion: &pair.chosen_ids,
+        untrained: &pair.chosen_untrained,
+        images: &pair.images,
+    });
+    let rejected = pairs.iter().map(|pair| Sequence {
+        prompt: &pair.prompt_ids,
+        completion: &pair.rejected_ids,
+        untrained: &pair.rejected_untrained,
+        images: &pair.images,
+    });
     let sequences: Vec<_> = chosen.chain(rejected).collect();
     pad(&sequences, pairs.iter().map(|pair| pair.row).collect(), pad_id)
 }
@@ -39,8 +51,15 @@ pub fn collate_pairs(pairs: &[&TokenizedPair], pad_id: u32) -> TextBatch {
 /// Pads unpaired examples into one batch.
 #[must_use]
 pub fn collate_unpaired(examples: &[&TokenizedUnpaired], pad_id: u32) -> TextBatch {
-    let sequences: Vec<_> =
-        examples.iter().map(|one| (&*one.prompt_ids, &*one.completion_ids, &*one.untrained)).collect();
+    let sequences: Vec<_> = examples
+        .iter()
+        .map(|one| Sequence {
+            prompt: &one.prompt_ids,
+            completion: &one.completion_ids,
+            untrained: &one.untrained,
+            images: &one.images,
+        })
+        .collect();
     pad(&sequences, examples.iter().map(|one| one.row).collect(), pad_id)
 }
 
@@ -57,23 +76,34 @@ pub fn collate_mismatched(
     for (one, other) in examples.iter().zip(before) {
         let room = max_length.map_or(usize::MAX, |length| length.saturating_sub(one.prompt_ids.len()));
         let kept = &other.completion_ids[..room.min(other.completion_ids.len())];
-        sequences.push((&one.prompt_ids, kept, &other.untrained));
+        sequences.push(Sequence {
+            prompt: &one.prompt_ids,
+            completion: kept,
+            untrained: &other.untrained,
+            images: &one.images,
+        });
     }
     pad(&sequences, examples.iter().map(|one| one.row).collect(), pad_id)
 }
 
-/// A prompt, a completion, and the spans of the completion that are not trained.
-type Sequence<'a> = (&'a [u32], &'a [u32], &'a [Range<usize>]);
+/// What one row of a batch is made of.
+struct Sequence<'a> {
+    prompt: &'a [u32],
+    completion: &'a [u32],
+    /// Spans of the completion that are not trained.
+    untrained: &'a [Range<usize>],
+    /// Images that the prompt shows.
+    images: &'a [ImageSource],
+}
 
 /// Lays sequences side by side, padded on the right to the longest.
 fn pad(sequences: &[Sequence], rows: Vec<usize>, pad_id: u32) -> TextBatch {
-    let lengths: Vec<_> =
-        sequences.iter().map(|(prompt, completion, _)| prompt.len() + completion.len()).collect();
+    let lengths: Vec<_> = sequences.iter().map(|one| one.prompt.len() + one.completion.len()).collect();
     let width = lengths.iter().copied().max().unwrap_or(0);
     let cells = sequences.len() * width;
     let (mut input_ids, mut attention_mask) = (vec![pad_id; cells], vec![0; cells]);
     let mut completion_mask = vec![0; cells];
-    for (idx, (prompt, completion, untrained)) in sequences.iter().enumerate() {
+    for (idx, Sequence { prompt, completion, untrained, .. }) in sequences.iter().enumerate() {
         let (start, boundary, end) = (idx * width, idx * width + prompt.len(), idx * width + lengths[idx]);
         input_ids[start..boundary].copy_from_slice(prompt);
         input_ids[boundary..end].copy_from_slice(completion);
@@ -91,6 +121,7 @@ fn pad(sequences: &[Sequence], rows: Vec<usize>, pad_id: u32) -> TextBatch {
         n_sequences: sequences.len(),
         width,
         lengths,
+        images: sequences.iter().map(|one| one.images.to_vec()).collect(),
         rows,
     }
 }

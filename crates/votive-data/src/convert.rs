@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{DataError, Result};
 use crate::read::{Records, TextRecords};
 use crate::record::{
-    ChatOptions, Completion, Message, PairText, PreferencePair, RowNumbers, UnpairedExample,
+    ChatOptions, Completion, ImageSource, Message, PairText, PreferencePair, RowNumbers, UnpairedExample,
 };
 
 /// A layout that records can be written in.
@@ -51,6 +51,7 @@ const ROUNDS: Refusal =
 const VARIABLES: Refusal = ("a row with chat_template_kwargs", "write it as trl-conversational");
 const SYSTEM: Refusal = ("a conversation whose turns do not alternate", "write it as sharegpt");
 const ROLE: Refusal = ("a conversation with calls or other speakers", "write it as trl-conversational");
+const EMBEDDED: Refusal = ("an embedded image", "write the image to a file first");
 const GOLD: Refusal = ("a row with a gold completion", "write it as trl or trl-conversational");
 
 /// The records as rows of a layout, weight and margin included.
@@ -60,10 +61,12 @@ const GOLD: Refusal = ("a row with a gold completion", "write it as trl or trl-c
 pub fn convert(records: &TextRecords, layout: TextLayout) -> Result<Vec<Value>> {
     match records {
         TextRecords::Pairs(records) => {
-            gather(records, layout, |pair| pair.row, |pair| pair_rows(pair, layout))
+            let rows = |pair: &PreferencePair| with_images(pair_rows(pair, layout)?, &pair.images);
+            gather(records, layout, |pair| pair.row, rows)
         }
         TextRecords::Unpaired(records) => {
-            gather(records, layout, |one| one.row, |one| Ok(vec![unpaired_row(one, layout)?]))
+            let rows = |one: &UnpairedExample| with_images(vec![unpaired_row(one, layout)?], &one.images);
+            gather(records, layout, |one| one.row, rows)
         }
     }
 }
@@ -83,6 +86,23 @@ fn gather<T>(
         gathered.extend(made);
     }
     Ok(gathered)
+}
+
+/// The rows with the images that their text shows, by paths that hold wherever the file lies.
+fn with_images(mut rows: Vec<Value>, images: &[ImageSource]) -> Result<Vec<Value>, Refusal> {
+    if images.is_empty() {
+        return Ok(rows);
+    }
+    let path = |image: &ImageSource| match image {
+        ImageSource::File(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            Ok(path.to_string_lossy().into_owned())
+        }
+        ImageSource::Embedded(_) => Err(EMBEDDED),
+    };
+    let paths: Vec<String> = images.iter().map(path).collect::<Result<_, _>>()?;
+    rows.iter_mut().for_each(|row| row["images"] = json!(paths));
+    Ok(rows)
 }
 
 fn pair_rows(pair: &PreferencePair, layout: TextLayout) -> Result<Vec<Value>, Refusal> {

@@ -46,7 +46,7 @@ pub use framing::{Augmentation, AugmentationPolicy, Crop, Frame, ImageSize, Resi
 pub use image_bytes::ImageBytes;
 pub use image_stats::{ImageStats, Wins};
 pub use order::{DataOrder, Traversal};
-pub use pixels::{ImageLimits, ImageLoader, LoadedImage, decode_image, to_latent_input};
+pub use pixels::{ImageLimits, ImageLoader, LoadedImage, decode_image, read_image, to_latent_input};
 pub use read::{
     FORMATS, Format, IMAGE_FORMATS, ImageDataSource, ImageFormat, PairChoice, PairWeights, Records, Refused,
     TextRecords, TextSource, Ties, catches_panics, holds_images, read_captions, read_pairs, read_text,
@@ -60,10 +60,14 @@ pub use report::{
     DataReport, FaultyRows, ImageSummary, LengthSummary, LongRows, NumberSummary, RowList, RowPolicy,
     RowProblem, TrainOn,
 };
-pub use screening::{FramedPair, ImageFacts, ScreenedPair, frame_pairs, screen_image_pairs};
+pub use screening::{
+    FramedPair, ImageFacts, ScreenedPair, frame_pairs, screen_image_pairs, screen_shown_images,
+};
 pub use stats::{Bin, Distribution, Duplicates, Lengths};
 pub use template::{ChatTemplate, UtcTime};
 pub use token_weights::{after_last, differing_lines};
 pub use tokenize::{TokenizedPair, TokenizedUnpaired, common_prefix_length};
-pub use tokenizer::{LlamaCppVocabulary, Merging, SpecialTokens, TextStream, TextTokenizer, TokenKind};
+pub use tokenizer::{
+    ImagePlaces, LlamaCppVocabulary, Merging, SpecialTokens, TextStream, TextTokenizer, TokenKind,
+};
 pub use write::{write_image_pairs, write_jsonl, write_text_pairs};

@@ -86,6 +86,20 @@ impl ImageLoader {
     }
 }
 
+/// Reads and decodes an image, as [`decode_image`] does; `place` is the row that refers to it.
+///
+/// # Errors
+/// As [`decode_image`]; if the bytes cannot be read.
+pub fn read_image(
+    bytes: &mut ImageBytes,
+    image: &ImageSource,
+    limits: &ImageLimits,
+    place: &Place,
+) -> Result<RgbImage> {
+    let stored = bytes.read(image, limits.max_bytes).map_err(|message| unreadable(place, image, message))?;
+    decode_image(&stored, image, limits, place)
+}
+
 pub(crate) fn unreadable(place: &Place, image: &ImageSource, message: String) -> DataError {
     DataError::Image { place: place.clone(), image: image.to_string(), message }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// One turn of a conversation: `role`, `content`, and whatever else the chat template reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,26 @@ impl Message {
     #[must_use]
     pub fn role(&self) -> &str {
         self.0.get("role").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The same turn with its content as a list of parts, after places for so many images: what templates of models that
+    /// see images expect.
+    pub(crate) fn in_parts(&self, images: usize) -> Self {
+        let mut fields = self.0.clone();
+        if let Some(Value::String(text)) = fields.get("content") {
+            let image = || json!({"type": "image"});
+            let text = json!({"type": "text", "text": text});
+            let parts: Value = std::iter::repeat_with(image).take(images).chain([text]).collect();
+            fields.insert("content".to_owned(), parts);
+        }
+        Self(fields)
+    }
+
+    /// Places for images in a content of parts; a tool shows none.
+    pub(crate) fn image_places(&self) -> usize {
+        let is_image = |part: &&Value| part.get("type").is_some_and(|kind| kind == "image");
+        let parts = self.0.get("content").and_then(Value::as_array).filter(|_| self.role() != "tool");
+        parts.map_or(0, |parts| parts.iter().filter(is_image).count())
     }
 
     /// The text of the turn, if it is text.
@@ -148,6 +168,8 @@ impl RowNumbers {
 pub struct PreferencePair {
     /// Number of the row that it was made from, counted from 1; a ranked list makes several pairs.
     pub row: usize,
+    /// The images that the prompt shows, in their order.
+    pub images: Vec<ImageSource>,
     /// Prompt and completions.
     pub text: PairText,
     /// A third completion of the prompt, better than both, if the row has one.
@@ -171,7 +193,7 @@ impl PreferencePair {
 
     /// A pair without numbers.
     pub fn new(row: usize, text: PairText) -> Self {
-        Self { row, text, gold: None, numbers: RowNumbers::default() }
+        Self { row, images: Vec::new(), text, gold: None, numbers: RowNumbers::default() }
     }
 }
 
@@ -201,6 +223,8 @@ pub enum Completion {
 pub struct UnpairedExample {
     /// Number of the row in its file, counted from 1.
     pub row: usize,
+    /// The images that the prompt shows, in their order.
+    pub images: Vec<ImageSource>,
     /// Prompt and completion.
     pub text: Completion,
     /// True if the completion is desirable.
@@ -237,8 +261,10 @@ pub struct EmbeddedImage {
     pub group: usize,
     /// The row in its row group, counted from 0.
     pub row: usize,
-    /// Path of the column that holds the bytes, such as `jpg_0` or `chosen.bytes`.
+    /// Path of the column that holds the bytes, such as `jpg_0`, `chosen.bytes` or `images.list.element.bytes`.
     pub column: Arc<str>,
+    /// The place in the list of images that the column holds, counted from 0; 0 where it holds one image.
+    pub index: usize,
     /// The file that the row names beside the bytes, for rows that have none.
     pub or_file: Option<PathBuf>,
 }

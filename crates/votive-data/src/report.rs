@@ -94,6 +94,10 @@ pub enum RowProblem {
     NotDifferent,
     /// An image that cannot be read or decoded.
     UnreadableImage,
+    /// The text has more or fewer places for images than the row has images, or shows one in a completion.
+    ImagePlaces,
+    /// The row has images, and the model sees none.
+    NoVision,
 }
 
 impl RowProblem {
@@ -112,6 +116,8 @@ impl RowProblem {
             }
             Self::RolesUnknown => "set train_on to \"completion\", or faulty_rows to \"drop\"",
             Self::UnreadableImage => "mend the image, or set faulty_rows to \"drop\"",
+            Self::ImagePlaces => "give the prompt a place for each image, or set faulty_rows to \"drop\"",
+            Self::NoVision => "take a model that sees images, or set faulty_rows to \"drop\"",
             Self::Tie | Self::Unscored | Self::NoRival | Self::Unlabelled | Self::NotDifferent => {
                 "nothing is to be done"
             }
@@ -135,6 +141,8 @@ impl RowProblem {
             Self::Unlabelled => "has_label is false",
             Self::NotDifferent => "are_different is false",
             Self::UnreadableImage => "an image cannot be read",
+            Self::ImagePlaces => "images and their places in the text do not match",
+            Self::NoVision => "the row has images, and the model sees none",
         }
     }
 

@@ -10,8 +10,8 @@ use crate::buckets::Buckets;
 use crate::error::{DataError, Place, Result};
 use crate::framing::{Augmentation, Frame, ImageSize};
 use crate::image_bytes::ImageBytes;
-use crate::pixels::{ImageLimits, decode_image, size_of, unreadable};
-use crate::read::Records;
+use crate::pixels::{ImageLimits, decode_image, read_image, size_of, unreadable};
+use crate::read::{Records, Refused};
 use crate::record::{ImagePair, ImageSource};
 use crate::report::{DataReport, FaultyRows, RowProblem};
 
@@ -94,6 +94,39 @@ fn look_at(
     let mut facts = facts.into_iter();
     let mut both = || Some((facts.next()?, facts.next()?));
     std::iter::from_fn(&mut both).map(|(chosen, rejected)| Ok([chosen?, rejected?])).collect()
+}
+
+/// Keeps the records of which every image that their text shows can be decoded; `shown` gives a record's row and images. The
+/// others are refused, and counted when the records are tokenized.
+///
+/// # Errors
+/// If an image cannot be read or decoded and the policy is to stop; the message names row and field.
+pub fn screen_shown_images<T>(
+    mut records: Records<T>,
+    shown: impl Fn(&T) -> (usize, Vec<ImageSource>),
+    faulty_rows: FaultyRows,
+    limits: &ImageLimits,
+) -> Result<Records<T>> {
+    let mut bytes = ImageBytes::new();
+    let mut kept = Vec::with_capacity(records.rows.len());
+    let rows = std::mem::take(&mut records.rows);
+    for record in rows {
+        let (row, images) = shown(&record);
+        let (file, in_file) = records.place(row);
+        let look = |(index, image): (usize, &ImageSource)| {
+            let place = Place::new(file, in_file, format!("images[{index}]"));
+            read_image(&mut bytes, image, limits, &place).map(drop)
+        };
+        match images.iter().enumerate().try_for_each(look) {
+            Ok(()) => kept.push(record),
+            Err(error) if faulty_rows == FaultyRows::Error => return Err(error),
+            Err(_) => {
+                records.refused.push(Refused { row, problem: RowProblem::UnreadableImage, detail: "" });
+            }
+        }
+    }
+    records.rows = kept;
+    Ok(records)
 }
 
 /// What was found so far.

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
-use crate::record::{Completion, Message, PairText, PreferencePair, UnpairedExample};
+use crate::record::{Completion, ImageSource, Message, PairText, PreferencePair, UnpairedExample};
 use crate::report::RowList;
 use crate::tokenize::{TokenizedPair, TokenizedUnpaired};
 
@@ -231,6 +231,11 @@ pub(crate) fn hash(parts: impl Hash) -> u64 {
     hasher.finish()
 }
 
+/// The places of images, which are what tells the prompts of two rows apart.
+fn shown(images: &[ImageSource]) -> Vec<String> {
+    images.iter().map(|image| format!("{image:?}")).collect()
+}
+
 fn as_text(turns: &[Message]) -> String {
     serde_json::to_string(turns).unwrap_or_default()
 }
@@ -242,13 +247,16 @@ impl Duplicates {
         let mut seen = Seen::default();
         for pair in pairs {
             let (prompt, chosen, rejected) = match &pair.text {
-                PairText::Plain { prompt, chosen, rejected } => (hash(prompt), hash(chosen), hash(rejected)),
+                PairText::Plain { prompt, chosen, rejected } => {
+                    (hash((prompt, shown(&pair.images))), hash(chosen), hash(rejected))
+                }
                 // The prompt is not known yet, and no two count as the same.
                 PairText::Implicit { chosen, rejected } => {
                     (hash((pair.row, chosen)), hash(chosen), hash(rejected))
                 }
                 PairText::Chat { prompt, chosen, rejected, .. } => {
-                    (hash(as_text(prompt)), hash(as_text(chosen)), hash(as_text(rejected)))
+                    let prompt = hash((as_text(prompt), shown(&pair.images)));
+                    (prompt, hash(as_text(chosen)), hash(as_text(rejected)))
                 }
             };
             let of = if matches!(pair.text, PairText::Implicit { .. }) { 0 } else { prompt };
@@ -263,9 +271,11 @@ impl Duplicates {
         let mut seen = Seen::default();
         for one in examples {
             let (prompt, completion) = match &one.text {
-                Completion::Plain { prompt, completion } => (hash(prompt), hash(completion)),
+                Completion::Plain { prompt, completion } => {
+                    (hash((prompt, shown(&one.images))), hash(completion))
+                }
                 Completion::Chat { prompt, completion, .. } => {
-                    (hash(as_text(prompt)), hash(as_text(completion)))
+                    (hash((as_text(prompt), shown(&one.images))), hash(as_text(completion)))
                 }
             };
             let record = |label: bool| hash((prompt, completion, label));

@@ -18,7 +18,7 @@ use crate::admission::{self, Fault, Sequence, Split, Verdict, problem_of};
 use crate::error::Result;
 use crate::read::Records;
 use crate::record::{
-    ChatOptions, Completion, Message, PairText, PreferencePair, RowNumbers, UnpairedExample,
+    ChatOptions, Completion, ImageSource, Message, PairText, PreferencePair, RowNumbers, UnpairedExample,
 };
 use crate::report::{DataReport, LongRows, RowPolicy, RowProblem, TrainOn};
 use crate::tokenizer::TextTokenizer;
@@ -38,6 +38,8 @@ pub struct TokenizedPair {
     pub rejected_untrained: Vec<Range<usize>>,
     /// The prompt with a third completion, better than both, if the row has one.
     pub gold: Option<TokenizedUnpaired>,
+    /// The images that the prompt shows, in their order.
+    pub images: Vec<ImageSource>,
     /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
     /// Number of the row in its data set, counted from 1.
@@ -61,12 +63,13 @@ impl TokenizedPair {
     /// The pair as a desirable and an undesirable example.
     #[must_use]
     pub fn unpair(self) -> [TokenizedUnpaired; 2] {
-        let Self { prompt_ids, row, .. } = self;
+        let Self { prompt_ids, images, row, .. } = self;
         let [of_chosen, of_rejected] = self.numbers.unpaired();
         let desirable = TokenizedUnpaired {
             prompt_ids: prompt_ids.clone(),
             completion_ids: self.chosen_ids,
             untrained: self.chosen_untrained,
+            images: images.clone(),
             label: true,
             numbers: of_chosen,
             row,
@@ -75,6 +78,7 @@ impl TokenizedPair {
             prompt_ids,
             completion_ids: self.rejected_ids,
             untrained: self.rejected_untrained,
+            images,
             label: false,
             numbers: of_rejected,
             row,
@@ -97,6 +101,8 @@ pub struct TokenizedUnpaired {
     pub untrained: Vec<Range<usize>>,
     /// True if the completion is desirable.
     pub label: bool,
+    /// The images that the prompt shows, in their order.
+    pub images: Vec<ImageSource>,
     /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
     /// Number of the row in its data set, counted from 1.
@@ -153,6 +159,7 @@ impl TextTokenizer {
                     chosen_untrained: chosen.untrained,
                     rejected_untrained: rejected.untrained,
                     gold: golds.get(&pair.row).cloned(),
+                    images: pair.images.clone(),
                     numbers: pair.numbers,
                     row: pair.row,
                 }
@@ -182,6 +189,7 @@ impl TextTokenizer {
                     prompt_ids,
                     completion_ids: ids,
                     untrained,
+                    images: one.images.clone(),
                     label: one.label,
                     numbers: one.numbers,
                     row: one.row,
@@ -192,43 +200,59 @@ impl TextTokenizer {
 
     /// Tokenizes a pair and finds its boundary; the policy is not applied.
     pub(crate) fn split_pair(&self, pair: &PreferencePair, train_on: TrainOn) -> Result<Verdict<2>> {
-        match &pair.text {
+        let images = pair.images.len();
+        let verdict = match &pair.text {
             PairText::Plain { prompt, chosen, rejected } => self.split_plain(prompt, [chosen, rejected]),
             PairText::Implicit { chosen, rejected } => self.split_implicit(chosen, rejected),
             PairText::Chat { prompt, chosen, rejected, options } => {
-                self.split_chat(prompt, [chosen, rejected], options, train_on)
+                self.split_chat((prompt, images), [chosen, rejected], options, train_on)
             }
-        }
+        };
+        Ok(verdict?.and_then(|split| self.with_image_places(split, images)))
     }
 
     /// Tokenizes a pair's gold completion, which is never cut: one that is too long is a fault of its row.
     fn split_gold(&self, pair: &PreferencePair, policy: RowPolicy) -> Result<Option<Gold>> {
         let Some(gold) = &pair.gold else { return Ok(None) };
         let uncut = RowPolicy { long_rows: LongRows::Error, ..policy };
-        let verdict = self.split_completion(gold, policy.train_on)?.and_then(|split| {
+        let images = pair.images.len();
+        let verdict = self.split_completion((gold, images), policy.train_on)?.and_then(|split| {
             let fault = split.length_fault(uncut);
             fault.map_or(Ok(split), Err)
         });
         let example = |split: Split<1>| {
             let Split { prompt: prompt_ids, completions: [Sequence { ids, untrained }], .. } = split;
-            let (numbers, row) = (pair.numbers, pair.row);
-            TokenizedUnpaired { prompt_ids, completion_ids: ids, untrained, label: true, numbers, row }
+            let (images, numbers, row) = (pair.images.clone(), pair.numbers, pair.row);
+            TokenizedUnpaired {
+                prompt_ids,
+                completion_ids: ids,
+                untrained,
+                label: true,
+                images,
+                numbers,
+                row,
+            }
         };
         Ok(Some(verdict.map(example)))
     }
 
     /// Tokenizes an example and finds its boundary; the policy is not applied.
     pub(crate) fn split_unpaired(&self, example: &UnpairedExample, train_on: TrainOn) -> Result<Verdict<1>> {
-        self.split_completion(&example.text, train_on)
+        self.split_completion((&example.text, example.images.len()), train_on)
     }
 
-    fn split_completion(&self, text: &Completion, train_on: TrainOn) -> Result<Verdict<1>> {
-        match text {
+    fn split_completion(
+        &self,
+        (text, images): (&Completion, usize),
+        train_on: TrainOn,
+    ) -> Result<Verdict<1>> {
+        let verdict = match text {
             Completion::Plain { prompt, completion } => self.split_plain(prompt, [completion]),
             Completion::Chat { prompt, completion, options } => {
-                self.split_chat(prompt, [completion], options, train_on)
+                self.split_chat((prompt, images), [completion], options, train_on)
             }
-        }
+        };
+        Ok(verdict?.and_then(|split| self.with_image_places(split, images)))
     }
 
     fn split_plain<const N: usize>(&self, prompt: &str, completions: [&String; N]) -> Result<Verdict<N>> {
@@ -247,11 +271,17 @@ impl TextTokenizer {
 
     fn split_chat<const N: usize>(
         &self,
-        prompt: &[Message],
+        (prompt, images): (&[Message], usize),
         completions: [&Vec<Message>; N],
         options: &ChatOptions,
         train_on: TrainOn,
     ) -> Result<Verdict<N>> {
+        let prompt = &*self.showing(prompt, images);
+        if self.images().is_some()
+            && let Some(fault) = self.fault_of_turns(prompt, &completions, images)
+        {
+            return Ok(Err(fault));
+        }
         if let Some(problem) = problem_of(&completions, |turns| turns.iter().all(Message::is_empty)) {
             return Ok(Err(problem.into()));
         }

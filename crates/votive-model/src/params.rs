@@ -126,8 +126,17 @@ impl Params {
     #[must_use]
     pub fn trainable(&self) -> Vec<(String, Tensor)> {
         let own = self.weights.whole.iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
-        let adapter = self.lora.iter().flat_map(Lora::named_tensors);
+        // Others may have adapted modules that the network does not compute with.
+        let adapter =
+            self.lora.iter().flat_map(Lora::named_tensors).filter(|(name, _)| !self.is_on_unread(name));
         own.chain(adapter).filter(|(_, tensor)| tensor.is_variable()).collect()
+    }
+
+    /// Whether a tensor is of the adapter of a module that the network does not compute with.
+    fn is_on_unread(&self, name: &str) -> bool {
+        let module =
+            |unread: &String| unread.strip_suffix("weight").is_some_and(|module| name.starts_with(module));
+        self.unread.iter().any(module)
     }
 
     /// The same values as variables of their own: full fine-tuning.

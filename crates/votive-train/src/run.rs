@@ -117,6 +117,8 @@ pub struct Evaluation {
     pub units: usize,
     /// Whether no row prefers anything to anything, so that there can be no gradient.
     pub is_undecided: bool,
+    /// Whether the rows show the network everything that it reads.
+    pub reaches_all: bool,
     /// Sum of the log-ratios of completions in nats, and their number.
     pub log_ratios: (f64, usize),
 }
@@ -253,7 +255,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         if self.undecided >= MOST_UNDECIDED {
             return Err(TrainError::Undecided { step, steps: self.undecided });
         }
-        if !self.gated && !evaluation.is_undecided {
+        if !self.gated && !evaluation.is_undecided && evaluation.reaches_all {
             evaluation.gradients.require_all(&self.parameters, step)?;
             self.gated = true;
         }
@@ -319,7 +321,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let mut gradients = Gradients::default();
         let mut sums = Sums::default();
         sums.add_divergence(kl, 1.0);
-        let mut is_undecided = true;
+        let (mut is_undecided, mut reaches_all) = (true, false);
         for samples in samples.chunks(self.plan.train.micro_batch_size) {
             let segments = self.plan.train.recompute.then_some(&recorder);
             let micro = self.micro(&self.policy, (step, step), samples, kl, segments)?;
@@ -328,11 +330,13 @@ impl<'a, F: FrontEnd> Run<'a, F> {
                 self.require_zero_margin(&micro.policy.logps, &reference.logps, tolerance, samples)?;
             }
             is_undecided &= self.front.is_undecided(&micro.batch);
+            reaches_all |= self.front.reaches_all(&micro.batch);
             let loss = self.loss(&micro, &denominators, &mut sums)?;
             gradients.accumulate(&loss, &self.parameters, &recorder)?;
         }
         let (loss, means, units) = (sums.loss(), sums.means(), sums.units());
-        Ok(Evaluation { gradients, loss, means, units, is_undecided, log_ratios: sums.log_ratios() })
+        let log_ratios = sums.log_ratios();
+        Ok(Evaluation { gradients, loss, means, units, is_undecided, reaches_all, log_ratios })
     }
 
     fn device(&self) -> &Device {

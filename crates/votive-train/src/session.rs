@@ -94,7 +94,7 @@ fn preferred<R: Rows>(plan: &Plan, rows: R) -> R {
 }
 
 fn tokenize(front: &TextFrontEnd, source: &TextSource, policy: RowPolicy) -> Result<(TextRows, DataReport)> {
-    Ok(match source.read()? {
+    Ok(match source.read()?.screened(policy.faulty_rows, &ImageLimits::default())? {
         TextRecords::Pairs(records) => {
             let (pairs, report) = front.tokenizer().tokenize_pairs(&records, policy)?;
             (TextRows::Pairs(pairs), report)

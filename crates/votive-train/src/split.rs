@@ -9,7 +9,7 @@ use crate::plan::{EvalPlan, EvalRows};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::path::Path;
-use votive_data::{CaptionRow, DataReport, FramedPair, TokenizedPair, TokenizedUnpaired};
+use votive_data::{CaptionRow, DataReport, FramedPair, ImageSource, TokenizedPair, TokenizedUnpaired};
 
 /// What happened to the rows of a run.
 #[derive(Clone, Debug)]
@@ -96,8 +96,16 @@ fn is_held_out(prompt: &[u8], share: f64) -> bool {
     (head as f64) < share * 2f64.powi(64)
 }
 
-fn bytes(ids: &[u32]) -> Vec<u8> {
-    ids.iter().flat_map(|id| id.to_le_bytes()).collect()
+/// A prompt with the names of the images that it shows, wherever their folder lies.
+fn bytes(ids: &[u32], images: &[ImageSource]) -> Vec<u8> {
+    let name = |image: &ImageSource| match image {
+        ImageSource::File(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        ImageSource::Embedded(embedded) => {
+            format!("{} {} {} {}", embedded.column, embedded.group, embedded.row, embedded.index)
+        }
+    };
+    let ids = ids.iter().flat_map(|id| id.to_le_bytes());
+    ids.chain(images.iter().map(name).flat_map(String::into_bytes)).collect()
 }
 
 impl Rows for Vec<FramedPair> {
@@ -156,11 +164,13 @@ impl Rows for TextRows {
     fn part(self, picked: impl Fn(&[u8]) -> bool) -> (Self, Self) {
         match self {
             Self::Pairs(rows) => {
-                let (rest, held_out) = rows.into_iter().partition(|row| !picked(&bytes(&row.prompt_ids)));
+                let (rest, held_out) =
+                    rows.into_iter().partition(|row| !picked(&bytes(&row.prompt_ids, &row.images)));
                 (Self::Pairs(rest), Self::Pairs(held_out))
             }
             Self::Unpaired(rows) => {
-                let (rest, held_out) = rows.into_iter().partition(|row| !picked(&bytes(&row.prompt_ids)));
+                let (rest, held_out) =
+                    rows.into_iter().partition(|row| !picked(&bytes(&row.prompt_ids, &row.images)));
                 (Self::Unpaired(rest), Self::Unpaired(held_out))
             }
         }

@@ -6,7 +6,9 @@ use clap::ValueEnum;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use votive_data::{DataReport, FaultyRows, LongRows, RowPolicy, TextRecords, TextTokenizer, read_text};
+use votive_data::{
+    DataReport, FaultyRows, ImageLimits, LongRows, RowPolicy, TextRecords, TextTokenizer, read_text,
+};
 use votive_model::{Lora, Params};
 use votive_train::front_end::{FrontEnd, Sample, TextFrontEnd};
 
@@ -116,7 +118,8 @@ impl<'a> Scorer<'a> {
             return Err(Failure::usage(message));
         }
         let policy = args.policy(max_length);
-        let (front, rows, report) = match read_text(&args.data)? {
+        let records = read_text(&args.data)?.screened(policy.faulty_rows, &ImageLimits::default())?;
+        let (front, rows, report) = match records {
             TextRecords::Pairs(records) => {
                 let (pairs, report) = front.tokenizer().tokenize_pairs(&records, policy)?;
                 let rows = pairs.iter().map(|pair| Tokens {

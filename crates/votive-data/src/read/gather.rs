@@ -10,7 +10,7 @@ use super::records::{Records, Refused};
 use super::row::Row;
 use super::text::TextRecords;
 use crate::error::{DataError, Place, Result};
-use crate::record::{Completion, PairText, PreferencePair, RowNumbers, UnpairedExample};
+use crate::record::{Completion, ImageSource, PairText, PreferencePair, RowNumbers, UnpairedExample};
 use crate::report::RowProblem;
 
 /// What is known after some rows.
@@ -94,6 +94,7 @@ impl Gathered {
         self.records.rows_read += 1;
         let format = self.format_of(&row)?;
         let other = if format.recognizes(&row) { None } else { Format::of(&row) };
+        let images = row.shown_images()?;
         // Before the format takes them for its margin.
         let scores = scores_of_sides(&row);
         let meaning = format.read(&mut row, &self.tags).map_err(|error| match other {
@@ -111,17 +112,22 @@ impl Gathered {
         };
         match meaning {
             Meaning::Pair(text, difference) => {
-                self.add_pair(&row, text, None, numbers(difference, scores))?;
+                let numbers = numbers(difference, scores);
+                self.add_pair(
+                    &row,
+                    PreferencePair { images, numbers, ..PreferencePair::new(row.number, text) },
+                )?;
             }
             Meaning::Triple(text, difference, gold) => {
-                self.add_pair(&row, text, Some(gold), numbers(difference, scores))?;
+                let (gold, numbers) = (Some(gold), numbers(difference, scores));
+                self.add_pair(&row, PreferencePair { row: row.number, images, text, gold, numbers })?;
             }
             Meaning::Unpaired(text, label) => {
                 self.require_kind(Kind::of_completion(&text), &row)?;
                 let numbers = numbers(None, [row.optional_number("score")?, None]);
-                self.unpaired.push(UnpairedExample { row: row.number, text, label, numbers });
+                self.unpaired.push(UnpairedExample { row: row.number, images, text, label, numbers });
             }
-            Meaning::Ranked(ranking) => self.add_ranking(&mut row, &ranking, numbers)?,
+            Meaning::Ranked(ranking) => self.add_ranking(&mut row, &ranking, &images, numbers)?,
             Meaning::Nothing(problem, detail) => self.refuse(&row, problem, detail),
         }
         for name in row.unread_columns() {
@@ -141,15 +147,9 @@ impl Gathered {
         Ok(format)
     }
 
-    fn add_pair(
-        &mut self,
-        row: &Row,
-        text: PairText,
-        gold: Option<Completion>,
-        numbers: RowNumbers,
-    ) -> Result<()> {
-        self.require_kind(Kind::of_pair(&text), row)?;
-        self.pairs.push(PreferencePair { row: row.number, text, gold, numbers });
+    fn add_pair(&mut self, row: &Row, pair: PreferencePair) -> Result<()> {
+        self.require_kind(Kind::of_pair(&pair.text), row)?;
+        self.pairs.push(pair);
         Ok(())
     }
 
@@ -158,6 +158,7 @@ impl Gathered {
         &mut self,
         row: &mut Row,
         ranking: &Ranking,
+        images: &[ImageSource],
         numbers: impl Fn(Option<f64>, [Option<f64>; 2]) -> RowNumbers,
     ) -> Result<()> {
         let Ranking { prompt, completions, options } = ranking;
@@ -178,7 +179,9 @@ impl Gathered {
             if let PairText::Chat { options: found, .. } = &mut text {
                 found.clone_from(options);
             }
-            self.add_pair(row, text, None, numbers(Some(margin), [scores[better], scores[worse]]))?;
+            let numbers = numbers(Some(margin), [scores[better], scores[worse]]);
+            let images = images.to_vec();
+            self.add_pair(row, PreferencePair { images, numbers, ..PreferencePair::new(row.number, text) })?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Images that are embedded in Parquet files: which columns hold them, and their bytes one by one.
 //!
 //! A column of images is bytes without an encoding, or a struct with such a column `bytes`, as the `Image` feature of
-//! `datasets` is stored. Their bytes are never read with the rows: a pass over the rows of Pick-a-Pic's 335 GB reads the
+//! `datasets` is stored, or a list of such structs. Their bytes are never read with the rows: a pass over the rows of Pick-a-Pic's 335 GB reads the
 //! captions and labels alone.
 
 use std::collections::BTreeMap;
@@ -61,6 +61,7 @@ impl ImageColumns {
             group,
             row,
             column: Arc::clone(column),
+            index: 0,
             or_file: None,
         };
         self.columns.iter().map(|(name, column)| (name.clone(), place(column))).collect()
@@ -75,8 +76,29 @@ fn path_of_bytes(field: &Type) -> Option<String> {
     if field.is_primitive() || is_repeated(field) {
         return None;
     }
-    let is_inner = |inner: &&TypePtr| inner.name() == BYTES && is_bytes(inner);
-    field.get_fields().iter().find(is_inner).map(|_| format!("{}.{BYTES}", field.name()))
+    let item = item_of(field);
+    let is_inner = |inner: &TypePtr| inner.name() == BYTES && is_bytes(inner);
+    let holds_bytes = |item: &Type| item.is_group() && item.get_fields().iter().any(is_inner);
+    match item {
+        Some((list, item)) if holds_bytes(item) => {
+            Some(format!("{}.{}.{}.{BYTES}", field.name(), list.name(), item.name()))
+        }
+        _ => holds_bytes(field).then(|| format!("{}.{BYTES}", field.name())),
+    }
+}
+
+/// The repeated group of a list and what it repeats, if the column is a list of three levels.
+fn item_of(field: &Type) -> Option<(&TypePtr, &TypePtr)> {
+    if field.get_basic_info().converted_type() != ConvertedType::LIST {
+        return None;
+    }
+    match field.get_fields() {
+        [list] if list.is_group() && is_repeated(list) => match list.get_fields() {
+            [item] => Some((list, item)),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn is_repeated(field: &Type) -> bool {
@@ -97,14 +119,28 @@ fn without_bytes(field: &Type) -> ParquetResult<Option<TypePtr>> {
     if field.is_primitive() {
         return Ok(None);
     }
-    let others: Vec<_> = field.get_fields().iter().filter(|inner| inner.name() != BYTES).cloned().collect();
+    let others = match item_of(field) {
+        None => field.get_fields().iter().filter(|inner| inner.name() != BYTES).cloned().collect(),
+        Some((list, item)) => match without_bytes(item)? {
+            None => Vec::new(),
+            Some(item) => vec![Arc::new(with_fields(list, vec![item])?)],
+        },
+    };
     if others.is_empty() {
         return Ok(None);
     }
-    let group = Type::group_type_builder(field.name())
-        .with_repetition(field.get_basic_info().repetition())
-        .with_fields(others);
-    Ok(Some(Arc::new(group.build()?)))
+    Ok(Some(Arc::new(with_fields(field, others)?)))
+}
+
+/// A group with other fields.
+fn with_fields(group: &Type, fields: Vec<TypePtr>) -> ParquetResult<Type> {
+    let about = group.get_basic_info();
+    Type::group_type_builder(group.name())
+        .with_repetition(about.repetition())
+        .with_converted_type(about.converted_type())
+        .with_logical_type(about.logical_type_ref().cloned())
+        .with_fields(fields)
+        .build()
 }
 
 /// Reads embedded images. Images in the order of their file cost one pass over it: a column of a row group is read on
@@ -119,6 +155,10 @@ pub(crate) struct EmbeddedImages {
 struct Cursor {
     group: usize,
     next: usize,
+    /// Definition level of a value that is there.
+    defined: i16,
+    /// The row that was read last, and its images.
+    last: Option<(usize, Vec<Option<ByteArray>>)>,
     reader: ColumnReaderImpl<ByteArrayType>,
 }
 
@@ -132,13 +172,15 @@ impl EmbeddedImages {
             let reader = guarded(|| SerializedFileReader::new(opened))?;
             self.opened = Some((Arc::clone(&image.file), reader));
         }
-        let goes_on = |cursor: &Cursor| cursor.group == image.group && cursor.next <= image.row;
+        let goes_on = |cursor: &Cursor| {
+            cursor.group == image.group && (cursor.next <= image.row || cursor.has(image.row))
+        };
         if !self.cursors.get(&image.column).is_some_and(goes_on) {
             let cursor = self.cursor(image)?;
             self.cursors.insert(Arc::clone(&image.column), cursor);
         }
         let read = match self.cursors.get_mut(&image.column) {
-            Some(cursor) => cursor.read(image.row),
+            Some(cursor) => cursor.read(image.row, image.index),
             None => Err("no such column".to_owned()),
         };
         // After a failure nobody knows where the reader stands.
@@ -155,23 +197,45 @@ impl EmbeddedImages {
         let columns = file.metadata().file_metadata().schema_descr().columns();
         let leaf = columns.iter().position(|column| column.path().string() == *image.column);
         let leaf = leaf.ok_or_else(|| format!("there is no column `{}`", image.column))?;
+        let defined = columns[leaf].max_def_level();
         let reader = guarded(|| file.get_row_group(image.group)?.get_column_reader(leaf))?;
         match reader {
-            ColumnReader::ByteArrayColumnReader(reader) => Ok(Cursor { group: image.group, next: 0, reader }),
+            ColumnReader::ByteArrayColumnReader(reader) => {
+                Ok(Cursor { group: image.group, next: 0, defined, last: None, reader })
+            }
             _ => Err(format!("the column `{}` does not hold bytes", image.column)),
         }
     }
 }
 
 impl Cursor {
-    fn read(&mut self, row: usize) -> Result<Option<ByteArray>, String> {
+    /// Whether the row is the one that was read last.
+    fn has(&self, row: usize) -> bool {
+        self.last.as_ref().is_some_and(|(last, _)| *last == row)
+    }
+
+    /// The image at a place of a row's list.
+    fn read(&mut self, row: usize, index: usize) -> Result<Option<ByteArray>, String> {
+        if !self.has(row) {
+            self.last = Some((row, self.read_row(row)?));
+        }
+        Ok(self.last.as_ref().and_then(|(_, images)| images.get(index)?.clone()))
+    }
+
+    fn read_row(&mut self, row: usize) -> Result<Vec<Option<ByteArray>>, String> {
         let (ahead, mut levels, mut values) = (row - self.next, Vec::new(), Vec::new());
+        let mut starts = Vec::new();
         let skipped = guarded(|| self.reader.skip_records(ahead))?;
-        let (found, ..) = guarded(|| self.reader.read_records(1, Some(&mut levels), None, &mut values))?;
+        let (found, ..) =
+            guarded(|| self.reader.read_records(1, Some(&mut levels), Some(&mut starts), &mut values))?;
         if skipped != ahead || found != 1 {
             return Err(format!("the column ends before row {} of its row group", row + 1));
         }
         self.next = row + 1;
-        Ok(values.pop())
+        if self.defined == 0 {
+            return Ok(values.into_iter().map(Some).collect());
+        }
+        let mut values = values.into_iter();
+        Ok(levels.iter().map(|level| if *level == self.defined { values.next() } else { None }).collect())
     }
 }

@@ -212,6 +212,30 @@ impl Row {
         }
     }
 
+    /// The images that the text of the row shows: a list in the column `images`, or one in `image`. Paths are relative to the
+    /// file.
+    pub(super) fn shown_images(&mut self) -> Result<Vec<ImageSource>> {
+        const EXPECTED: &str = "images are a list of paths or of `{bytes, path}`";
+        let folder = self.file.parent().unwrap_or(Path::new("")).to_owned();
+        if self.has("image") || (self.holds_image("image") && !self.columns.contains_key("image")) {
+            return Ok(vec![self.image("image", &folder, EXPECTED)?]);
+        }
+        let embedded = self.embedded.remove("images");
+        let Some(value) = self.take_optional("images") else { return Ok(Vec::new()) };
+        let Value::Array(items) = value else {
+            return Err(self.wrong("images", "a list of images", &value));
+        };
+        let image = |(index, item): (usize, &Value)| match &embedded {
+            Some(embedded) => {
+                let path = item.get("path").and_then(Value::as_str).filter(|path| !path.is_empty());
+                let or_file = path.map(|path| folder.join(path));
+                Ok(ImageSource::Embedded(EmbeddedImage { index, or_file, ..embedded.clone() }))
+            }
+            None => self.as_image(&format!("images[{index}]"), &folder, item),
+        };
+        items.iter().enumerate().map(image).collect()
+    }
+
     pub(super) fn list(&mut self, column: &str, expected: &'static str) -> Result<Vec<Value>> {
         match self.take(column, expected)? {
             Value::Array(items) => Ok(items),

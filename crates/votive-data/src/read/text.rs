@@ -8,11 +8,17 @@ use super::gather::Gathered;
 use super::ranking::PairChoice;
 use super::records::Records;
 use super::shards::files_of;
-use super::table::visit_rows;
+use super::table::visit_rows_beside_images;
 use crate::error::{DataError, Place, Result};
+use crate::pixels::ImageLimits;
 use crate::record::{PreferencePair, UnpairedExample};
+use crate::report::FaultyRows;
+use crate::screening::screen_shown_images;
 
 const WHAT: &str = "preference data";
+
+/// Columns that may hold the bytes of images that a text shows.
+const SHOWN_IMAGES: [&str; 2] = ["image", "images"];
 
 /// Text records of either kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +27,25 @@ pub enum TextRecords {
     Pairs(Records<PreferencePair>),
     /// One completion a record, with a label.
     Unpaired(Records<UnpairedExample>),
+}
+
+impl TextRecords {
+    /// The records whose images can all be decoded; see [`screen_shown_images`].
+    ///
+    /// # Errors
+    /// As [`screen_shown_images`].
+    pub fn screened(self, faulty_rows: FaultyRows, limits: &ImageLimits) -> Result<Self> {
+        Ok(match self {
+            Self::Pairs(records) => {
+                let shown = |pair: &PreferencePair| (pair.row, pair.images.clone());
+                Self::Pairs(screen_shown_images(records, shown, faulty_rows, limits)?)
+            }
+            Self::Unpaired(records) => {
+                let shown = |one: &UnpairedExample| (one.row, one.images.clone());
+                Self::Unpaired(screen_shown_images(records, shown, faulty_rows, limits)?)
+            }
+        })
+    }
 }
 
 /// Where text records stand, and how they are read.
@@ -60,7 +85,7 @@ impl TextSource {
         let mut gathered = Gathered::new(self.origin(), format, self.pairs, tags);
         for file in files_of(&paths, self.split.as_deref(), WHAT)? {
             let before = gathered.start_file(&file);
-            let read = visit_rows(&file, WHAT, before, &mut |mut row| {
+            let read = visit_rows_beside_images(&file, WHAT, before, &SHOWN_IMAGES, &mut |mut row| {
                 columns.iter().for_each(|(in_file, standard)| row.rename(in_file, standard));
                 gathered.add(row)
             })?;

@@ -49,6 +49,11 @@ impl Templates {
     pub(super) fn read(folder: &Path, settings: &Map<String, Value>) -> Result<Self> {
         let mut sources = file_sources(folder)?;
         if sources.is_empty() {
+            // Where processors of transformers 4 keep it.
+            let file = folder.join("chat_template.json");
+            sources = field_sources(&file, &read_settings(&file)?)?;
+        }
+        if sources.is_empty() {
             sources = field_sources(&folder.join("tokenizer_config.json"), settings)?;
         }
         let compile = |(name, (source, origin)): (String, (String, PathBuf))| {

@@ -5,6 +5,7 @@
 //! `additional_chat_templates/`).
 
 mod folder;
+mod images;
 mod llama_cpp;
 mod sentencepiece;
 mod special;
@@ -22,6 +23,7 @@ use crate::record::{ChatOptions, Message};
 use crate::template::UtcTime;
 use folder::Templates;
 pub(crate) use folder::{as_length, read_settings};
+pub use images::ImagePlaces;
 pub use llama_cpp::{LlamaCppVocabulary, Merging, TokenKind};
 pub use special::SpecialTokens;
 pub use stream::TextStream;
@@ -39,6 +41,7 @@ pub struct TextTokenizer {
     stop_ids: Vec<u32>,
     model_max_length: Option<usize>,
     size: usize,
+    images: Option<ImagePlaces>,
 }
 
 impl TextTokenizer {
@@ -69,6 +72,7 @@ impl TextTokenizer {
             templates: Templates::read(folder, &settings)?,
             stop_ids,
             model_max_length: as_length(settings.get("model_max_length")),
+            images: None,
         };
         let eos_id = loaded.special_id("eos_token");
         loaded.stop_ids.extend(eos_id.filter(|id| !loaded.stop_ids.contains(id)));
@@ -133,7 +137,9 @@ impl TextTokenizer {
             .templates
             .select(options.tools.is_some())
             .ok_or_else(|| DataError::NoChatTemplate { folder: self.folder.clone() })?;
-        template.render(messages, add_generation_prompt, options, self.special.variables())
+        // Templates of models that see images read contents as lists of parts.
+        let messages = self.showing(messages, 0);
+        template.render(&messages, add_generation_prompt, options, self.special.variables())
     }
 
     /// Token ids of a rendered conversation. The template writes its special tokens itself, so none are added.

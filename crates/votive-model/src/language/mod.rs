@@ -101,6 +101,12 @@ trait Network: Debug + Send + Sync {
         None
     }
 
+    /// Numbers that a forward makes of one image, all of which a backward wants: those of each layer of the image encoder,
+    /// its layers, and the others.
+    fn image_activations(&self) -> (usize, usize, usize) {
+        (0, 0, 0)
+    }
+
     /// What names of tensors begin with in files, and as paths of modules, where the two differ.
     fn spellings(&self) -> &'static [(&'static str, &'static str)] {
         &[]
@@ -163,6 +169,13 @@ impl CausalLmConfig {
     #[must_use]
     pub fn image_tokens(&self) -> Option<ImageTokens> {
         self.network.image_tokens()
+    }
+
+    /// Numbers that a forward makes of one image, all of which a backward wants: those of each layer of the image encoder,
+    /// its layers, and the others; 0 where there are no images.
+    #[must_use]
+    pub fn image_activations(&self) -> (usize, usize, usize) {
+        self.network.image_activations()
     }
 
     /// The path of a tensor that a file calls `name`.

@@ -9,6 +9,7 @@ mod pipeline;
 mod prompt_table;
 mod prompts;
 mod rollout;
+mod shown_images;
 mod text;
 
 pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, DenoisingSettings};
@@ -255,6 +256,11 @@ pub trait FrontEnd {
     /// Whether a batch prefers nothing to anything, so that none of it can have a gradient.
     fn is_undecided(&self, _batch: &Self::Batch) -> bool {
         false
+    }
+
+    /// Whether a batch shows the network everything that it reads, so that each of its parameters can have a gradient.
+    fn reaches_all(&self, _batch: &Self::Batch) -> bool {
+        true
     }
 
     /// What there is to log of a batch besides likelihoods and losses, a number for each row.

@@ -2,6 +2,7 @@
 //!
 //! Source: Rafailov et al., arXiv:2305.18290, Sec. 4; tokens and masks follow TRL 1.16.
 
+use super::shown_images::ShownImages;
 use super::{FrontEnd, Likelihood, Sample, SaveDtype, TokenLikelihood};
 use crate::checkpoint::at;
 use crate::error::{Result, TrainError};
@@ -16,7 +17,8 @@ use votive_data::{
     collate_pairs, collate_unpaired, differing_lines,
 };
 use votive_model::{
-    CausalLm, CausalLmConfig, Lora, Params, TokenBatch, load_causal_lm, load_causal_lm_stored, save_causal_lm,
+    CausalLm, CausalLmConfig, ImageInput, Lora, Params, TokenBatch, load_causal_lm, load_causal_lm_stored,
+    save_causal_lm,
 };
 use votive_objective::CompletionFacts;
 use votive_tensor::Storage;
@@ -46,10 +48,16 @@ pub struct TextFrontEnd {
     held_out: usize,
     max_length: Option<usize>,
     token_weights: TokenWeightRule,
+    /// How images are prepared, if the model sees any.
+    images: Option<ShownImages>,
 }
 
 /// Some rows as padded tokens.
-pub struct TextBatch(votive_data::TextBatch);
+pub struct TextBatch {
+    tokens: votive_data::TextBatch,
+    /// The images that each sequence shows.
+    images: Vec<Vec<ImageInput>>,
+}
 
 /// Files of a model folder that belong to its tokenizer or image processor, not to its weights.
 const TOKENIZER_FILES: [&str; 12] = [
@@ -84,9 +92,23 @@ impl TextFrontEnd {
         let (config, params) = load_causal_lm_stored(folder, device, storage)?;
         let tokenizer = TextTokenizer::load(folder)?;
         tokenizer.check_model_vocabulary(config.vocab_size())?;
-        let rows = Rows::Pairs(Vec::new());
-        let (folder, token_weights) = (folder.into(), TokenWeightRule::default());
-        let front = Self { folder, config, tokenizer, rows, held_out: 0, max_length: None, token_weights };
+        let (tokenizer, images) = match config.image_tokens() {
+            None => (tokenizer, None),
+            Some(tokens) => {
+                let (tokenizer, images) = ShownImages::of(folder, tokenizer, tokens)?;
+                (tokenizer, Some(images))
+            }
+        };
+        let front = Self {
+            folder: folder.into(),
+            config,
+            tokenizer,
+            rows: Rows::Pairs(Vec::new()),
+            held_out: 0,
+            max_length: None,
+            token_weights: TokenWeightRule::default(),
+            images,
+        };
         Ok((front, params))
     }
 
@@ -134,6 +156,15 @@ impl TextFrontEnd {
         }
     }
 
+    /// The most images that a row shows.
+    #[must_use]
+    pub fn most_images(&self) -> usize {
+        match &self.rows {
+            Rows::Pairs(rows) => rows.iter().map(|row| row.images.len()).max().unwrap_or(0),
+            Rows::Unpaired(rows) => rows.iter().map(|row| row.images.len()).max().unwrap_or(0),
+        }
+    }
+
     /// Holds the last `rows` rows out for evaluation.
     #[must_use]
     pub fn holding_out(self, rows: usize) -> Self {
@@ -146,6 +177,15 @@ impl TextFrontEnd {
         Self { token_weights, ..self }
     }
 
+    /// A batch with the pixels of its images, which are read anew each time.
+    fn with_images(&self, tokens: votive_data::TextBatch) -> Result<TextBatch> {
+        let images = match &self.images {
+            None => Vec::new(),
+            Some(images) => images.of_batch(&tokens)?,
+        };
+        Ok(TextBatch { tokens, images })
+    }
+
     fn pad_id(&self) -> Result<u32> {
         Ok(self.tokenizer.pad_id()?)
     }
@@ -155,28 +195,29 @@ impl TextBatch {
     /// The padded tokens and their masks.
     #[must_use]
     pub fn tokens(&self) -> &votive_data::TextBatch {
-        &self.0
+        &self.tokens
     }
 
     /// The sequences without padding, and the completion tokens among them.
     fn token_batch(&self) -> Result<TokenBatch> {
-        let tokens = &self.0;
+        let tokens = &self.tokens;
         let row =
             |i: usize| tokens.input_ids[i * tokens.width..i * tokens.width + tokens.lengths[i]].to_vec();
         let rows = (0..tokens.n_sequences).map(row).collect();
-        Ok(TokenBatch::new(rows, self.wanted().collect())?)
+        Ok(TokenBatch::new(rows, self.wanted().collect())?.with_images(self.images.clone()))
     }
 
     /// Number of completion tokens of every sequence.
     fn completion_tokens(&self) -> impl Iterator<Item = usize> + '_ {
         let count = |row: &[u8]| row.iter().filter(|wanted| **wanted == 1).count();
-        self.0.completion_mask.chunks(self.0.width.max(1)).map(count)
+        self.tokens.completion_mask.chunks(self.tokens.width.max(1)).map(count)
     }
 
     /// (sequence, position) of every completion token.
     fn wanted(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let mask = self.0.completion_mask.iter().enumerate();
-        mask.filter(|(_, wanted)| **wanted == 1).map(|(cell, _)| (cell / self.0.width, cell % self.0.width))
+        let width = self.tokens.width;
+        let mask = self.tokens.completion_mask.iter().enumerate();
+        mask.filter(|(_, wanted)| **wanted == 1).map(move |(cell, _)| (cell / width, cell % width))
     }
 }
 
@@ -191,7 +232,11 @@ impl FrontEnd for TextFrontEnd {
     fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
         let (config, params) = load_causal_lm(folder, device)?;
         let tokenizer = TextTokenizer::load(folder)?;
-        if let Some(difference) = self.tokenizer.difference(&tokenizer) {
+        let difference = self.tokenizer.difference(&tokenizer).or_else(|| {
+            let is_same = config.image_tokens() == self.config.image_tokens();
+            (!is_same).then(|| "it reads images in another way".to_owned())
+        });
+        if let Some(difference) = difference {
             let folder = folder.display();
             return Err(TrainError::Plan(format!("reference.path = {folder}: {difference}")));
         }
@@ -294,16 +339,20 @@ impl FrontEnd for TextFrontEnd {
 
     fn batch(&self, _: u64, samples: &[Sample]) -> Result<TextBatch> {
         let pad = self.pad_id()?;
-        Ok(match &self.rows {
+        self.with_images(match &self.rows {
             Rows::Pairs(rows) => {
                 let pairs: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
-                TextBatch(collate_pairs(&pairs, pad))
+                collate_pairs(&pairs, pad)
             }
             Rows::Unpaired(rows) => {
                 let examples: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
-                TextBatch(collate_unpaired(&examples, pad))
+                collate_unpaired(&examples, pad)
             }
         })
+    }
+
+    fn reaches_all(&self, batch: &TextBatch) -> bool {
+        self.images.is_none() || batch.images.iter().any(|images| !images.is_empty())
     }
 
     fn divergence_batch(&self, _: u64, samples: &[Sample]) -> Result<TextBatch> {
@@ -317,7 +366,7 @@ impl FrontEnd for TextFrontEnd {
         };
         let most = self.max_length.unwrap_or(self.config.max_positions());
         let examples: Vec<_> = examples.iter().collect();
-        Ok(TextBatch(collate_mismatched(&examples, Some(most), self.pad_id()?)))
+        self.with_images(collate_mismatched(&examples, Some(most), self.pad_id()?))
     }
 
     fn gold_batch(&self, samples: &[Sample]) -> Result<Option<(TextBatch, Vec<f64>)>> {
@@ -328,21 +377,23 @@ impl FrontEnd for TextFrontEnd {
             (one.completion_ids.len() - one.untrained.iter().map(Range::len).sum::<usize>()) as f64
         };
         let lengths = golds.iter().map(trained).collect();
-        Ok(Some((TextBatch(collate_unpaired(&golds, self.pad_id()?)), lengths)))
+        Ok(Some((self.with_images(collate_unpaired(&golds, self.pad_id()?))?, lengths)))
     }
 
     fn sequence_identities(&self, batch: &TextBatch) -> Vec<Vec<u8>> {
-        let tokens = &batch.0;
+        let tokens = &batch.tokens;
         let sequence = |row: usize| {
             let cells = row * tokens.width..row * tokens.width + tokens.lengths[row];
             let ids = tokens.input_ids[cells.clone()].iter().flat_map(|id| id.to_le_bytes());
-            ids.chain(tokens.completion_mask[cells].iter().copied()).collect()
+            let images = batch.images.get(row).into_iter().flatten();
+            let images = images.flat_map(|image| image.identity().iter().copied());
+            ids.chain(tokens.completion_mask[cells].iter().copied()).chain(images).collect()
         };
         (0..tokens.n_sequences).map(sequence).collect()
     }
 
     fn tokens(&self, batch: &TextBatch) -> usize {
-        batch.0.lengths.iter().sum()
+        batch.tokens.lengths.iter().sum()
     }
 
     fn likelihood(
@@ -356,7 +407,7 @@ impl FrontEnd for TextFrontEnd {
         let rows: Vec<u32> = batch.wanted().map(|(row, _)| row as u32).collect();
         let counts = batch.completion_tokens().collect();
         let rows = Tensor::new(rows, head.hidden.device())?;
-        let zeros = Tensor::zeros(batch.0.n_sequences, DType::F32, head.hidden.device())?;
+        let zeros = Tensor::zeros(batch.tokens.n_sequences, DType::F32, head.hidden.device())?;
         let logps = zeros.index_add(&rows, &scores.log_probs()?, 0)?;
         Ok(Likelihood { tokens: Some(TokenLikelihood { counts, head, scores }), ..Likelihood::new(logps) })
     }
@@ -367,7 +418,7 @@ impl FrontEnd for TextFrontEnd {
         policy: &Tensor,
         reference: Option<&Tensor>,
     ) -> Result<Vec<(String, Tensor)>> {
-        let tokens = &batch.0;
+        let tokens = &batch.tokens;
         let shape = (tokens.n_sequences, tokens.width);
         let device = policy.device();
         let mut named = vec![
@@ -381,12 +432,12 @@ impl FrontEnd for TextFrontEnd {
     }
 
     fn show(&self, batch: &TextBatch, colour: bool) -> Result<Vec<String>> {
-        let tokens = &batch.0;
+        let tokens = &batch.tokens;
         let sequence = |row: usize| -> Result<String> {
             let cells = row * tokens.width..row * tokens.width + tokens.lengths[row];
             let (ids, mask) = (&tokens.input_ids[cells.clone()], &tokens.completion_mask[cells]);
             let start = mask.iter().position(|wanted| *wanted == 1).unwrap_or(ids.len());
-            let prompt = self.tokenizer.decode(&ids[..start], false)?;
+            let prompt = self.tokenizer.decode(&self.tokenizer.compressed(&ids[..start]), false)?;
             let completion = self.tokenizer.decode(&ids[start..], false)?;
             let (prompt, completion) = (prompt.replace('\n', "⏎"), completion.replace('\n', "⏎"));
             Ok(if colour {

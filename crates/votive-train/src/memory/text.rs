@@ -39,7 +39,7 @@ impl Widths {
             queries: sizes.num_attention_heads as u64 * head,
             keys: sizes.num_key_value_heads as u64 * head,
             inner: sizes.intermediate_size as u64,
-            head_norms: params.get("model.layers.0.self_attn.q_norm.weight").is_some(),
+            head_norms: params.iter().any(|(name, _)| name.ends_with("layers.0.self_attn.q_norm.weight")),
         }
     }
 
@@ -133,14 +133,21 @@ impl Footprint for TextFrontEnd {
         } else {
             0
         };
-        Activations {
-            kept: vec![
-                Part { name: "activations of the layers", bytes: FLOAT * kept * tokens },
-                Part { name: "activations of embedding and head", bytes: FLOAT * head },
-            ],
-            passing: FLOAT * passing,
-            divergence,
+        let mut kept = vec![
+            Part { name: "activations of the layers", bytes: FLOAT * kept * tokens },
+            Part { name: "activations of embedding and head", bytes: FLOAT * head },
+        ];
+        let images = (rows * self.most_images()) as u64;
+        if images > 0 {
+            let (layer, layers, others) = self.config().image_activations();
+            // A recomputed layer keeps its result, and one layer at a time is there in full.
+            let vectors = (layers * layer / 6) as u64;
+            let of_layers =
+                if plan.train.recompute { vectors + layer as u64 } else { (layers * layer) as u64 };
+            let bytes = FLOAT * images * (of_layers + others as u64);
+            kept.push(Part { name: "activations of the image encoder", bytes });
         }
+        Activations { kept, passing: FLOAT * passing, divergence }
     }
 
     fn data_bytes(&self) -> u64 {

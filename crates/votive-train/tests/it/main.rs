@@ -17,6 +17,7 @@ mod resume;
 mod rewards;
 mod rollouts;
 mod sdxl;
+mod shown_images;
 mod text_parity;
 mod torch;
 mod workshop;

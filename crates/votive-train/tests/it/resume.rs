@@ -76,7 +76,7 @@ fn undisturbed(workshop: &Workshop, plan: &Plan) -> RunDirectory {
     directory
 }
 
-fn check_every_step(workshop: &Workshop, overrides: &[&str]) {
+pub(crate) fn check_every_step(workshop: &Workshop, overrides: &[&str]) {
     let plan = workshop.plan(overrides);
     let whole = undisturbed(workshop, &plan);
     for stop in 1..6 {

@@ -63,6 +63,13 @@ impl Workshop {
         workshop
     }
 
+    /// Full fine-tuning of a tiny model that sees images, on six conversations, six steps of two.
+    pub(crate) fn shown_images() -> Self {
+        let workshop = Self::new("");
+        workshop.write_recipe(&fixture("llava/llama"), &fixture("llava_steps/prefs.jsonl"), 2);
+        workshop
+    }
+
     fn text_on(data: &Path) -> Self {
         let workshop = Self::new("");
         workshop.write_recipe(&fixture("text/llama"), &workshop.path(data), 4);

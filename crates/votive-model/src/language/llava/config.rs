@@ -79,6 +79,11 @@ impl LlavaConfig {
         })
     }
 
+    /// Layers of the image encoder that come to anything.
+    pub(super) fn depth(&self) -> usize {
+        self.feature_layers.iter().copied().max().unwrap_or(0)
+    }
+
     /// How images are read among tokens.
     pub(super) fn tokens(&self) -> ImageTokens {
         ImageTokens {

@@ -29,7 +29,7 @@ impl ImageFeatures {
     /// Those of [`Scope::get`].
     pub(super) fn new(model: &Scope, config: &LlavaConfig) -> Result<Self> {
         let (tower, projector) = (model.sub("vision_tower"), model.sub("multi_modal_projector"));
-        let depth = config.feature_layers.iter().copied().max().unwrap_or(0);
+        let depth = config.depth();
         // What lies behind the layers that are read: the checkpoints hold it, and nothing comes of it.
         tower.sub("post_layernorm").ignore_all();
         for layer in depth..config.vision.num_hidden_layers {

@@ -51,6 +51,15 @@ impl Network for LlavaConfig {
         Some(self.tokens())
     }
 
+    fn image_activations(&self) -> (usize, usize, usize) {
+        let (vision, language) = (&self.vision, self.text.sizes().hidden_size);
+        let (width, inner, tokens) = (vision.hidden_size, vision.intermediate_size, vision.patches() + 1);
+        // Two norms, queries, keys, values, the mix, the way out and two sums; the inner width before and after its activation.
+        let layer = tokens * (10 * width + 2 * inner);
+        let features = width * self.feature_layers.len();
+        (layer, self.depth(), 3 * tokens * width + tokens * (2 * features + 3 * language))
+    }
+
     fn spellings(&self) -> &'static [(&'static str, &'static str)] {
         SPELLINGS
     }
