@@ -12,6 +12,7 @@
 //!
 //! Invariant: nothing here updates a parameter; there is no objective, no trainer and no model: speakers are given.
 
+mod agreement;
 mod asked;
 mod candidate;
 mod error;
@@ -24,6 +25,7 @@ mod speaker;
 mod store;
 mod template;
 
+pub use agreement::Agreement;
 pub use asked::Asked;
 pub use candidate::{Candidate, MediaType, Picture};
 pub use error::{CriticError, Result};
@@ -31,6 +33,6 @@ pub use judge::{Forms, Judge};
 pub use judgment::{Abstention, Cost, Evidence, Finding, Judgment, Winner};
 pub use question::{Form, Question};
 pub use reading::{READINGS, Reading};
-pub use speaker::{Part, Role, Said, Sampling, Silence, Speaker, Talk, Turn, Weighed};
-pub use store::{Item, Store, StoredJudgment};
-pub use template::Template;
+pub use speaker::{Chance, Part, Piece, Role, Said, Sampling, Silence, Speaker, Talk, Turn, Weighed};
+pub use store::{Item, Outline, Shown, Store, StoredJudgment};
+pub use template::{Template, without_marks};

@@ -7,6 +7,10 @@
 //! A judgment is one transaction: after a crash it is there with all of its evidence, or not at all. Nothing is changed once
 //! it is written, but that a judgment may be withdrawn.
 
+mod outline;
+
+pub use outline::{Outline, Shown};
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -272,9 +276,7 @@ impl Store {
             Some(reference) => question.with_reference(reference),
             None => question,
         };
-        let origin = serde_json::from_str(&origin)
-            .map_err(|error| self.damaged(format!("the origin of item {id}: {error}")))?;
-        Ok(Item { id, question, origin })
+        Ok(Item { id, question, origin: self.origin(id, &origin)? })
     }
 
     /// A stored image by the SHA-256 of its bytes.
