@@ -12,7 +12,6 @@
 //!
 //! Invariant: nothing here updates a parameter; there is no objective, no trainer and no model: speakers are given.
 
-mod agreement;
 mod asked;
 mod candidate;
 mod error;
@@ -25,7 +24,6 @@ mod speaker;
 mod store;
 mod template;
 
-pub use agreement::Agreement;
 pub use asked::Asked;
 pub use candidate::{Candidate, MediaType, Picture};
 pub use error::{CriticError, Result};

@@ -21,6 +21,7 @@
 //!
 //! Invariant: no model, no trainer, no objective and no data set; speakers and a store are given.
 
+mod agreement;
 mod answer;
 mod desk;
 mod error;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use votive_critic::{Agreement, Finding, StoredJudgment, Winner};
+use votive_critic::{Finding, StoredJudgment, Winner};
 
+use crate::agreement::Agreement;
 use crate::answer::PERSON;
 
 /// How often something was the case, of how often it could have been.

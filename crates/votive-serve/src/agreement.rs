@@ -1,24 +1,23 @@
 //! How far two judges agree.
 
-use crate::judgment::Winner;
+use votive_critic::Winner;
 
 /// How often two judges name the same winner, and how far that is beyond chance.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Agreement {
+pub(crate) struct Agreement {
     /// Pairs that both have judged.
-    pub n: u64,
+    pub(crate) n: u64,
     /// Of those, the pairs on which they agree.
-    pub agreed: u64,
+    pub(crate) agreed: u64,
     /// Cohen's κ = (p − p_e)/(1 − p_e), p the share of agreement and p_e what two judges with these shares of first, second
     /// and tie would agree on by chance (Cohen 1960). None if there is nothing to compare, or p_e = 1: both always say
     /// the same one thing.
-    pub kappa: Option<f64>,
+    pub(crate) kappa: Option<f64>,
 }
 
 impl Agreement {
     /// Of what two judges say of the same pairs.
-    #[must_use]
-    pub fn of(both: &[(Winner, Winner)]) -> Self {
+    pub(crate) fn of(both: &[(Winner, Winner)]) -> Self {
         let n = both.len() as f64;
         let agreed = both.iter().filter(|(one, other)| one == other).count();
         let share = |side: fn(&(Winner, Winner)) -> Winner, winner: Winner| {
