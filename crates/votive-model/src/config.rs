@@ -72,6 +72,27 @@ impl ConfigFile {
         self.below(field, Value::Object(serde_json::Map::new()))
     }
 
+    /// The same object with values for fields that are absent; null is a value.
+    #[must_use]
+    pub(crate) fn with_defaults<T: Into<Value>>(
+        mut self,
+        defaults: impl IntoIterator<Item = (&'static str, T)>,
+    ) -> Self {
+        if let Value::Object(fields) = &mut self.value {
+            for (field, value) in defaults {
+                fields.entry(field).or_insert_with(|| value.into());
+            }
+        }
+        self
+    }
+
+    /// The same object with another value of a field.
+    #[must_use]
+    pub(crate) fn with(mut self, field: &str, value: Value) -> Self {
+        self.value[field] = value;
+        self
+    }
+
     fn below(&self, field: &str, value: Value) -> Self {
         Self { path: self.path.clone(), within: format!("{}{field}.", self.within), value }
     }

@@ -6,7 +6,7 @@
 use super::attention::RotaryAttention;
 use super::block::{Attention, Mlp, PreNorm};
 use super::cache::KvCache;
-use super::decoder::{Decoder, Places};
+use super::decoder::{Decoder, Places, Roots};
 use super::longrope::LongRope;
 use super::rope::Rotary;
 use super::sizes::{SizeDefaults, Sizes, refuse_what_is_not_implemented, window_size};
@@ -60,9 +60,9 @@ impl Network for Phi3Config {
         &self.sizes
     }
 
-    fn decoder(&self, scope: &Scope) -> Result<Decoder> {
+    fn decoder(&self, roots: &Roots) -> Result<Decoder> {
         let sizes = &self.sizes;
-        Decoder::new(sizes, scope, vec![Rotary::long(&self.rope)], RmsNorm::new, |index, scope| {
+        Decoder::new(sizes, roots, vec![Rotary::long(&self.rope)], RmsNorm::new, |index, scope| {
             let attention = RotaryAttention::new(sizes, index, self.window);
             let attention = FusedAttention::new(sizes, &scope.sub("self_attn"), attention)?;
             let mlp = FusedMlp::new(sizes, &scope.sub("mlp"))?;
