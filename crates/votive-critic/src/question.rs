@@ -124,7 +124,6 @@ pub(crate) fn question_sha256(
     reference: Option<String>,
 ) -> String {
     let has_reference = if reference.is_some() { "r" } else { "" };
-    let all: String =
-        std::iter::once(sha256(prompt.as_bytes())).chain(candidates).chain(reference).collect();
+    let all: String = std::iter::once(sha256(prompt.as_bytes())).chain(candidates).chain(reference).collect();
     sha256(format!("{all}{has_reference}").as_bytes())
 }

@@ -149,7 +149,10 @@ pub trait Speaker: Send + Sync {
         hear: &mut dyn FnMut(Piece) -> ControlFlow<()>,
     ) -> Result<Said, Silence> {
         if likeliest.is_some() {
-            return Err(Silence::Unreadable(format!("{} does not tell how probable its words are", self.name())));
+            return Err(Silence::Unreadable(format!(
+                "{} does not tell how probable its words are",
+                self.name()
+            )));
         }
         let said = self.say(talk, sampling)?;
         let _ = hear(Piece { words: said.words.clone(), chance: None });

@@ -6,6 +6,13 @@ for (const element of document.querySelectorAll('[data-keys]')) {
   for (const key of element.dataset.keys.split(' ')) keyed.set(key, element);
 }
 
+// A small image is shown as the pixels that it is made of; a large one is scaled smoothly.
+for (const image of document.images) {
+  const size = () => image.classList.toggle('small', image.naturalWidth * 2 <= image.clientWidth);
+  if (image.complete) size();
+  else image.addEventListener('load', size);
+}
+
 // A page that is on its way out takes no more answers, and a key that is held down gives one.
 let isLeaving = false;
 for (const form of document.forms) {

@@ -118,26 +118,38 @@ impl Gate {
         }
         let (cookie, session) = (&self.cookie, self.session.as_str());
         let cookie = format!("{cookie}={session}; Path=/; HttpOnly; SameSite=Strict");
-        Some((StatusCode::SEE_OTHER, [(header::LOCATION, "/".to_owned()), (header::SET_COOKIE, cookie)]).into_response())
+        Some(
+            (StatusCode::SEE_OTHER, [(header::LOCATION, "/".to_owned()), (header::SET_COOKIE, cookie)])
+                .into_response(),
+        )
     }
 
     fn refuse(&self, refusal: &Refusal, uri: &Uri) -> Response {
         let (status, message) = match refusal {
             Refusal::Host => (
                 StatusCode::MISDIRECTED_REQUEST,
-                format!("This server is called {} or {}; through a tunnel, use the same port.", self.hosts[0], self.hosts[1]),
+                format!(
+                    "This server is called {} or {}; through a tunnel, use the same port.",
+                    self.hosts[0], self.hosts[1]
+                ),
             ),
             Refusal::Origin => {
                 (StatusCode::FORBIDDEN, "The request does not come from a page of this server.".to_owned())
             }
-            Refusal::Token if is_api(uri) => {
-                (StatusCode::UNAUTHORIZED, "The key is not the token that `votive serve` has printed.".to_owned())
-            }
-            Refusal::Token => {
-                (StatusCode::FORBIDDEN, "Open the address that `votive serve` has printed: its token lets you in.".to_owned())
-            }
+            Refusal::Token if is_api(uri) => (
+                StatusCode::UNAUTHORIZED,
+                "The key is not the token that `votive serve` has printed.".to_owned(),
+            ),
+            Refusal::Token => (
+                StatusCode::FORBIDDEN,
+                "Open the address that `votive serve` has printed: its token lets you in.".to_owned(),
+            ),
         };
-        if is_api(uri) { openai::refused(status, &message) } else { Problem::new(status, message).into_response() }
+        if is_api(uri) {
+            openai::refused(status, &message)
+        } else {
+            Problem::new(status, message).into_response()
+        }
     }
 }
 
@@ -178,7 +190,8 @@ pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next:
 
 /// Whether the address is the printed one, which somebody with a cookie has opened again: it should not stay in sight.
 fn has_token(uri: &Uri) -> bool {
-    uri.path() == "/" && uri.query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("token=")))
+    uri.path() == "/"
+        && uri.query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("token=")))
 }
 
 fn redirect_home() -> Response {

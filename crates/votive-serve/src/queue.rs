@@ -127,7 +127,14 @@ mod tests {
 
     fn judged(id: i64, look: Look, finding: Finding) -> StoredJudgment {
         let judgment = Judgment { finding, evidence: Vec::new() };
-        StoredJudgment { id, item: look.item, judge: String::new(), draw: look.draw, at: String::new(), judgment }
+        StoredJudgment {
+            id,
+            item: look.item,
+            judge: String::new(),
+            draw: look.draw,
+            at: String::new(),
+            judgment,
+        }
     }
 
     #[test]

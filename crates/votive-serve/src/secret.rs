@@ -32,6 +32,8 @@ mod tests {
     fn secrets_differ_and_know_themselves() {
         let (one, other) = (Secret::random().unwrap(), Secret::random().unwrap());
         assert_eq!(one.as_str().len(), 64);
-        assert!(one.is(one.as_str()) && !one.is(other.as_str()) && !one.is(&one.as_str()[1..]) && !one.is(""));
+        assert!(
+            one.is(one.as_str()) && !one.is(other.as_str()) && !one.is(&one.as_str()[1..]) && !one.is("")
+        );
     }
 }

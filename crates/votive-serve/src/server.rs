@@ -100,7 +100,8 @@ impl Server {
     /// # Errors
     /// If the socket fails.
     pub fn run(self, is_over: impl Fn() -> bool + Send + 'static) -> Result<(), ServeError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Ended)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Ended)?;
         let ended = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener)?;
             let router = page::router(Arc::new(self.desk))

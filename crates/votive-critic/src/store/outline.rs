@@ -73,8 +73,7 @@ impl Store {
     /// If the file cannot be read or is damaged.
     pub fn outline(&self, id: i64) -> Result<Option<Outline>> {
         let sql = "SELECT prompt, origin FROM item WHERE id = ?1";
-        let found =
-            self.rows(sql, [id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let found = self.rows(sql, [id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
         let Some((prompt, origin)) = found.into_iter().next() else { return Ok(None) };
         let (mut candidates, mut reference) = (Vec::new(), None);
         type Place = (i64, Option<String>, Option<String>);
@@ -107,7 +106,8 @@ impl Store {
     /// # Errors
     /// If the file cannot be read.
     pub fn pair_numbers(&self) -> Result<Vec<i64>> {
-        let sql = "SELECT item FROM candidate WHERE place >= 0 GROUP BY item HAVING count(*) = 2 ORDER BY item";
+        let sql =
+            "SELECT item FROM candidate WHERE place >= 0 GROUP BY item HAVING count(*) = 2 ORDER BY item";
         self.rows(sql, [], |row| row.get(0))
     }
 
@@ -134,8 +134,7 @@ impl Store {
     }
 
     pub(super) fn origin(&self, id: i64, text: &str) -> Result<Value> {
-        serde_json::from_str(text)
-            .map_err(|error| self.damaged(format!("the origin of item {id}: {error}")))
+        serde_json::from_str(text).map_err(|error| self.damaged(format!("the origin of item {id}: {error}")))
     }
 }
 

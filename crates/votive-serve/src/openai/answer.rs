@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use votive_critic::{Chance, Cost, Piece};
 
 use super::error::ApiError;
+use super::now;
 use super::request::{ChatRequest, random};
 use super::voice::{Event, Heard};
-use super::now;
 
 /// The least log-probability that is written: JSON has no infinity, and this is what OpenAI's server says.
 const LEAST: f64 = -9999.0;

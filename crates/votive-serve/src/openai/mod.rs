@@ -16,7 +16,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use serde_json::{Value, json};
 
 pub(crate) use error::refused;
@@ -37,7 +37,8 @@ pub(crate) fn router(voices: Voices) -> Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/v1/chat/completions", post(chat))
-        .route("/v1/{*rest}", axum::routing::any(nowhere))
+        .route("/v1/", any(nowhere))
+        .route("/v1/{*rest}", any(nowhere))
         .method_not_allowed_fallback(nowhere)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES))
         .with_state(voices)

@@ -67,8 +67,9 @@ impl ChatRequest {
     /// # Errors
     /// If it is no such request, or asks for what cannot be done.
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let fields: Fields = serde_json::from_slice(body)
-            .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, format!("The body is no request: {error}.")))?;
+        let fields: Fields = serde_json::from_slice(body).map_err(|error| {
+            ApiError::new(StatusCode::BAD_REQUEST, format!("The body is no request: {error}."))
+        })?;
         for (name, value) in &fields.rest {
             if !WITHOUT_EFFECT.contains(&name.as_str()) && !is_nothing(name, value) {
                 return Err(ApiError::unsupported(name));
@@ -96,20 +97,31 @@ impl Fields {
     fn sampling(&self) -> Result<Sampling, ApiError> {
         let temperature = self.temperature.unwrap_or(1.0);
         if !(0.0..=2.0).contains(&temperature) {
-            return Err(ApiError::field("temperature", format!("`temperature` is {temperature}, expected 0 to 2.")));
+            return Err(ApiError::field(
+                "temperature",
+                format!("`temperature` is {temperature}, expected 0 to 2."),
+            ));
         }
         let top_p = self.top_p.unwrap_or(1.0);
         if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(ApiError::field("top_p", format!("`top_p` is {top_p}, expected more than 0 and at most 1.")));
+            return Err(ApiError::field(
+                "top_p",
+                format!("`top_p` is {top_p}, expected more than 0 and at most 1."),
+            ));
         }
         let max_tokens = match (self.max_completion_tokens, self.max_tokens) {
-            (Some(0), _) => return Err(ApiError::field("max_completion_tokens", "`max_completion_tokens` is 0.")),
+            (Some(0), _) => {
+                return Err(ApiError::field("max_completion_tokens", "`max_completion_tokens` is 0."));
+            }
             (None, Some(0)) => return Err(ApiError::field("max_tokens", "`max_tokens` is 0.")),
             (Some(n), _) | (None, Some(n)) => usize::try_from(n).unwrap_or(usize::MAX),
             (None, None) => MAX_TOKENS,
         };
         if let Some(n) = self.n.filter(|n| *n != 1) {
-            return Err(ApiError::field("n", format!("`n` is {n}; ask {n} times, with seeds of your own, instead.")));
+            return Err(ApiError::field(
+                "n",
+                format!("`n` is {n}; ask {n} times, with seeds of your own, instead."),
+            ));
         }
         let seed = match self.seed {
             Some(seed) => seed as u64,
@@ -123,7 +135,8 @@ impl Fields {
             (true, top) => {
                 let top = top.unwrap_or(0);
                 let top = usize::try_from(top).ok().filter(|top| *top <= TOP_LOGPROBS);
-                let wrong = || ApiError::field("top_logprobs", format!("`top_logprobs` goes up to {TOP_LOGPROBS}."));
+                let wrong =
+                    || ApiError::field("top_logprobs", format!("`top_logprobs` goes up to {TOP_LOGPROBS}."));
                 top.map(Some).ok_or_else(wrong)
             }
             (false, None | Some(0)) => Ok(None),
@@ -143,9 +156,13 @@ fn is_nothing(name: &str, value: &Value) -> bool {
         Value::Null | Value::Bool(false) => true,
         Value::Number(number) => number.as_f64() == Some(0.0),
         Value::Array(values) => values.is_empty(),
-        Value::Object(values) if name == "response_format" => values.get("type") == Some(&Value::from("text")),
+        Value::Object(values) if name == "response_format" => {
+            values.get("type") == Some(&Value::from("text"))
+        }
         Value::Object(values) => values.is_empty(),
-        Value::String(text) => matches!((name, text.as_str()), ("tool_choice" | "function_call", "none" | "auto")),
+        Value::String(text) => {
+            matches!((name, text.as_str()), ("tool_choice" | "function_call", "none" | "auto"))
+        }
         Value::Bool(true) => false,
     }
 }
@@ -179,13 +196,17 @@ fn part(part: &Value, place: &str) -> Result<Part, ApiError> {
     let text = |field: &str| part.get(field).and_then(Value::as_str);
     match text("type") {
         Some("text") => {
-            let words = text("text").ok_or_else(|| ApiError::field(format!("{place}.text"), "A part of type \"text\" has a `text`."))?;
+            let words = text("text").ok_or_else(|| {
+                ApiError::field(format!("{place}.text"), "A part of type \"text\" has a `text`.")
+            })?;
             Ok(Part::Text(words.to_owned()))
         }
         Some("image_url") => {
             let url = part.get("image_url").and_then(|image| image.get("url")).and_then(Value::as_str);
             let place = format!("{place}.image_url.url");
-            let url = url.ok_or_else(|| ApiError::field(place.as_str(), "A part of type \"image_url\" has a `url` in `image_url`."))?;
+            let url = url.ok_or_else(|| {
+                ApiError::field(place.as_str(), "A part of type \"image_url\" has a `url` in `image_url`.")
+            })?;
             image(url, &place).map(Part::Image)
         }
         _ => Err(ApiError::field(format!("{place}.type"), "A part is of type \"text\" or \"image_url\".")),
@@ -202,7 +223,8 @@ fn image(url: &str, place: &str) -> Result<Picture, ApiError> {
     if !media.ends_with(";base64") {
         return Err(wrong("The data of an image is base64.".to_owned()));
     }
-    let bytes = STANDARD.decode(data.trim()).map_err(|error| wrong(format!("The data is no base64: {error}.")))?;
+    let bytes =
+        STANDARD.decode(data.trim()).map_err(|error| wrong(format!("The data is no base64: {error}.")))?;
     Picture::new(bytes, place).map_err(|error| wrong(error.to_string()))
 }
 
@@ -220,8 +242,10 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_as_in_the_interface() {
-        let asked = parse(&json!({ "user": "me", "stop": null, "presence_penalty": 0.0, "tools": [] })).unwrap();
-        let sampling = Sampling { temperature: 1.0, top_p: 1.0, max_tokens: MAX_TOKENS, seed: asked.sampling.seed };
+        let asked =
+            parse(&json!({ "user": "me", "stop": null, "presence_penalty": 0.0, "tools": [] })).unwrap();
+        let sampling =
+            Sampling { temperature: 1.0, top_p: 1.0, max_tokens: MAX_TOKENS, seed: asked.sampling.seed };
         assert_eq!((asked.sampling, asked.likeliest, asked.is_streamed), (sampling, None, false));
         assert_ne!(asked.sampling.seed, parse(&json!({})).unwrap().sampling.seed);
         let asked = parse(&json!({

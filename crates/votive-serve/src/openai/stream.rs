@@ -70,7 +70,8 @@ impl Stream {
                 return Some(vec![chunk(&self.frame, json!({ "content": piece.words }), logprobs, None)]);
             }
             Some(Event::End(said)) => {
-                let mut events = vec![chunk(&self.frame, json!({}), None, Some(finish_reason(said.is_finished)))];
+                let mut events =
+                    vec![chunk(&self.frame, json!({}), None, Some(finish_reason(said.is_finished)))];
                 if self.has_usage {
                     let mut frame = self.frame.clone();
                     frame["choices"] = json!([]);

@@ -47,7 +47,9 @@ impl Voice {
     pub(super) fn hear(&self, asked: &ChatRequest) -> Result<Heard, ApiError> {
         if let Some(likeliest) = asked.likeliest {
             match self.speaker.most_likeliest() {
-                None => return Err(ApiError::field("logprobs", "This model does not tell log-probabilities.")),
+                None => {
+                    return Err(ApiError::field("logprobs", "This model does not tell log-probabilities."));
+                }
                 Some(most) if likeliest > most => {
                     let message = format!("This model tells at most {most} log-probabilities of a place.");
                     return Err(ApiError::field("top_logprobs", message));

@@ -191,7 +191,9 @@ fn record(store: &mut Store, queue: Queue, judge: String, answered: Answered) ->
     let is_reversed = [drawn, !drawn]
         .into_iter()
         .find(|is_reversed| outline.question_sha256(*is_reversed) == answered.shown)
-        .ok_or_else(|| Problem::conflict("The page shows another pair than the store has; go back to comparing."))?;
+        .ok_or_else(|| {
+            Problem::conflict("The page shows another pair than the store has; go back to comparing.")
+        })?;
     let judgment = answered.answer.judgment(About {
         judge: judge.clone(),
         shown: answered.shown,
@@ -236,7 +238,10 @@ pub(super) async fn undo(
     .await
 }
 
-pub(super) async fn again(State(desk): State<Arc<Desk>>, Form(again): Form<Again>) -> Result<Redirect, Problem> {
+pub(super) async fn again(
+    State(desk): State<Arc<Desk>>,
+    Form(again): Form<Again>,
+) -> Result<Redirect, Problem> {
     let judge = judge(&again.rater)?;
     desk.work(move |store, _| {
         for one in store.judgments(None, Some(&judge))? {

@@ -41,7 +41,10 @@ pub(super) async fn show(State(desk): State<Arc<Desk>>, Path(id): Path<i64>) -> 
     body.put("</section>\n", &[]);
     if outline.origin != Value::Null {
         let origin = serde_json::to_string_pretty(&outline.origin).unwrap_or_default();
-        body.put("<section><h2>Where it comes from</h2>\n<blockquote>{}</blockquote></section>\n", &[&origin]);
+        body.put(
+            "<section><h2>Where it comes from</h2>\n<blockquote>{}</blockquote></section>\n",
+            &[&origin],
+        );
     }
     Ok(framed("Item", None, &body))
 }
@@ -87,7 +90,10 @@ fn asked(body: &mut Html, evidence: &Evidence, template: Option<&str>) {
         body.put("; {} reserved marks taken out", &[removed_marks]);
     }
     if let Some(hash) = &evidence.template {
-        body.put("; template <span class=\"name\">{}</span> <code>{}</code>", &[&template.unwrap_or(""), hash]);
+        body.put(
+            "; template <span class=\"name\">{}</span> <code>{}</code>",
+            &[&template.unwrap_or(""), hash],
+        );
     }
     body.put("</p></div>\n", &[]);
 }

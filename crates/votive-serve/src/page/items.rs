@@ -53,10 +53,16 @@ pub(super) async fn show(State(desk): State<Arc<Desk>>, Query(asked): Query<Aske
     }
     body.put("</div>\n<p class=\"line\">", &[]);
     if page > 0 {
-        body.put("<a rel=\"prev\" href=\"/items?q={}&amp;page={}\">← before</a> ", &[&RelativeUrl(&q), &(page - 1)]);
+        body.put(
+            "<a rel=\"prev\" href=\"/items?q={}&amp;page={}\">← before</a> ",
+            &[&RelativeUrl(&q), &(page - 1)],
+        );
     }
     if total > page.saturating_add(1).saturating_mul(PAGE) {
-        body.put("<a rel=\"next\" href=\"/items?q={}&amp;page={}\">after →</a>", &[&RelativeUrl(&q), &(page + 1)]);
+        body.put(
+            "<a rel=\"next\" href=\"/items?q={}&amp;page={}\">after →</a>",
+            &[&RelativeUrl(&q), &(page + 1)],
+        );
     }
     body.put("</p>\n", &[]);
     Ok(framed("Items", None, &body))

@@ -12,9 +12,8 @@ use crate::problem::Problem;
 use crate::tally::{Pairing, Share, Tallies, Tally};
 
 pub(super) async fn show(State(desk): State<Arc<Desk>>) -> Result<Page, Problem> {
-    let tallies = desk
-        .work(|store, _| Ok(Tallies::of(&store.judgments(None, None)?, &store.truths()?)))
-        .await?;
+    let tallies =
+        desk.work(|store, _| Ok(Tallies::of(&store.judgments(None, None)?, &store.truths()?))).await?;
     let mut body = Html::default();
     body.put("<h1>Results</h1>\n", &[]);
     if tallies.judges.is_empty() {
