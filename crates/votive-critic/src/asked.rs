@@ -56,15 +56,11 @@ impl Judge for Asked {
             other => other,
         };
         Ok(Judgment::of(Evidence {
-            judge: self.name.clone(),
-            question: question.sha256(),
-            is_reversed: false,
             template: Some(self.template.hash().to_owned()),
-            draw,
             words: reply.words,
             removed_marks: rendered.removed_marks,
-            finding,
             cost: reply.cost,
+            ..Evidence::new(&self.name, question, draw, finding)
         }))
     }
 }

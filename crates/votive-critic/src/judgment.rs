@@ -1,5 +1,6 @@
 //! What a judge says, and what that rests on.
 
+use crate::question::Question;
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 
@@ -156,6 +157,24 @@ pub struct Evidence {
     pub finding: Finding,
     /// What it cost.
     pub cost: Cost,
+}
+
+impl Evidence {
+    /// What a judge that writes nothing found in a question as it stands; free of cost.
+    #[must_use]
+    pub fn new(judge: &str, question: &Question, draw: u64, finding: Finding) -> Self {
+        Self {
+            judge: judge.to_owned(),
+            question: question.sha256(),
+            is_reversed: false,
+            template: None,
+            draw,
+            words: String::new(),
+            removed_marks: 0,
+            finding,
+            cost: Cost { calls: 1, ..Cost::default() },
+        }
+    }
 }
 
 /// A finding and what it rests on.

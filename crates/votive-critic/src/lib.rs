@@ -33,4 +33,4 @@ pub use question::{Form, Question};
 pub use reading::{READINGS, Reading};
 pub use speaker::{Chance, Part, Piece, Role, Said, Sampling, Silence, Speaker, Talk, Turn, Weighed};
 pub use store::{Item, Outline, Shown, Store, StoredJudgment};
-pub use template::{Template, without_marks};
+pub use template::{Rendered, TEMPLATES, Template, without_marks};

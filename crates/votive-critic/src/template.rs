@@ -58,13 +58,43 @@ struct FileTurn {
     text: String,
 }
 
-/// A talk, and how many marks were taken out of what is judged in it.
-pub(crate) struct Rendered {
-    pub(crate) talk: Talk,
-    pub(crate) removed_marks: u64,
+/// A question as it is put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The talk in which it is put.
+    pub talk: Talk,
+    /// Marks that were taken out of what is judged.
+    pub removed_marks: u64,
 }
 
+/// The templates that come with the program, by name.
+pub const TEMPLATES: &[(&str, &str)] = &[
+    ("image-pair", include_str!("../templates/image-pair.toml")),
+    ("image-rubric", include_str!("../templates/image-rubric.toml")),
+    ("picture-fit", include_str!("../templates/picture-fit.toml")),
+    ("picture-pair", include_str!("../templates/picture-pair.toml")),
+    ("text-fit", include_str!("../templates/text-fit.toml")),
+    ("text-pair", include_str!("../templates/text-pair.toml")),
+    ("text-verdict", include_str!("../templates/text-verdict.toml")),
+];
+
 impl Template {
+    /// A template that comes with the program.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub fn named(name: &str) -> Result<Self> {
+        let known = TEMPLATES.iter().find(|(known, _)| *known == name);
+        let (name, text) = known.ok_or_else(|| CriticError::Template {
+            name: name.to_owned(),
+            message: format!(
+                "there is no such template; those that come with the program: {}",
+                TEMPLATES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+            ),
+        })?;
+        Self::parse(name, text)
+    }
+
     /// The template of a file.
     ///
     /// # Errors
@@ -151,7 +181,7 @@ impl Template {
     ///
     /// # Errors
     /// If the template shows a reference and the question has none.
-    pub(crate) fn render(&self, question: &Question, reserved: &[String]) -> Result<Rendered> {
+    pub fn render(&self, question: &Question, reserved: &[String]) -> Result<Rendered> {
         let mut guard = Guard { marks: reserved, own: self.reading.marks(), removed: 0 };
         let mut turns = Vec::with_capacity(self.turns.len());
         for (role, slots) in &self.turns {
@@ -302,6 +332,15 @@ mod tests {
     fn rendered(template: &str, question: &Question, marks: &[String]) -> (Vec<Part>, u64) {
         let rendered = pair_template(template).unwrap().render(question, marks).unwrap();
         (rendered.talk.turns[0].parts.clone(), rendered.removed_marks)
+    }
+
+    #[test]
+    fn what_comes_with_the_program_can_be_read() {
+        for (name, _) in TEMPLATES {
+            assert_eq!(Template::named(name).unwrap().name(), *name);
+        }
+        assert!(Template::named("nothing").err().unwrap().to_string().contains("picture-pair"));
+        assert!(TEMPLATES.is_sorted_by_key(|(name, _)| *name));
     }
 
     #[test]

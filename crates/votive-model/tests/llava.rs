@@ -33,6 +33,7 @@ fn build(config: &CausalLmConfig, params: &Params) -> Decoder {
 }
 
 /// A text as the processor expands it, the images that it shows, and what transformers says of both.
+#[derive(Clone)]
 struct Row {
     ids: Vec<u32>,
     images: Vec<ImageInput>,
@@ -179,8 +180,8 @@ fn parity_of_gradients_which_every_parameter_has() {
             let sum = model.log_probs(&batch, recompute.then_some(&recorder)).unwrap().sum_all().unwrap();
             let gradients = recorder.merge(&sum.backward().unwrap()).unwrap();
             for ((name, _), gradient) in params.trainable().into_iter().zip(gradients) {
-                let gradient = gradient.unwrap_or_else(|| panic!("{case}: {name} has no gradient"));
-                let norm = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+                assert!(gradient.is_some(), "{case}: {name} has no gradient");
+                let norm = gradient.unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
                 let (norm, expected) = (f64::from(norm).sqrt(), expected[&name].as_f64().unwrap());
                 assert!(norm > 0.0 && norm.is_finite(), "{case}: {name}");
                 // What is 0 but for rounding (a bias of keys moves all scores alike) is compared with the rest.
@@ -224,8 +225,8 @@ fn a_new_adapter_is_on_what_is_read_and_changes_nothing() {
     assert_eq!(before.to_vec1::<f32>().unwrap(), after.to_vec1::<f32>().unwrap());
     let store = after.sum_all().unwrap().backward().unwrap();
     for (name, tensor) in adapted.trainable() {
-        let gradient = store.get(&tensor).unwrap_or_else(|| panic!("{name} has no gradient"));
-        let norm = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(store.get(&tensor).is_some(), "{name} has no gradient");
+        let norm = store.get(&tensor).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
         assert_eq!(norm > 0.0, name.contains("lora_B"), "{name}: {norm}");
     }
     // An adapter whose keys are PEFT's paths is the same after a round through a folder.
@@ -256,22 +257,12 @@ fn images_decide_what_rows_share() {
     let differ = |a: &[f32], b: &[f32]| a.iter().zip(b).any(|(a, b)| (a - b).abs() > 1e-2);
     assert!(differ(&together[0], &together[1]) && differ(&together[1], &together[3]));
     // The same prompt with other images is another prompt to the cache as well.
-    let shown = |n: usize| Row { images: vec![images[n].clone()], ids: ids.clone(), ..rows_of(&rows[0]) };
+    let shown = |n: usize| Row { images: vec![images[n].clone()], ..rows[0].clone() };
     let (first, second) = (shown(0), shown(3));
     let both = greedy(&model, &[&first, &second, &first], 12);
     assert_eq!(both[0], both[2]);
     assert_eq!(both[0], greedy(&model, &[&first], 12)[0]);
     assert_eq!(both[1], greedy(&model, &[&second], 12)[0]);
-}
-
-fn rows_of(row: &Row) -> Row {
-    Row {
-        ids: row.ids.clone(),
-        images: row.images.clone(),
-        per_token_logps: vec![],
-        last_logits: vec![],
-        greedy: vec![],
-    }
 }
 
 /// Token by token through the cache, and all at once.
@@ -349,11 +340,11 @@ fn module_paths_are_read_too() {
 }
 
 fn read(change: impl FnOnce(&mut Value)) -> Result<CausalLmConfig, ModelError> {
-    let folder_ = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
     let mut config = json_of(&folder("llama").join("config.json"));
     change(&mut config);
-    std::fs::write(folder_.path().join("config.json"), config.to_string()).unwrap();
-    CausalLmConfig::read_folder(folder_.path())
+    std::fs::write(copy.path().join("config.json"), config.to_string()).unwrap();
+    CausalLmConfig::read_folder(copy.path())
 }
 
 #[test]

@@ -47,7 +47,7 @@ mod tests {
     use crate::candidate::Candidate;
     use crate::error::Result;
     use crate::judge::{Forms, Judge};
-    use crate::judgment::{Cost, Evidence, Finding, Judgment};
+    use crate::judgment::{Evidence, Finding, Judgment};
     use crate::question::{Form, Question};
 
     pub(super) fn pair(first: &str, second: &str) -> Question {
@@ -86,17 +86,8 @@ mod tests {
         }
 
         fn judge(&self, question: &Question, draw: u64) -> Result<Judgment> {
-            Ok(Judgment::of(Evidence {
-                judge: self.name().to_owned(),
-                question: question.sha256(),
-                is_reversed: false,
-                template: None,
-                draw,
-                words: String::new(),
-                removed_marks: 0,
-                finding: (self.script)(question, draw),
-                cost: Cost { calls: 1, ..Cost::default() },
-            }))
+            let finding = (self.script)(question, draw);
+            Ok(Judgment::of(Evidence::new(self.name(), question, draw, finding)))
         }
     }
 }

@@ -15,7 +15,16 @@ pub(super) const READING: Reading = Reading {
     id: "letter",
     form: Form::Pair,
     summary: "probability of the first candidate's letter against the second's, without a word written",
-    build: |table| options::<Letter>(table).map(|reading| Box::new(reading) as _),
+    build: |table| {
+        let reading: Letter = options(table)?;
+        if !(reading.temperature.is_finite() && reading.temperature > 0.0) {
+            return Err(format!(
+                "options: `temperature` is {}, expected a positive number",
+                reading.temperature
+            ));
+        }
+        Ok(Box::new(reading))
+    },
 };
 
 #[derive(Deserialize)]
@@ -25,11 +34,13 @@ struct Letter {
     second: String,
     /// The answer that calls them equal, if the template offers one.
     tie: Option<String>,
+    /// What log-odds are divided by before they become a probability, fitted on labelled pairs.
+    temperature: f64,
 }
 
 impl Default for Letter {
     fn default() -> Self {
-        Self { first: "A".to_owned(), second: "B".to_owned(), tie: None }
+        Self { first: "A".to_owned(), second: "B".to_owned(), tie: None, temperature: 1.0 }
     }
 }
 
@@ -38,9 +49,11 @@ impl Read for Letter {
         let answers: Vec<String> =
             [&self.first, &self.second].into_iter().chain(&self.tie).cloned().collect();
         let weighed = speaker.weigh(talk, &answers)?;
-        let [first, second] = [weighed.log_probs[0], weighed.log_probs[1]];
+        let weights: Vec<f64> =
+            weighed.log_probs.iter().map(|log_prob| log_prob / self.temperature).collect();
+        let [first, second] = [weights[0], weights[1]];
         let mut preference = share(first, second);
-        if let Some(tie) = weighed.log_probs.get(2) {
+        if let Some(tie) = weights.get(2) {
             let decided = share(log_sum(&[first, second]), *tie);
             preference = decided * preference + (1.0 - decided) * 0.5;
         }

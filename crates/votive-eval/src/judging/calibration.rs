@@ -54,7 +54,8 @@ pub fn calibration(labelled: &[(f64, bool)], bins: usize) -> Calibration {
         n: *count,
     };
     let bins: Vec<Bin> = gathered.iter().filter(|bin| bin.2 > 0).map(of).collect();
-    let ece = bins.iter().map(|bin| bin.n as f64 / n * (bin.confidence - bin.accuracy).abs()).sum();
+    let ece =
+        bins.iter().fold(0.0, |sum, bin| sum + bin.n as f64 / n * (bin.confidence - bin.accuracy).abs());
     Calibration { ece, brier, nll, bins }
 }
 
