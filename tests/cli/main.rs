@@ -15,6 +15,7 @@ mod methods;
 mod plan;
 mod program;
 mod recipes;
+mod serve;
 mod sums;
 mod text;
 mod tokens;

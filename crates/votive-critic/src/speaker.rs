@@ -146,7 +146,7 @@ pub trait Speaker: Send + Sync {
         talk: &Talk,
         sampling: &Sampling,
         likeliest: Option<usize>,
-        hear: &mut dyn FnMut(Piece) -> ControlFlow<()>,
+        hear: &mut (dyn FnMut(Piece) -> ControlFlow<()> + Send),
     ) -> Result<Said, Silence> {
         if likeliest.is_some() {
             return Err(Silence::Unreadable(format!(

@@ -1,7 +1,5 @@
 //! Why a server does not start or ends.
 
-use votive_critic::CriticError;
-
 /// Every failure of this crate that is not an answer to a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -22,7 +20,4 @@ pub enum ServeError {
     /// Two speakers have one name.
     #[error("two models are called {0}")]
     SameName(String),
-    /// The store cannot be read.
-    #[error(transparent)]
-    Store(#[from] CriticError),
 }

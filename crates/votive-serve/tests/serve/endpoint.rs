@@ -41,7 +41,7 @@ impl Speaker for Echo {
         talk: &Talk,
         sampling: &Sampling,
         likeliest: Option<usize>,
-        hear: &mut dyn FnMut(Piece) -> ControlFlow<()>,
+        hear: &mut (dyn FnMut(Piece) -> ControlFlow<()> + Send),
     ) -> Result<Said, Silence> {
         let now = self.speaking.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_speaking.fetch_max(now, Ordering::SeqCst);
