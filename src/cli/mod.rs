@@ -20,6 +20,7 @@ mod geneval;
 mod image_model;
 mod inspect;
 mod judges;
+mod label;
 mod labels;
 mod made_with;
 mod memory;
@@ -99,6 +100,7 @@ enum Command {
     Export(export::Args),
     Sample(sample::Args),
     Score(score::Args),
+    Label(label::Args),
     Data(data::Args),
     Eval(eval::Args),
     Gallery(gallery::Args),
@@ -125,6 +127,7 @@ impl Command {
             Self::Export(args) => export::run(args, ctx),
             Self::Sample(args) => sample::run(args, ctx),
             Self::Score(args) => score::run(args, ctx),
+            Self::Label(args) => label::run(args, ctx),
             Self::Data(args) => data::run(args, ctx),
             Self::Pretrain(args) => pretrain::run(args, ctx),
             Self::Demo(args) => demo::run(args, ctx),

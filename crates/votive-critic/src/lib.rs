@@ -14,23 +14,27 @@
 
 mod asked;
 mod candidate;
+mod endpoint;
 mod error;
 mod judge;
 mod judgment;
 pub mod protocol;
 mod question;
 mod reading;
+mod selection;
 mod speaker;
 mod store;
 mod template;
 
 pub use asked::Asked;
 pub use candidate::{Candidate, MediaType, Picture};
+pub use endpoint::{Endpoint, EndpointOptions};
 pub use error::{CriticError, Result};
 pub use judge::{Forms, Judge};
 pub use judgment::{Abstention, Cost, Evidence, Finding, Judgment, Winner};
 pub use question::{Form, Question};
 pub use reading::{READINGS, Reading};
+pub use selection::{NoPair, Selected, best_against_worst};
 pub use speaker::{Chance, Part, Piece, Role, Said, Sampling, Silence, Speaker, Talk, Turn, Weighed};
 pub use store::{Item, Outline, Shown, Store, StoredJudgment};
 pub use template::{Rendered, TEMPLATES, Template, without_marks};

@@ -146,23 +146,16 @@ impl Store {
     /// # Errors
     /// If the file cannot be written.
     pub fn add(&mut self, question: &Question, origin: &Value) -> Result<i64> {
+        self.within(|transaction| add(transaction, question, origin))
+    }
+
+    /// The same of several questions: all of them are added, or none is.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn add_all(&mut self, questions: &[(Question, Value)]) -> Result<Vec<i64>> {
         self.within(|transaction| {
-            let hash = question.sha256();
-            let known =
-                transaction.query_row("SELECT id FROM item WHERE sha256 = ?1", [&hash], |row| row.get(0));
-            if let Some(id) = known.optional()? {
-                return Ok(id);
-            }
-            transaction.execute(
-                "INSERT INTO item (sha256, prompt, origin) VALUES (?1, ?2, ?3)",
-                params![hash, question.prompt(), origin.to_string()],
-            )?;
-            let id = transaction.last_insert_rowid();
-            for (place, candidate) in (0_i64..).zip(question.candidates()) {
-                put(transaction, id, place, candidate)?;
-            }
-            question.reference().map_or(Ok(()), |reference| put(transaction, id, -1, reference))?;
-            Ok(id)
+            questions.iter().map(|(question, origin)| add(transaction, question, origin)).collect()
         })
     }
 
@@ -279,6 +272,17 @@ impl Store {
         Ok(Item { id, question, origin: self.origin(id, &origin)? })
     }
 
+    /// The number, prompt and origin of every item, without its candidates.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is damaged.
+    pub fn origins(&self) -> Result<Vec<(i64, String, Value)>> {
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?));
+        let found = self.rows("SELECT id, prompt, origin FROM item ORDER BY id", [], read)?;
+        let whole = |(id, prompt, origin): (i64, String, String)| Ok((id, prompt, self.origin(id, &origin)?));
+        found.into_iter().map(whole).collect()
+    }
+
     /// A stored image by the SHA-256 of its bytes.
     ///
     /// # Errors
@@ -371,6 +375,24 @@ impl Store {
     fn damaged(&self, message: String) -> CriticError {
         CriticError::Store { path: self.path.clone(), message }
     }
+}
+
+fn add(transaction: &Transaction<'_>, question: &Question, origin: &Value) -> rusqlite::Result<i64> {
+    let hash = question.sha256();
+    let known = transaction.query_row("SELECT id FROM item WHERE sha256 = ?1", [&hash], |row| row.get(0));
+    if let Some(id) = known.optional()? {
+        return Ok(id);
+    }
+    transaction.execute(
+        "INSERT INTO item (sha256, prompt, origin) VALUES (?1, ?2, ?3)",
+        params![hash, question.prompt(), origin.to_string()],
+    )?;
+    let id = transaction.last_insert_rowid();
+    for (place, candidate) in (0_i64..).zip(question.candidates()) {
+        put(transaction, id, place, candidate)?;
+    }
+    question.reference().map_or(Ok(()), |reference| put(transaction, id, -1, reference))?;
+    Ok(id)
 }
 
 fn put(transaction: &Transaction<'_>, item: i64, place: i64, candidate: &Candidate) -> rusqlite::Result<()> {

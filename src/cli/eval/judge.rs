@@ -1,6 +1,6 @@
 //! `votive eval judge`: how far a judge can be trusted, on pairs of the playground whose winner is known.
 
-use crate::cli::judges::{Chosen, JudgeArgs};
+use crate::cli::judges::{Chosen, JudgeArgs, Subject};
 use crate::cli::{Context, Failure, Outcome, signal};
 use image::RgbImage;
 use rayon::prelude::*;
@@ -99,13 +99,7 @@ struct Bare {
 }
 
 pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
-    let chosen = args.judge.choose(args.seed, ctx)?;
-    if !chosen.sees_images {
-        return Err(Failure::usage(format!(
-            "{} sees no images, and the pairs are pictures",
-            chosen.bare.name()
-        )));
-    }
+    let chosen = args.judge.choose(Subject::Images, args.seed, ctx)?;
     let shown = pairs(args)?;
     let said = ask(&chosen, &shown, ctx)?;
     report(&measure(args, &chosen, &shown, &said), ctx)
@@ -150,11 +144,8 @@ fn ask(chosen: &Chosen, shown: &[Shown], ctx: &Context) -> Outcome<Vec<Said>> {
         Ok(said)
     };
     // Several pairs at a time, because small networks have no operation that is worth sharing between cores.
-    let said = shown
-        .par_iter()
-        .enumerate()
-        .map(|(index, shown)| one((index, shown)))
-        .collect::<Outcome<Vec<_>>>()?;
+    let all = || shown.par_iter().enumerate().map(one).collect::<Outcome<Vec<_>>>();
+    let said = chosen.at_once(all)?;
     progress.finish();
     Ok(said)
 }

@@ -7,11 +7,11 @@ use super::speaker::LocalSpeaker;
 use super::{Context, Failure, Outcome, embedded};
 use checker::Checker;
 use clip::Clip;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use votive_critic::protocol::{BothOrders, ByGrade, Calibrated, Jury, Majority};
-use votive_critic::{Asked, Form, Judge, Sampling, Template};
+use votive_critic::{Asked, Endpoint, EndpointOptions, Form, Judge, Sampling, Speaker, Template};
 use votive_model::CausalLmConfig;
 use votive_model::config::ConfigFile;
 
@@ -25,9 +25,10 @@ const CLIP_SCALE: f64 = 0.01;
 /// Who judges, and how.
 #[derive(Debug, clap::Args)]
 pub(crate) struct JudgeArgs {
-    /// Who judges: `embedded` (the shipped critic of pictures), `checker` (the playground's exact checker), or the folder of
-    /// a language model, with vision or without, or of a CLIP model. Several, by commas, are a jury that votes.
-    #[arg(long, value_name = "NAME|DIR", value_delimiter = ',', default_value = "embedded")]
+    /// Who judges: `embedded` (the shipped critic of pictures), `checker` (the playground's exact checker), the folder of a
+    /// language model, with vision or without, or of a CLIP model, or a model of a server with OpenAI's chat completions,
+    /// as `http://host:8000/v1#model`. Several, by commas, are a jury that votes.
+    #[arg(long, value_name = "NAME|DIR|URL", value_delimiter = ',', default_value = "embedded")]
     judge: Vec<String>,
     /// How a model is asked: a template's file, or the name of one that comes with the program [default: by the model].
     #[arg(long, value_name = "FILE|NAME")]
@@ -47,6 +48,24 @@ pub(crate) struct JudgeArgs {
     /// Divide log-odds by this before they become probabilities, e.g. by what `votive eval judge --fit` finds.
     #[arg(long, value_name = "T")]
     calibration: Option<f64>,
+    /// Questions that may be open at a server at the same time.
+    #[arg(long, value_name = "N", default_value = "8")]
+    at_once: NonZeroUsize,
+    /// Seconds that a server may take to answer.
+    #[arg(long, value_name = "S", default_value_t = 120)]
+    timeout: u64,
+    /// Variable of the environment with the server's key, if there is one.
+    #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY")]
+    api_key_env: String,
+}
+
+/// What is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// Answers to instructions.
+    Texts,
+    /// Images of prompts.
+    Images,
 }
 
 /// A judge as it was asked for.
@@ -55,21 +74,48 @@ pub(crate) struct Chosen {
     pub(crate) judge: Arc<dyn Judge>,
     /// Asked once, in the order given.
     pub(crate) bare: Arc<dyn Judge>,
-    /// Whether it judges images, or else texts.
-    pub(crate) sees_images: bool,
+    /// How it is asked.
+    pub(crate) templates: Vec<Template>,
+    /// Questions that may be open at the same time, where somebody else answers them.
+    open_questions: Option<usize>,
+}
+
+impl Chosen {
+    /// Does work in as many threads as questions may be open: those of this machine's cores, or more where they only wait.
+    ///
+    /// # Errors
+    /// Those of the work; if threads cannot be started.
+    pub(crate) fn at_once<T: Send>(&self, work: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+        let Some(threads) = self.open_questions else { return work() };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.map_err(|error| Failure::resources(error.to_string()))?.install(work)
+    }
+}
+
+/// A judge of pairs before any protocol.
+struct One {
+    judge: Arc<dyn Judge>,
+    template: Option<Template>,
+    is_remote: bool,
 }
 
 impl JudgeArgs {
     /// The judge, with its protocol; `seed` keys its draws.
     ///
     /// # Errors
-    /// If there is no such judge, or its files are wrong.
-    pub(crate) fn choose(&self, seed: u64, ctx: &Context) -> Outcome<Chosen> {
-        let mut all = self.judge.iter().map(|name| self.one(name, seed, ctx)).collect::<Outcome<Vec<_>>>()?;
-        let sees_images = all.iter().any(|(_, sees_images)| *sees_images);
-        let bare = match all.len() {
-            1 => all.remove(0).0,
-            _ => Arc::new(Jury::new(all.into_iter().map(|(judge, _)| judge).collect())?),
+    /// If there is no such judge, it does not judge such things, or its files are wrong.
+    pub(crate) fn choose(&self, subject: Subject, seed: u64, ctx: &Context) -> Outcome<Chosen> {
+        let all =
+            self.judge.iter().map(|name| self.one(name, subject, seed, ctx)).collect::<Outcome<Vec<_>>>()?;
+        let open_questions = all.iter().any(|one| one.is_remote).then_some(self.at_once.get());
+        let (mut judges, mut templates) = (Vec::new(), Vec::new());
+        for one in all {
+            judges.push(one.judge);
+            templates.extend(one.template);
+        }
+        let bare = match judges.len() {
+            1 => judges.remove(0),
+            _ => Arc::new(Jury::new(judges)?),
         };
         let mut judge = bare.clone();
         if let Some(draws) = self.majority {
@@ -81,47 +127,91 @@ impl JudgeArgs {
         if let Some(temperature) = self.calibration {
             judge = Arc::new(Calibrated::new(judge, temperature)?);
         }
-        Ok(Chosen { judge, bare, sees_images })
+        Ok(Chosen { judge, bare, templates, open_questions })
     }
 
-    /// A judge of pairs by its name, and whether it sees images.
-    fn one(&self, name: &str, seed: u64, ctx: &Context) -> Outcome<(Arc<dyn Judge>, bool)> {
+    /// A judge of pairs by its name.
+    fn one(&self, name: &str, subject: Subject, seed: u64, ctx: &Context) -> Outcome<One> {
+        let graded = |judge: Arc<dyn Judge>, scale: f64| -> Outcome<One> {
+            Ok(One { judge: Arc::new(ByGrade::new(judge, scale)?), template: None, is_remote: false })
+        };
         if name == "checker" {
-            return Ok((Arc::new(ByGrade::new(Arc::new(Checker), CHECKER_SCALE)?), true));
+            return graded(Arc::new(Checker), CHECKER_SCALE);
+        }
+        if name.starts_with("http://") || name.starts_with("https://") {
+            let template = self.template(None, subject)?;
+            return self.asked(Arc::new(self.endpoint(name)?), template, seed, true);
         }
         let (folder, name) = match name {
             "embedded" => (embedded::folder(EMBEDDED)?, format!("models/{EMBEDDED}")),
             folder => (PathBuf::from(folder), folder.to_owned()),
         };
         let config = ConfigFile::read(&folder.join("config.json"))?;
-        if config.maybe_str("model_type")?.as_deref() == Some("clip") {
-            let clip = Clip::open(&folder, name, &ctx.device()?)?;
-            return Ok((Arc::new(ByGrade::new(Arc::new(clip), CLIP_SCALE)?), true));
+        let is_clip = config.maybe_str("model_type")?.as_deref() == Some("clip");
+        let sees_images = is_clip || CausalLmConfig::read(&config)?.image_tokens().is_some();
+        if subject == Subject::Images && !sees_images {
+            return Err(Failure::usage(format!("{name} sees no images, and images are to be judged")));
         }
-        let sees_images = CausalLmConfig::read(&config)?.image_tokens().is_some();
-        let template = self.template(&folder, sees_images)?;
-        let form = template.form();
-        let speaker = Arc::new(LocalSpeaker::load(&folder, name, &ctx.device()?)?);
-        let sampling =
-            Sampling { temperature: self.temperature, top_p: 1.0, max_tokens: self.max_tokens, seed };
-        let asked: Arc<dyn Judge> = Arc::new(Asked::new(speaker, template, sampling));
-        match form {
-            Form::Pair => Ok((asked, sees_images)),
-            Form::Grade => Ok((Arc::new(ByGrade::new(asked, 1.0)?), sees_images)),
-            Form::Rank => {
-                Err(Failure::usage("the template ranks; one that grades or compares two is needed"))
-            }
+        if is_clip {
+            return match subject {
+                Subject::Images => graded(Arc::new(Clip::open(&folder, name, &ctx.device()?)?), CLIP_SCALE),
+                Subject::Texts => {
+                    Err(Failure::usage(format!("{name} judges images, and texts are to be judged")))
+                }
+            };
         }
+        let template = self.template(Some(&folder), subject)?;
+        let speaker = LocalSpeaker::load(&folder, name, &ctx.device()?)?;
+        self.asked(Arc::new(speaker), template, seed, false)
     }
 
-    /// The template that was asked for, the one in the model's folder, or the one for such models.
-    fn template(&self, folder: &Path, sees_images: bool) -> Outcome<Template> {
-        let own = folder.join("judge.toml");
-        Ok(match &self.template {
-            Some(file) if Path::new(file).extension().is_some() => Template::read(Path::new(file))?,
-            Some(name) => Template::named(name)?,
-            None if own.exists() => Template::read(&own)?,
-            None => Template::named(if sees_images { "image-pair" } else { "text-pair" })?,
+    /// A speaker that is asked by a template.
+    fn asked(
+        &self,
+        speaker: Arc<dyn Speaker>,
+        template: Template,
+        seed: u64,
+        is_remote: bool,
+    ) -> Outcome<One> {
+        let sampling =
+            Sampling { temperature: self.temperature, top_p: 1.0, max_tokens: self.max_tokens, seed };
+        let kept = Template::parse(template.name(), template.text())?;
+        let form = template.form();
+        let asked: Arc<dyn Judge> = Arc::new(Asked::new(speaker, template, sampling));
+        let judge = match form {
+            Form::Pair => asked,
+            Form::Grade => Arc::new(ByGrade::new(asked, 1.0)?),
+            Form::Rank => {
+                return Err(Failure::usage("the template ranks; one that grades or compares two is needed"));
+            }
+        };
+        Ok(One { judge, template: Some(kept), is_remote })
+    }
+
+    /// `http://host/v1#model`
+    fn endpoint(&self, name: &str) -> Outcome<Endpoint> {
+        let (base, model) = name.split_once('#').filter(|(_, model)| !model.is_empty()).ok_or_else(|| {
+            Failure::usage(format!("{name} names no model"))
+                .hint("write it behind the address: http://host:8000/v1#model")
+        })?;
+        let api_key = std::env::var(&self.api_key_env).ok().filter(|key| !key.is_empty());
+        let timeout = std::time::Duration::from_secs(self.timeout);
+        let options =
+            EndpointOptions { api_key, timeout, at_once: self.at_once.get(), ..EndpointOptions::default() };
+        Ok(Endpoint::new(base, model, options)?)
+    }
+
+    /// The template that was asked for, the one in the model's folder, or the one for such things.
+    fn template(&self, folder: Option<&Path>, subject: Subject) -> Outcome<Template> {
+        let own = folder.map(|folder| folder.join("judge.toml")).filter(|file| file.exists());
+        Ok(match (&self.template, own) {
+            (Some(file), _) if Path::new(file).extension().is_some() => Template::read(Path::new(file))?,
+            (Some(name), _) => Template::named(name)?,
+            (None, Some(own)) if subject == Subject::Images => Template::read(&own)?,
+            (None, _) => Template::named(match subject {
+                Subject::Images => "image-pair",
+                Subject::Texts => "text-pair",
+            })?,
         })
     }
 }

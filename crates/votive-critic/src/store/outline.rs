@@ -116,12 +116,8 @@ impl Store {
     /// # Errors
     /// If the file cannot be read or is damaged.
     pub fn truths(&self) -> Result<Vec<(i64, Winner)>> {
-        let sql = "SELECT id, origin FROM item ORDER BY id";
-        let found: Vec<(i64, String)> = self.rows(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let known = |(id, origin): (i64, String)| {
-            self.origin(id, &origin).map(|origin| truth(&origin).map(|truth| (id, truth))).transpose()
-        };
-        found.into_iter().filter_map(known).collect()
+        let known = |(id, _, origin): (i64, String, Value)| truth(&origin).map(|truth| (id, truth));
+        Ok(self.origins()?.into_iter().filter_map(known).collect())
     }
 
     /// The name of a template that was kept, by its hash.

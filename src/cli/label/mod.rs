@@ -1,0 +1,136 @@
+//! `votive label`: prompts to candidates, candidates to judgments, judgments to a preference set.
+//!
+//! ```text
+//! prompts × models × seeds ─▶ candidates ─ every two of a prompt ─▶ items of the store ─ judge ─▶ judgments of the store
+//!   ─ best against worst of each prompt ─▶ pairs.jsonl (+ images)
+//! ```
+//! What is in the store is not made or asked again, so a stopped labelling goes on where it was.
+
+mod candidates;
+mod export;
+mod origin;
+mod ratings;
+
+use super::judges::{JudgeArgs, Subject};
+use super::prompts::read_file;
+use super::{Context, Failure, Outcome, signal};
+use candidates::{Candidates, DrawingArgs};
+use rayon::prelude::*;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use votive_critic::{Candidate, Cost, Finding, Store};
+
+/// Let a judge label candidates: prompts × models × seeds to a preference set
+///
+/// Candidates are drawn from the models, every two of a prompt are compared by the judge, and the best is written against the
+/// worst of each prompt, where the judge found it so when it compared the two. Every judgment is kept in the store with the
+/// order shown, the judge's words and what they cost; `votive serve` shows them, and lets people judge the same pairs.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  votive label --store labels.sqlite --prompts captions.txt --model models/tiny-sd --samples 4 \
+                  --steps 10 --cfg 1.5 --out pairs.jsonl\n  votive label --store labels.sqlite --judge http://127.0.0.1:8000/v1#qwen \
+                  --out pairs-qwen.jsonl\n  votive label --store labels.sqlite --by person:ann --out pairs-ann.jsonl"
+)]
+pub(crate) struct Args {
+    /// The file of candidates and judgments; made if it is not there.
+    #[arg(long, value_name = "FILE")]
+    store: PathBuf,
+    /// Prompts whose candidates are drawn: one a line, or the column `prompt` of a .jsonl file. Without it, what is in the
+    /// store is judged.
+    #[arg(long, value_name = "FILE", requires = "model")]
+    prompts: Option<PathBuf>,
+    /// A model that draws candidates, of texts or of images; repeat it for several.
+    #[arg(long, value_name = "DIR", requires = "prompts")]
+    model: Vec<PathBuf>,
+    /// Candidates of a prompt from each model.
+    #[arg(long, value_name = "N", default_value = "4", requires = "prompts")]
+    samples: NonZeroUsize,
+    /// Seed of candidates, and of what the judge draws.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    drawing: DrawingArgs,
+    #[command(flatten)]
+    judge: JudgeArgs,
+    /// Ask nobody, and take what this judge has said already, e.g. `person:ann`.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["judge", "prompts"])]
+    by: Option<String>,
+    /// The preference set; images go to a folder of the same name beside it.
+    #[arg(long, value_name = "FILE.jsonl")]
+    out: Option<PathBuf>,
+    /// Least probability that the chosen candidate is better.
+    #[arg(long, value_name = "P", default_value_t = 0.5)]
+    least: f64,
+}
+
+pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
+    if !(0.5..1.0).contains(&args.least) {
+        return Err(Failure::usage(format!("--least {}: expected 0.5 or more, below 1", args.least)));
+    }
+    let mut store = Store::open(&args.store)?;
+    if let Some(prompts) = &args.prompts {
+        let drawn = Candidates {
+            models: &args.model,
+            samples: args.samples.get(),
+            seed: args.seed,
+            drawing: &args.drawing,
+        };
+        drawn.draw(&read_file(prompts)?, &mut store, ctx)?;
+    }
+    if store.item_numbers()?.is_empty() {
+        let empty = Failure::data(format!("{}: there is nothing in it to judge", args.store.display()));
+        return Err(empty.hint("give --prompts and --model, and candidates will be drawn"));
+    }
+    let (by, cost) = match &args.by {
+        Some(name) => (name.clone(), Cost::default()),
+        None => judge_all(args, &mut store, ctx)?,
+    };
+    let found = export::Found::of(&store, &by, args.least)?;
+    if let Some(out) = &args.out {
+        found.write(&store, out)?;
+    }
+    found.report(&by, cost, &ratings::ratings(&store, &by, args.seed)?, args.out.as_deref(), ctx)
+}
+
+/// Asks the judge about every item that it has not judged; gives its name and what it cost.
+fn judge_all(args: &Args, store: &mut Store, ctx: &Context) -> Outcome<(String, Cost)> {
+    let items = store.item_numbers()?;
+    let first = items.first().map(|id| store.item(*id)).transpose()?;
+    let sees_images =
+        first.is_some_and(|item| matches!(item.question.candidates(), [Candidate::Image(_), ..]));
+    let subject = if sees_images { Subject::Images } else { Subject::Texts };
+    let chosen = args.judge.choose(subject, args.seed, ctx)?;
+    chosen.templates.iter().try_for_each(|template| store.keep_template(template))?;
+    let name = chosen.judge.name().to_owned();
+    let mut open = Vec::new();
+    for id in &items {
+        if !store.is_judged(*id, &name, 0)? {
+            open.push(*id);
+        }
+    }
+    let done = (items.len() - open.len()) as u64;
+    let progress = ctx.output.progress("judging", "pairs", items.len() as u64).starting_at(done);
+    let shared = Mutex::new((store, Cost::default()));
+    let one = |id: &i64| -> Outcome {
+        signal::go_on()?;
+        let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let item = lock().0.item(*id)?;
+        let judgment = chosen.judge.judge(&item.question, 0)?;
+        let mut held = lock();
+        held.0.record(*id, &name, 0, &judgment)?;
+        held.1 += judgment.cost();
+        drop(held);
+        progress.add(1);
+        Ok(())
+    };
+    chosen.at_once(|| open.par_iter().try_for_each(one))?;
+    progress.finish();
+    let (_, cost) = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((name, cost))
+}
+
+/// Whether a finding names a winner.
+fn decides(finding: &Finding) -> bool {
+    matches!(finding, Finding::Preference(probability) if *probability != 0.5)
+}
