@@ -25,5 +25,6 @@ pub use votive_gallery as gallery;
 pub use votive_model as model;
 pub use votive_objective as objective;
 pub use votive_playground as playground;
+pub use votive_serve as serve;
 pub use votive_tensor as tensor;
 pub use votive_train as train;

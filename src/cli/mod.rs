@@ -38,6 +38,7 @@ mod reward;
 mod run_samples;
 mod sample;
 mod score;
+mod serve;
 mod signal;
 mod speaker;
 mod text_model;
@@ -103,6 +104,7 @@ enum Command {
     Data(data::Args),
     Eval(eval::Args),
     Gallery(gallery::Args),
+    Serve(serve::Args),
     Methods(methods::Args),
     Recipes(recipes::Args),
     Bench(bench::Args),
@@ -118,6 +120,7 @@ impl Command {
             Self::Doctor(args) => doctor::run(args, ctx),
             Self::Bench(args) => bench::run(args, ctx),
             Self::Gallery(args) => gallery::run(args, ctx),
+            Self::Serve(args) => serve::run(args, ctx),
             Self::Generate(args) => generate::run(args, ctx),
             Self::Chat(args) => chat::run(args, ctx),
             Self::Merge(args) => merge::run(args, ctx),

@@ -4,12 +4,14 @@ use super::Outcome;
 use super::text_model::TextModel;
 use candle_core::Device;
 use serde_json::{Map, Value, json};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 use votive_critic::{
-    Cost, CriticError, Part, Picture, Role, Said, Sampling, Silence, Speaker, Talk, Turn, Weighed,
+    Chance, Cost, CriticError, Part, Picture, Piece, Role, Said, Sampling, Silence, Speaker, Talk, Turn,
+    Weighed,
 };
-use votive_data::{ChatOptions, Message, TextTokenizer, common_prefix_length};
+use votive_data::{ChatOptions, DataError, Message, TextStream, TextTokenizer, common_prefix_length};
 use votive_model::{
     CausalLm, CausalLmConfig, GenerateOptions, ImageInput, LlavaProcessor, ModelError, Request,
     SamplingPolicy, TokenBatch, generate_watched,
@@ -151,6 +153,49 @@ impl LocalSpeaker {
         Ok(Self { name, reader: TalkReader::load(folder)?, model })
     }
 
+    /// Tells the tokens of an answer with their chances; `rest` is what became certain with the last of them.
+    fn tell_chances(
+        &self,
+        encoded: &Encoded,
+        mut pieces: Vec<(u32, String)>,
+        rest: String,
+        likeliest: usize,
+        hear: &mut (dyn FnMut(Piece) -> ControlFlow<()> + Send),
+    ) -> Result<(), Silence> {
+        let tokenizer = &self.reader.tokenizer;
+        // The token that ends a turn is no word.
+        pieces.pop_if(|(id, _)| tokenizer.stop_ids().contains(id));
+        let Some((_, last)) = pieces.last_mut() else { return Ok(()) };
+        last.push_str(&rest);
+        let start = encoded.ids.len();
+        let ids = encoded.ids.iter().copied().chain(pieces.iter().map(|(id, _)| *id)).collect();
+        let wanted = (start..start + pieces.len()).map(|at| (0, at)).collect();
+        let batch = TokenBatch::new(vec![ids], wanted).map_err(|error| self.failed(&error))?;
+        let batch = batch.with_images(vec![encoded.images.clone()]);
+        let logits = self
+            .model
+            .network
+            .head(&batch, None)
+            .and_then(|head| head.logits()?.to_vec2::<f32>().map_err(Into::into));
+        let logits = logits.map_err(|error| self.failed(&error))?;
+        for ((id, words), logits) in pieces.into_iter().zip(logits) {
+            let log_probs = log_softmax(&logits);
+            let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+            order.sort_by(|one, other| log_probs[*other as usize].total_cmp(&log_probs[*one as usize]));
+            let named = |id: &u32| {
+                let text =
+                    tokenizer.decode(&[*id], false).map_err(|error| Silence::NoAnswer(error.to_string()))?;
+                Ok((text, log_probs[*id as usize]))
+            };
+            let others = order.iter().take(likeliest).map(named).collect::<Result<_, Silence>>()?;
+            let chance = Chance { log_prob: log_probs[id as usize], likeliest: others };
+            if hear(Piece { words, chance: Some(chance) }).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn failed(&self, error: &ModelError) -> Silence {
         match error {
             // Too long, or images that do not fit: another question may.
@@ -160,6 +205,14 @@ impl LocalSpeaker {
             }
         }
     }
+}
+
+/// Log-probabilities of logits, nats.
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let above = |logit: &f32| f64::from(*logit) - f64::from(most);
+    let sum: f64 = logits.iter().map(|logit| above(logit).exp()).sum();
+    logits.iter().map(|logit| above(logit) - sum.ln()).collect()
 }
 
 impl Speaker for LocalSpeaker {
@@ -172,8 +225,19 @@ impl Speaker for LocalSpeaker {
     }
 
     fn say(&self, talk: &Talk, sampling: &Sampling) -> Result<Said, Silence> {
+        let said = self.say_aloud(talk, sampling, None, &mut |_| ControlFlow::Continue(()))?;
+        Ok(Said { words: said.words.trim().to_owned(), ..said })
+    }
+
+    fn say_aloud(
+        &self,
+        talk: &Talk,
+        sampling: &Sampling,
+        likeliest: Option<usize>,
+        hear: &mut (dyn FnMut(Piece) -> ControlFlow<()> + Send),
+    ) -> Result<Said, Silence> {
         let started = Instant::now();
-        let Encoded { ids, images } = self.reader.read(talk)?;
+        let encoded = self.reader.read(talk)?;
         let tokenizer = &self.reader.tokenizer;
         let policy =
             SamplingPolicy { top_p: Some(sampling.top_p), ..SamplingPolicy::at(sampling.temperature) };
@@ -181,20 +245,54 @@ impl Speaker for LocalSpeaker {
             policy,
             ..GenerateOptions::sampled(sampling.max_tokens, tokenizer.stop_ids().to_vec(), 0.0, sampling.seed)
         };
-        let request = Request { prompt: &ids, images: &images, sample: 0 };
-        let mut watch = |_, _| Ok::<_, ModelError>(std::ops::ControlFlow::Continue(()));
+        let request = Request { prompt: &encoded.ids, images: &encoded.images, sample: 0 };
+        let unreadable = |error: DataError| Silence::NoAnswer(error.to_string());
+        let mut stream = TextStream::new(tokenizer, &[]);
+        let (mut pieces, mut broken) = (Vec::new(), None);
+        let mut watch = |_, id| {
+            let words = match stream.push(id) {
+                Ok(words) => words.to_owned(),
+                Err(error) => {
+                    broken = Some(error);
+                    return Ok(ControlFlow::Break(()));
+                }
+            };
+            // Chances are told afterwards, from a look at the whole.
+            if likeliest.is_some() {
+                pieces.push((id, words));
+                return Ok(ControlFlow::Continue(()));
+            }
+            Ok::<_, ModelError>(if words.is_empty() {
+                ControlFlow::Continue(())
+            } else {
+                hear(Piece { words, chance: None })
+            })
+        };
         let made = generate_watched(&self.model.network, &[request], &options, &mut watch);
         let made = made.map_err(|error| self.failed(&error))?;
         let made =
             made.into_iter().next().ok_or_else(|| Silence::NoAnswer("nothing was drawn".to_owned()))?;
-        let words = tokenizer.decode(&made.token_ids, true).map_err(|e| Silence::NoAnswer(e.to_string()))?;
+        broken.map_or(Ok(()), |error| Err(unreadable(error)))?;
+        let rest = stream.finish().map_err(unreadable)?.to_owned();
+        match likeliest {
+            Some(likeliest) => self.tell_chances(&encoded, pieces, rest, likeliest, hear)?,
+            None if rest.is_empty() => {}
+            None => {
+                let _ = hear(Piece { words: rest, chance: None });
+            }
+        }
         let cost = Cost {
             calls: 1,
-            input_tokens: ids.len() as u64,
+            input_tokens: encoded.ids.len() as u64,
             output_tokens: made.token_ids.len() as u64,
             seconds: started.elapsed().as_secs_f64(),
         };
-        Ok(Said { words: words.trim().to_owned(), is_finished: made.finished, cost })
+        Ok(Said { words: stream.text().to_owned(), is_finished: made.finished, cost })
+    }
+
+    /// As many as are asked for: the whole vocabulary is looked at anyway.
+    fn most_likeliest(&self) -> Option<usize> {
+        Some(self.model.network.vocabulary())
     }
 
     fn weigh(&self, talk: &Talk, answers: &[String]) -> Result<Weighed, Silence> {

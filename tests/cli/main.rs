@@ -16,6 +16,7 @@ mod methods;
 mod plan;
 mod program;
 mod recipes;
+mod serve;
 mod sums;
 mod text;
 mod tokens;

@@ -42,6 +42,21 @@ const UNSEEN: &[(&str, &[&str])] = &[
         "votive-testkit",
         &["candle-core", "votive-objective", "votive-model", "votive-data", "votive-train", "votive-tensor"],
     ),
+    (
+        "votive-serve",
+        &[
+            "candle-core",
+            "votive-tensor",
+            "votive-objective",
+            "votive-model",
+            "votive-diffusion",
+            "votive-data",
+            "votive-train",
+            "votive-eval",
+            "votive-playground",
+            "clap",
+        ],
+    ),
     ("votive-gallery", &["candle-core", "candle-nn", "candle-transformers", "votive-tensor", "votive-train"]),
 ];
 

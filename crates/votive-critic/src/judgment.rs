@@ -91,6 +91,10 @@ pub enum Abstention {
     NoAnswer(String),
     /// A candidate cannot be judged: an image that cannot be read, a text beyond the model's positions.
     Unreadable(String),
+    /// The judge has looked, and says that it cannot say.
+    Undecided,
+    /// The judge would rather not judge this one, or not yet.
+    Skipped,
 }
 
 impl Abstention {
@@ -103,6 +107,8 @@ impl Abstention {
             Self::Malformed(_) => "malformed",
             Self::NoAnswer(_) => "no_answer",
             Self::Unreadable(_) => "unreadable",
+            Self::Undecided => "undecided",
+            Self::Skipped => "skipped",
         }
     }
 }

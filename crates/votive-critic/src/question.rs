@@ -112,9 +112,18 @@ impl Question {
     /// SHA-256 of prompt, candidates and reference, hexadecimal: equal questions in equal order have equal hashes.
     #[must_use]
     pub fn sha256(&self) -> String {
-        let parts = self.candidates.iter().chain(&self.reference).map(Candidate::sha256);
-        let all: String = std::iter::once(sha256(self.prompt.as_bytes())).chain(parts).collect();
-        let has_reference = if self.reference.is_some() { "r" } else { "" };
-        sha256(format!("{all}{has_reference}").as_bytes())
+        let candidates = self.candidates.iter().map(Candidate::sha256);
+        question_sha256(&self.prompt, candidates, self.reference.as_ref().map(Candidate::sha256))
     }
+}
+
+/// A question's hash by those of its candidates and its reference.
+pub(crate) fn question_sha256(
+    prompt: &str,
+    candidates: impl Iterator<Item = String>,
+    reference: Option<String>,
+) -> String {
+    let has_reference = if reference.is_some() { "r" } else { "" };
+    let all: String = std::iter::once(sha256(prompt.as_bytes())).chain(candidates).chain(reference).collect();
+    sha256(format!("{all}{has_reference}").as_bytes())
 }

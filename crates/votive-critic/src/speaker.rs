@@ -3,6 +3,7 @@
 use crate::candidate::Picture;
 use crate::error::CriticError;
 use crate::judgment::Cost;
+use std::ops::ControlFlow;
 
 /// Who speaks a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,24 @@ pub struct Said {
     pub cost: Cost,
 }
 
+/// A piece of an answer, as it comes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// The words; those of all pieces together are the answer's.
+    pub words: String,
+    /// How probable the piece was, if that was asked for; it is one token then.
+    pub chance: Option<Chance>,
+}
+
+/// How probable a token was, and what else could have stood in its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chance {
+    /// Log-probability before temperature and cut-offs, nats.
+    pub log_prob: f64,
+    /// The most probable tokens with their log-probabilities, the likeliest first; it may be one of them.
+    pub likeliest: Vec<(String, f64)>,
+}
+
 /// How probable given answers are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weighed {
@@ -114,6 +133,37 @@ pub trait Speaker: Send + Sync {
     /// # Errors
     /// If there is none.
     fn say(&self, talk: &Talk, sampling: &Sampling) -> Result<Said, Silence>;
+
+    /// The next turn, told piece by piece; once `hear` breaks off, nobody listens any more, and the answer may end there.
+    ///
+    /// With `likeliest`, which must not be beyond [`Speaker::most_likeliest`], every piece is a token with its chance and
+    /// that many others. Where nothing else is done about it, the answer comes in one piece.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn say_aloud(
+        &self,
+        talk: &Talk,
+        sampling: &Sampling,
+        likeliest: Option<usize>,
+        hear: &mut (dyn FnMut(Piece) -> ControlFlow<()> + Send),
+    ) -> Result<Said, Silence> {
+        if likeliest.is_some() {
+            return Err(Silence::Unreadable(format!(
+                "{} does not tell how probable its words are",
+                self.name()
+            )));
+        }
+        let said = self.say(talk, sampling)?;
+        let _ = hear(Piece { words: said.words.clone(), chance: None });
+        Ok(said)
+    }
+
+    /// Most tokens of which [`Speaker::say_aloud`] tells how probable they were in the place of another; none if it tells no
+    /// probabilities at all.
+    fn most_likeliest(&self) -> Option<usize> {
+        None
+    }
 
     /// How probable each of some beginnings of the next turn is.
     ///

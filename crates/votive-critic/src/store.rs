@@ -7,6 +7,10 @@
 //! A judgment is one transaction: after a crash it is there with all of its evidence, or not at all. Nothing is changed once
 //! it is written, but that a judgment may be withdrawn.
 
+mod outline;
+
+pub use outline::{Outline, Shown};
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -297,9 +301,7 @@ impl Store {
             Some(reference) => question.with_reference(reference),
             None => question,
         };
-        let origin = serde_json::from_str(&origin)
-            .map_err(|error| self.damaged(format!("the origin of item {id}: {error}")))?;
-        Ok(Item { id, question, origin })
+        Ok(Item { id, question, origin: self.origin(id, &origin)? })
     }
 
     /// The number, prompt and origin of every item, without its candidates.
@@ -309,11 +311,7 @@ impl Store {
     pub fn origins(&self) -> Result<Vec<(i64, String, Value)>> {
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?));
         let found = self.rows("SELECT id, prompt, origin FROM item ORDER BY id", [], read)?;
-        let whole = |(id, prompt, origin): (i64, String, String)| {
-            let origin = serde_json::from_str(&origin)
-                .map_err(|error| self.damaged(format!("the origin of item {id}: {error}")))?;
-            Ok((id, prompt, origin))
-        };
+        let whole = |(id, prompt, origin): (i64, String, String)| Ok((id, prompt, self.origin(id, &origin)?));
         found.into_iter().map(whole).collect()
     }
 

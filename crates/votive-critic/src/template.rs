@@ -261,15 +261,23 @@ struct Guard<'a> {
 
 impl Guard<'_> {
     fn clean(&mut self, text: &str) -> String {
-        let marks = || self.marks.iter().map(String::as_str).chain(self.own.iter().copied());
-        let mut text = text.to_owned();
-        // What is left after a mark was taken out may be a mark again.
-        while let Some(mark) = marks().filter(|mark| !mark.is_empty()).find(|mark| text.contains(mark)) {
-            self.removed += text.matches(mark).count() as u64;
-            text = text.replace(mark, "");
-        }
+        let marks = self.marks.iter().map(String::as_str).chain(self.own.iter().copied());
+        let (text, removed) = without_marks(text, marks);
+        self.removed += removed;
         text
     }
+}
+
+/// A text without the marks that would mean something in it, and how many were taken out.
+#[must_use]
+pub fn without_marks<'a>(text: &str, marks: impl Iterator<Item = &'a str> + Clone) -> (String, u64) {
+    let (mut text, mut removed) = (text.to_owned(), 0);
+    // What is left after a mark was taken out may be a mark again.
+    while let Some(mark) = marks.clone().filter(|mark| !mark.is_empty()).find(|mark| text.contains(mark)) {
+        removed += text.matches(mark).count() as u64;
+        text = text.replace(mark, "");
+    }
+    (text, removed)
 }
 
 fn role(name: &str) -> Result<Role, String> {

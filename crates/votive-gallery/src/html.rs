@@ -3,12 +3,21 @@
 use std::fmt::{self, Display, Write};
 
 /// A growing piece of HTML. Templates are `&'static str`, so text from a report cannot become markup by mistake.
+///
+/// # Examples
+/// ```
+/// use votive_gallery::html::Html;
+///
+/// let mut html = Html::default();
+/// html.put("<p title=\"{}\">{}</p>", &[&"a \"b\"", &"<script>"]);
+/// assert_eq!(html.as_str(), "<p title=\"a &quot;b&quot;\">&lt;script&gt;</p>");
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct Html(String);
+pub struct Html(String);
 
 impl Html {
     /// Appends `template`, with each `{}` in turn replaced by a value, escaped for text and quoted attributes alike.
-    pub(crate) fn put(&mut self, template: &'static str, values: &[&dyn Display]) -> &mut Self {
+    pub fn put(&mut self, template: &'static str, values: &[&dyn Display]) -> &mut Self {
         debug_assert_eq!(
             template.matches("{}").count(),
             values.len(),
@@ -28,13 +37,14 @@ impl Html {
     }
 
     /// Appends HTML that was built in the same way.
-    pub(crate) fn append(&mut self, other: &Self) -> &mut Self {
+    pub fn append(&mut self, other: &Self) -> &mut Self {
         self.0.push_str(&other.0);
         self
     }
 
     /// The markup built so far.
-    pub(crate) fn as_str(&self) -> &str {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -61,7 +71,8 @@ impl Write for Escaped<'_> {
 }
 
 /// A relative path as the value of `src` or `href`: every byte that has a meaning in a URL, `:` included, is encoded.
-pub(crate) struct RelativeUrl<'a>(pub(crate) &'a str);
+#[derive(Clone, Copy, Debug)]
+pub struct RelativeUrl<'a>(pub &'a str);
 
 impl Display for RelativeUrl<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,19 +88,22 @@ impl Display for RelativeUrl<'_> {
 }
 
 /// A number with `decimals` places and a typographic minus.
-pub(crate) struct Number {
+#[derive(Clone, Copy, Debug)]
+pub struct Number {
     value: f64,
     decimals: usize,
     plus: bool,
 }
 
 /// `value` to `decimals` places.
-pub(crate) fn number(value: f64, decimals: usize) -> Number {
+#[must_use]
+pub fn number(value: f64, decimals: usize) -> Number {
     Number { value, decimals, plus: false }
 }
 
 /// `value` to `decimals` places, with its sign even if positive.
-pub(crate) fn signed(value: f64, decimals: usize) -> Number {
+#[must_use]
+pub fn signed(value: f64, decimals: usize) -> Number {
     Number { value, decimals, plus: true }
 }
 

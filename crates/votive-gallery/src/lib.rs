@@ -31,7 +31,7 @@ mod error;
 mod file;
 mod grid;
 mod heat;
-mod html;
+pub mod html;
 mod page;
 mod policy;
 mod report;
@@ -41,7 +41,7 @@ mod summary;
 
 pub use error::GalleryError;
 pub use heat::{HeatCompletion, HeatMap, HeatRow, HeatToken, write_heat_map};
-pub use page::{PAGE_FILE, write_gallery};
+pub use page::{PAGE_FILE, STYLE, write_gallery};
 pub use report::{
     CategoryScore, Direction, Entry, Labels, Metric, ModalityReport, Part, REPORT_FILE, Report,
     SCHEMA_VERSION, Settings, Side, TrainingPoint, Verdict,

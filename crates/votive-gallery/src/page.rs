@@ -11,7 +11,8 @@ use crate::{GalleryError, cards, file, summary};
 pub const PAGE_FILE: &str = "index.html";
 
 const FRAME: &str = include_str!("../assets/page.html");
-const STYLE: &str = include_str!("../assets/style.css");
+/// The style of every page, which other pages of this project may build on.
+pub const STYLE: &str = include_str!("../assets/style.css");
 const SCRIPT: &str = include_str!("../assets/gallery.js");
 
 /// Writes `index.html` into `dir`, atomically, and returns its path.

@@ -84,6 +84,19 @@ impl Head {
         Ok(token_scores(&self.hidden, &self.weight, self.softcap, &self.targets)?)
     }
 
+    /// Logits of all tokens of the vocabulary at each place, `(N, V)` in f32, without a gradient.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn logits(&self) -> Result<Tensor> {
+        let of = |tensor: &Tensor| tensor.detach().to_dtype(candle_core::DType::F32);
+        let logits = of(&self.hidden)?.matmul(&of(&self.weight)?.t()?)?;
+        Ok(match self.softcap {
+            Some(cap) => ((logits / cap)?.tanh()? * cap)?,
+            None => logits,
+        })
+    }
+
     /// KL(other ‖ this) over the vocabulary at each token, nats, `(N,)`; no gradient flows to the other.
     ///
     /// # Errors
