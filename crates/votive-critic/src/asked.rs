@@ -204,19 +204,32 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_may_be_the_first_word_where_the_template_says_so() {
+    fn a_verdict_may_stand_behind_a_mark_where_the_template_says_so() {
+        let of = |words: &str| finding("verdict", "after = \"Better:\"", words, true);
         for (words, expected) in
-            [("A. A: right. B: ugly.", 1.0), ("B", 0.0), ("tie: both", 0.5), ("2, because", 0.0)]
+            [("A: right. B: ugly. Better: A.", 1.0), ("Better: B", 0.0), ("Better: tie", 0.5)]
         {
-            assert_eq!(
-                finding("verdict", "first_word = true", words, true),
-                Finding::Preference(expected),
-                "{words}"
+            assert_eq!(of(words), Finding::Preference(expected), "{words}");
+        }
+        for words in ["", "A", "Better:", "Better: A or B", "Better: A. Better: B.", "Better: A. Better: A."]
+        {
+            assert!(
+                matches!(of(words), Finding::Abstention(Abstention::Malformed(_))),
+                "{words}: {:?}",
+                of(words)
             );
         }
-        for words in ["", "The first", "Both? A", "AB", "? A"] {
-            let found = finding("verdict", "first_word = true", words, true);
-            assert!(matches!(found, Finding::Abstention(Abstention::Malformed(_))), "{words}: {found:?}");
+    }
+
+    #[test]
+    fn short_answers_are_weighed_behind_what_is_written_first() {
+        // The parrot gives 0.1 and 0.2 to whatever comes first and second.
+        let found = finding("letter", "after = \"Better:\"", "A: right. B: ugly. Better: A.", true);
+        let Finding::Preference(value) = found else { panic!("{found:?}") };
+        assert!((value - 1.0 / 3.0).abs() < 1e-12);
+        for read in ["letter", "yes_no"] {
+            let found = finding(read, "after = \"Better:\"", "A: right. B: ugly.", true);
+            assert!(matches!(found, Finding::Abstention(Abstention::Malformed(_))), "{found:?}");
         }
     }
 

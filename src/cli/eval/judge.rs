@@ -185,7 +185,7 @@ fn measure(args: &Args, chosen: &Chosen, shown: &[Shown], said: &[Said]) -> Repo
             *abstentions.entry(Abstention::reason(abstention)).or_insert(0) += 1;
         }
         if let Some(verdict) = verdict {
-            for flaw in shown.flaw.trim_end_matches('.').split(", ") {
+            for flaw in shown.flaw.split(", ") {
                 by_flaw.entry(flaw.to_owned()).or_default().push(*verdict == shown.truth);
             }
         }

@@ -7,10 +7,11 @@ use super::{ELSEWHERE, Job, size};
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use votive_critic::{Candidate, Part, Picture, Question, Role, Silence, Talk, Template, Turn};
 use votive_model::config::ConfigFile;
-use votive_model::{CausalLmConfig, LlamaConfig, Params, files, save_causal_lm};
+use votive_model::hub_folder::copy_tokenizer;
+use votive_model::{CausalLmConfig, LlamaConfig, Params, files, load_causal_lm, save_causal_lm};
 use votive_playground::image::{Exercise, Picture as Drawn, SIDE, exercise};
 use votive_train::TrainError;
 use votive_train::pretrain::{IMAGE, LanguagePretraining, Schedule, TextExample, text_tokenizer};
@@ -72,6 +73,13 @@ struct Templates {
 
 pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     let sizes = Sizes::resolve(&mut r);
+    let start_from = r
+        .string(
+            "model.start_from",
+            None,
+            "A critic's folder whose weights and tokenizer the run starts from; fresh ones without.",
+        )
+        .map(PathBuf::from);
     let schedule = Schedule::resolve(&mut r);
     if sizes.vision.patch == 0 || !SIDE.is_multiple_of(sizes.vision.patch) {
         r.mistake("vision.patch_size", &format!("pictures have {SIDE} pixels a side"));
@@ -80,7 +88,9 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     let templates =
         Templates { fit: Template::named("picture-fit")?, pair: Template::named("picture-pair")? };
     let folder = job.out.join("final");
-    if !folder.join("tokenizer.json").exists() {
+    if let Some(start) = &start_from {
+        copy_tokenizer(start, &folder)?;
+    } else if !folder.join("tokenizer.json").exists() {
         // Exercises far behind those that are trained on.
         let texts = (0..20_000).flat_map(|i| texts(&exercise(job.world, ELSEWHERE + i), &templates));
         text_tokenizer(texts, sizes.vocabulary, sizes.positions, true, &folder)?;
@@ -98,7 +108,10 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
         answer.push(eos);
         Ok(TextExample { prompt: read.ids, images: read.images, answer })
     };
-    let (_, params) = Params::fresh(schedule.seed, &Device::Cpu, |scope| config.build(scope))?;
+    let params = match &start_from {
+        None => Params::fresh(schedule.seed, &Device::Cpu, |scope| config.build(scope))?.1,
+        Some(start) => started(start, &config)?,
+    };
     let params = params.into_trainable()?;
     let model = params.build(|scope| config.build(scope))?;
     let work = LanguagePretraining { model: &model, examples: &example };
@@ -110,6 +123,17 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     result.insert(format!("{norm}.bias"), Tensor::zeros(width, DType::F32, &Device::Cpu)?);
     save_causal_lm(&folder, &config, &Params::new("pretrained", result, &Device::Cpu), DType::F16)?;
     job.ctx.output.line(folder.display())
+}
+
+/// The weights of another critic of the same shape.
+fn started(start: &Path, config: &CausalLmConfig) -> Outcome<Params> {
+    let (found, params) = load_causal_lm(start, &Device::Cpu)?;
+    match found.is_same_network(config) {
+        true => Ok(params),
+        false => {
+            Err(Failure::usage(format!("{}: a network of other sizes than the recipe's", start.display())))
+        }
+    }
 }
 
 /// `config.json` and `processor_config.json`, as transformers has them.

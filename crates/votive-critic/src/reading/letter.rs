@@ -1,9 +1,11 @@
-//! A preference by a letter: P(A) / (P(A) + P(B)) of the answer's beginning, without a word written.
+//! A preference by a letter: P(A) / (P(A) + P(B)) of the answer's beginning, or of what follows a mark in it. Up to that mark
+//! the answer is written first, so that what was seen is said before it is judged.
 //!
 //! # Source
 //! AlpacaEval's weighted evaluator reads its preference from two tokens' log-probabilities; here the letters are the
 //! template's, and a third one, for a tie, may take its share, which goes to both alike.
 
+use super::behind::{Weighing, weigh_behind};
 use super::yes_no::{describe, log_sum, share};
 use super::{Read, Reading, Reply, options};
 use crate::judgment::Finding;
@@ -14,7 +16,7 @@ use serde::Deserialize;
 pub(super) const READING: Reading = Reading {
     id: "letter",
     form: Form::Pair,
-    summary: "probability of the first candidate's letter against the second's, without a word written",
+    summary: "probability of the first candidate's letter against the second's, at once or behind what is written up to a mark",
     build: |table| {
         let reading: Letter = options(table)?;
         if !(reading.temperature.is_finite() && reading.temperature > 0.0) {
@@ -34,21 +36,27 @@ struct Letter {
     second: String,
     /// The answer that calls them equal, if the template offers one.
     tie: Option<String>,
+    /// The mark behind which the letter stands in an answer that is written first.
+    after: Option<String>,
     /// What log-odds are divided by before they become a probability, fitted on labelled pairs.
     temperature: f64,
 }
 
 impl Default for Letter {
     fn default() -> Self {
-        Self { first: "A".to_owned(), second: "B".to_owned(), tie: None, temperature: 1.0 }
+        Self { first: "A".to_owned(), second: "B".to_owned(), tie: None, after: None, temperature: 1.0 }
     }
 }
 
 impl Read for Letter {
-    fn read(&self, speaker: &dyn Speaker, talk: &Talk, _: &Sampling) -> Result<Reply, Silence> {
-        let answers: Vec<String> =
+    fn read(&self, speaker: &dyn Speaker, talk: &Talk, sampling: &Sampling) -> Result<Reply, Silence> {
+        let letters: Vec<String> =
             [&self.first, &self.second].into_iter().chain(&self.tie).cloned().collect();
-        let weighed = speaker.weigh(talk, &answers)?;
+        let Weighing { answers, weighed, written } =
+            match weigh_behind(speaker, (talk, sampling), self.after.as_deref(), letters)? {
+                Ok(weighing) => weighing,
+                Err(malformed) => return Ok(malformed),
+            };
         let weights: Vec<f64> =
             weighed.log_probs.iter().map(|log_prob| log_prob / self.temperature).collect();
         let [first, second] = [weights[0], weights[1]];
@@ -57,7 +65,7 @@ impl Read for Letter {
             let decided = share(log_sum(&[first, second]), *tie);
             preference = decided * preference + (1.0 - decided) * 0.5;
         }
-        let words = describe(&answers, &weighed.log_probs);
+        let words = format!("{written}{}", describe(&answers, &weighed.log_probs));
         Ok(Reply { words, finding: Finding::Preference(preference), cost: weighed.cost })
     }
 }

@@ -1,5 +1,6 @@
 //! How an answer is got and read: one file a reading, one row in [`READINGS`].
 
+mod behind;
 mod follow_up;
 mod letter;
 mod ranking;

@@ -24,8 +24,8 @@ pub(super) const READING: Reading = Reading {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Verdict {
-    /// The verdict is the first word, and reasons follow it.
-    first_word: bool,
+    /// The mark behind which the verdict stands, and nothing else.
+    after: Option<String>,
 }
 
 const FIELDS: &[&str] =
@@ -39,7 +39,10 @@ const MARKS: &[&str] = &["[[A]]", "[[B]]", "[[C]]", "[[1]]", "[[2]]", "[[tie]]",
 impl Read for Verdict {
     fn read(&self, speaker: &dyn Speaker, talk: &Talk, sampling: &Sampling) -> Result<Reply, Silence> {
         Ok(Reply::of(speaker.say(talk, sampling)?, |words| {
-            let winner = if self.first_word { first_word(words)? } else { verdict(words)? };
+            let winner = match &self.after {
+                Some(mark) => behind(words, mark)?,
+                None => verdict(words)?,
+            };
             Ok(Finding::Preference(winner.probability()))
         }))
     }
@@ -49,10 +52,13 @@ impl Read for Verdict {
     }
 }
 
-/// The winner that the first word names.
-fn first_word(words: &str) -> Result<Winner, String> {
-    let first = words.trim_start().split([' ', '.', ',', ':', ';', '\n']).next().unwrap_or_default();
-    label_of(first).ok_or_else(|| format!("it begins with \"{first}\""))
+/// The winner that stands behind the only place of a mark.
+fn behind(words: &str, mark: &str) -> Result<Winner, String> {
+    let mut parts = words.split(mark).skip(1);
+    let (Some(named), None) = (parts.next(), parts.next()) else {
+        return Err(format!("it does not hold \"{mark}\" once"));
+    };
+    label_of(named).ok_or_else(|| format!("its verdict is \"{}\"", named.trim()))
 }
 
 /// The winner that all verdicts of a text name.

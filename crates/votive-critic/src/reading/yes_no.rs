@@ -1,9 +1,11 @@
-//! A grade by a yes or a no: P(yes) / (P(yes) + P(no)) of the answer's beginning.
+//! A grade by a yes or a no: P(yes) / (P(yes) + P(no)) of the answer's beginning, or of what follows a mark in it, up to which it
+//! is written first.
 //!
 //! # Source
 //! "Implicit preference": a language model as a preference classifier, by one forward pass (its authors' code). Theirs sums
 //! the probabilities of all tokens of " Yes"; here an answer of several tokens has the product.
 
+use super::behind::{Weighing, weigh_behind};
 use super::{Read, Reading, Reply, options};
 use crate::judgment::Finding;
 use crate::question::Form;
@@ -13,7 +15,7 @@ use serde::Deserialize;
 pub(super) const READING: Reading = Reading {
     id: "yes_no",
     form: Form::Grade,
-    summary: "probability of a yes against a no, without a word written",
+    summary: "probability of a yes against a no, at once or behind what is written up to a mark",
     build: |table| options::<YesNo>(table).map(|reading| Box::new(reading) as _),
 };
 
@@ -23,21 +25,27 @@ pub(super) const READING: Reading = Reading {
 struct YesNo {
     yes: Vec<String>,
     no: Vec<String>,
+    /// The mark behind which the yes or no stands in an answer that is written first.
+    after: Option<String>,
 }
 
 impl Default for YesNo {
     fn default() -> Self {
-        Self { yes: vec!["Yes".to_owned()], no: vec!["No".to_owned()] }
+        Self { yes: vec!["Yes".to_owned()], no: vec!["No".to_owned()], after: None }
     }
 }
 
 impl Read for YesNo {
-    fn read(&self, speaker: &dyn Speaker, talk: &Talk, _: &Sampling) -> Result<Reply, Silence> {
+    fn read(&self, speaker: &dyn Speaker, talk: &Talk, sampling: &Sampling) -> Result<Reply, Silence> {
         let answers: Vec<String> = self.yes.iter().chain(&self.no).cloned().collect();
-        let weighed = speaker.weigh(talk, &answers)?;
+        let Weighing { answers, weighed, written } =
+            match weigh_behind(speaker, (talk, sampling), self.after.as_deref(), answers)? {
+                Ok(weighing) => weighing,
+                Err(malformed) => return Ok(malformed),
+            };
         let (yes, no) = weighed.log_probs.split_at(self.yes.len());
         let probability = share(log_sum(yes), log_sum(no));
-        let words = describe(&answers, &weighed.log_probs);
+        let words = format!("{written}{}", describe(&answers, &weighed.log_probs));
         Ok(Reply { words, finding: Finding::Grade(probability), cost: weighed.cost })
     }
 }

@@ -33,7 +33,7 @@ pub enum Exercise {
         caption: String,
         /// The picture.
         picture: Picture,
-        /// "Yes." or "No: " and what is wrong.
+        /// What is shown; then "Fits: Yes." or "Fits: No, " and what is wrong.
         answer: String,
     },
     /// Which of two pictures fits better?
@@ -42,7 +42,7 @@ pub enum Exercise {
         caption: String,
         /// A and B.
         pictures: [Picture; 2],
-        /// "A" or "B", and what is wrong with either.
+        /// What is shown on either and what is wrong with it; then "Better: A." or "Better: B."
         answer: String,
     },
 }
@@ -68,6 +68,12 @@ impl ClearPair {
     }
 }
 
+/// A picture and the scene that was drawn, which may be another than its caption's.
+struct Variant {
+    scene: Scene,
+    picture: Picture,
+}
+
 /// An exercise of the training captions; `index` below 2³².
 #[must_use]
 pub fn exercise(seed: u64, index: u64) -> Exercise {
@@ -77,17 +83,21 @@ pub fn exercise(seed: u64, index: u64) -> Exercise {
     match flaws.weighted(&[0.25, 0.3, 0.45]) {
         0 => Exercise::Describe { picture: scene.render(&mut world), answer: scene.caption() },
         1 => {
-            let picture = variant(scene, &mut world, &mut flaws);
-            let answer = critique(scene, &picture);
-            Exercise::Grade { caption: scene.caption(), picture, answer }
+            let shown = variant(scene, &mut world, &mut flaws);
+            let answer = match flaws_of(scene, &shown).as_str() {
+                "right" => format!("{}. Fits: Yes.", shown.scene.caption()),
+                wrong => format!("{}. Fits: No, {wrong}.", shown.scene.caption()),
+            };
+            Exercise::Grade { caption: scene.caption(), picture: shown.picture, answer }
         }
         _ => {
-            let pair = clear_pair(scene, &mut world, &mut flaws);
-            let first = if pair.is_better_first { "A" } else { "B" };
-            let [a, b] = pair.shown().map(Clone::clone);
-            let answer = format!("{first}. A: {} B: {}", flaws_of(scene, &a), flaws_of(scene, &b));
-            let caption = pair.caption;
-            Exercise::Pair { caption, pictures: [a, b], answer }
+            let (better, worse, is_better_first) = two_variants(scene, &mut world, &mut flaws);
+            let (letter, a, b) = if is_better_first { ("A", better, worse) } else { ("B", worse, better) };
+            let told = |name: &str, shown: &Variant| {
+                format!("{name}: {}: {}. ", shown.scene.caption(), flaws_of(scene, shown))
+            };
+            let answer = format!("{}{}Better: {letter}.", told("A", &a), told("B", &b));
+            Exercise::Pair { caption: scene.caption(), pictures: [a.picture, b.picture], answer }
         }
     }
 }
@@ -100,26 +110,30 @@ pub fn clear_pairs(split: Split, seed: u64, n: usize) -> Vec<ClearPair> {
         let scene = Scene::parse(captions.get(index % captions.len().max(1))?)?;
         let mut world = draws(seed, Stream::World, Purpose::ClearPair, index as u64);
         let mut flaws = draws(seed, Stream::Flaw, Purpose::ClearPair, index as u64);
-        Some(clear_pair(scene, &mut world, &mut flaws))
+        let (better, worse, is_better_first) = two_variants(scene, &mut world, &mut flaws);
+        let caption = scene.caption();
+        Some(ClearPair { caption, better: better.picture, worse: worse.picture, is_better_first })
     };
     (0..n).filter_map(pair).collect()
 }
 
-fn clear_pair(scene: Scene, world: &mut Draws, flaws: &mut Draws) -> ClearPair {
+/// Two variants of which the first is clearly better, and whether it is to be shown first.
+fn two_variants(scene: Scene, world: &mut Draws, flaws: &mut Draws) -> (Variant, Variant, bool) {
     let caption = scene.caption();
     loop {
         let [one, other] = [(); 2].map(|()| variant(scene, world, flaws));
-        let utility = |picture: &Picture| check(&caption, picture).map_or(0.0, |verdict| verdict.utility);
+        let utility =
+            |shown: &Variant| check(&caption, &shown.picture).map_or(0.0, |verdict| verdict.utility);
         let difference = utility(&one) - utility(&other);
         if difference.abs() >= LEAST_DIFFERENCE {
             let (better, worse) = if difference > 0.0 { (one, other) } else { (other, one) };
-            return ClearPair { caption, better, worse, is_better_first: flaws.chance(0.5) };
+            return (better, worse, flaws.chance(0.5));
         }
     }
 }
 
 /// A picture of a scene: right, or wrong in one or two attributes, or as wrong as the base model's training data; some ugly.
-fn variant(scene: Scene, world: &mut Draws, flaws: &mut Draws) -> Picture {
+fn variant(scene: Scene, world: &mut Draws, flaws: &mut Draws) -> Variant {
     let shown = match flaws.weighted(&[0.4, 0.3, 0.15, 0.15]) {
         0 => scene,
         1 => flaw::wrong(scene, flaws),
@@ -127,20 +141,13 @@ fn variant(scene: Scene, world: &mut Draws, flaws: &mut Draws) -> Picture {
         _ => flaw::wrong(flaw::wrong(scene, flaws), flaws),
     };
     let picture = shown.render(world);
-    if flaws.chance(0.25) { flaw::uglify(&picture, flaws) } else { picture }
+    let picture = if flaws.chance(0.25) { flaw::uglify(&picture, flaws) } else { picture };
+    Variant { scene: shown, picture }
 }
 
-/// Whether a picture fits, and what is wrong.
-fn critique(scene: Scene, picture: &Picture) -> String {
-    match flaws_of(scene, picture).as_str() {
-        "right." => "Yes.".to_owned(),
-        wrong => format!("No: {wrong}"),
-    }
-}
-
-/// What is wrong with a picture, in words: "wrong colour, wrong place, ugly.", or "right.".
-fn flaws_of(scene: Scene, picture: &Picture) -> String {
-    check(&scene.caption(), picture).map_or(String::new(), |verdict| in_words(&verdict))
+/// What is wrong with a picture of a scene, in words: "wrong colour, wrong place, ugly", or "right".
+fn flaws_of(scene: Scene, shown: &Variant) -> String {
+    check(&scene.caption(), &shown.picture).map_or(String::new(), |verdict| in_words(&verdict))
 }
 
 /// What a verdict finds wrong.
@@ -157,7 +164,7 @@ pub fn in_words(verdict: &Verdict) -> String {
     ];
     let wrong: Vec<&str> =
         parts.into_iter().filter(|(is_right, _)| !is_right).map(|(_, name)| name).collect();
-    if wrong.is_empty() { "right.".to_owned() } else { format!("{}.", wrong.join(", ")) }
+    if wrong.is_empty() { "right".to_owned() } else { wrong.join(", ") }
 }
 
 #[cfg(test)]
@@ -177,14 +184,14 @@ mod tests {
                     kinds[1] += 1;
                     let is_right = check(&caption, &picture).is_ok_and(|v| v.exact && v.ugliness < UGLY);
                     right += usize::from(is_right);
-                    assert_eq!(answer == "Yes.", is_right, "{caption}: {answer}");
+                    assert_eq!(answer.ends_with("Fits: Yes."), is_right, "{caption}: {answer}");
                 }
                 Exercise::Pair { caption, pictures, answer } => {
                     kinds[2] += 1;
                     let utility = |picture| check(&caption, picture).map_or(0.0, |verdict| verdict.utility);
                     let is_first = utility(&pictures[0]) > utility(&pictures[1]);
                     firsts += usize::from(is_first);
-                    assert!(answer.starts_with(if is_first { "A. A: " } else { "B. A: " }), "{answer}");
+                    assert!(answer.ends_with(if is_first { "Better: A." } else { "Better: B." }), "{answer}");
                 }
             }
         }
