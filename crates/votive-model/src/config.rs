@@ -72,6 +72,26 @@ impl ConfigFile {
         self.below(field, Value::Object(serde_json::Map::new()))
     }
 
+    /// The same with other values of some fields.
+    #[must_use]
+    pub fn with(&self, fields: &[(&str, Value)]) -> Self {
+        let mut value = self.value.clone();
+        for (field, other) in fields {
+            value[*field] = other.clone();
+        }
+        Self { value, ..self.clone() }
+    }
+
+    /// The same without a field.
+    #[must_use]
+    pub fn without(&self, field: &str) -> Self {
+        let mut value = self.value.clone();
+        if let Some(object) = value.as_object_mut() {
+            object.remove(field);
+        }
+        Self { value, ..self.clone() }
+    }
+
     fn below(&self, field: &str, value: Value) -> Self {
         Self { path: self.path.clone(), within: format!("{}{field}.", self.within), value }
     }

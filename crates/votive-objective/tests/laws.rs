@@ -173,6 +173,9 @@ impl Case {
                         self.denoised(&policy_r, &self.column(3)),
                     );
                 }
+                if has(Needs::REWARDS) {
+                    inputs = inputs.with_rewards(policy_c.clone(), policy_r.clone());
+                }
                 if has(Needs::MARGINS) {
                     inputs = inputs.with_margins(self.column(MARGIN));
                 }
@@ -282,6 +285,24 @@ fn what_stands_behind_the_end_of_a_completion_changes_nothing() {
     }
 }
 
+/// A loss of a reward model that read log-probabilities would have no number.
+#[test]
+fn methods_of_rewards_read_no_log_probabilities() {
+    let mut tried = 0;
+    for (name, objective) in subjects() {
+        let Objective::Pair(objective) = objective else { continue };
+        if objective.needs().contains(Needs::REWARDS) {
+            let inputs = PairInputs::of_rewards(tensor(&CHOSEN), tensor(&REJECTED)).unwrap();
+            let inputs =
+                inputs.with_margins(tensor(&MARGINS)).with_lengths(tensor(&LENGTHS), tensor(&OTHER_LENGTHS));
+            let losses = objective.evaluate(&inputs).unwrap().per_pair.to_vec1::<f64>().unwrap();
+            assert!(losses.iter().all(|loss| loss.is_finite()), "{name}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 5, "{tried}");
+}
+
 #[test]
 fn unknown_options_are_refused() {
     for spec in METHODS {
@@ -320,6 +341,7 @@ fn what_is_declared_is_what_is_read() {
             Needs::TOKEN_WEIGHTS,
             Needs::VALUES,
             Needs::DRAWS,
+            Needs::REWARDS,
         ] {
             let found = Case { withheld: Some(need), ..Case::new() }.run(&objective);
             match (objective.needs().contains(need), found) {
@@ -487,6 +509,7 @@ fn idle(wrapper: &str) -> Value {
         // The case's weights are below e.
         "policy_weight" => json!({"max": 1e-300}),
         "nll" | "gold_nll" => json!({"weight": 0.0}),
+        "center_rewards" => json!({"coefficient": 0.0}),
         other => panic!("{other} has no row here"),
     }
 }
@@ -531,6 +554,11 @@ fn wrappers_that_make_no_sense_are_refused_with_the_reason() {
         ("wpo", "policy_weight", "weighted already"),
         ("cpo", "nll", "a likelihood term already"),
         ("tpo_triple", "gold_nll", "a gold completion already"),
+        ("dpo", "center_rewards", "a method of log-probabilities"),
+        ("bradley_terry", "nll", "a reward model gives none"),
+        ("bradley_terry", "token_mask", "one number of a whole completion"),
+        ("scaled_bradley_terry", "f_divergence", "without a reference"),
+        ("scaled_bradley_terry", "label_smoothing", "not one of a margin"),
     ] {
         let wrapper_spec = WRAPPERS.iter().find(|spec| spec.name == wrapper).unwrap();
         let message = with(id, wrapper, (wrapper_spec.defaults)()).unwrap_err().to_string();
@@ -548,7 +576,11 @@ fn options() -> Vec<Documented> {
         (spec.id.to_owned(), spec.options, (spec.defaults)(), accepts)
     });
     let wrappers = WRAPPERS.iter().map(|spec| {
-        let accepts: Box<dyn Fn(Value) -> bool> = Box::new(|options| with("dpo", spec.name, options).is_ok());
+        // Around the first method that it goes around.
+        let goes_around = |method: &&&MethodSpec| with(method.id, spec.name, (spec.defaults)()).is_ok();
+        let method = METHODS.iter().find(goes_around).unwrap();
+        let accepts: Box<dyn Fn(Value) -> bool> =
+            Box::new(|options| with(method.id, spec.name, options).is_ok());
         (format!("with.{}", spec.name), spec.options, (spec.defaults)(), accepts)
     });
     methods.chain(wrappers).collect()

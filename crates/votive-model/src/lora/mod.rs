@@ -255,7 +255,8 @@ impl Lora {
                 return Err(self.misfit(name, &found));
             }
         }
-        self.check_tied_head(!shapes.contains_key("lm_head.weight"))
+        let has_head = ["lm_head.weight", "score.weight"].iter().any(|head| shapes.contains_key(head));
+        self.check_tied_head(!has_head)
     }
 
     /// The same adapter with the paths and shapes of this network's modules in the place of a file's.
