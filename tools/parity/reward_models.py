@@ -32,8 +32,9 @@ from trl import RewardConfig, RewardTrainer
 from text import MODELS, VOCABULARY
 from text_steps import PAIRS, STEPS, TOKENIZER, lora_settings, preference_rows, save_adapter
 
+# ε is large enough that a gradient of nearly 0, which Adam divides by its own size, does not move a weight by rounding alone.
 SETTINGS = {
-    "lr": 5e-4, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0, "max_grad_norm": 1.0,
+    "lr": 5e-4, "betas": [0.9, 0.999], "eps": 1e-6, "weight_decay": 0.0, "max_grad_norm": 1.0,
     "pairs_per_step": PAIRS, "steps": STEPS,
 }  # fmt: skip
 MARGIN = {"with.margin_offset.gamma": 0.0, "with.margin_offset.alpha": 1.0}

@@ -193,6 +193,12 @@ impl Lora {
         self.layers.keys().map(String::as_str)
     }
 
+    /// Whether it has the module of this path whole.
+    #[must_use]
+    pub fn has_whole(&self, path: &str) -> bool {
+        self.saved.keys().any(|name| name.rsplit_once('.').is_some_and(|(module, _)| module == path))
+    }
+
     pub(crate) fn layer(&self, path: &str) -> Option<&LoraLayer> {
         self.layers.get(path)
     }

@@ -19,6 +19,9 @@ pub trait TextModel: PartialEq + Sized {
     /// The network.
     type Network;
 
+    /// What the network says of a sequence, in words.
+    const SCORE: &'static str;
+
     /// What policy and reference say of sequences, by the names that an inspection has for it.
     const SAYS: [&'static str; 2];
 
@@ -68,6 +71,7 @@ pub trait TextModel: PartialEq + Sized {
 impl TextModel for CausalLmConfig {
     type Network = Arc<dyn CausalLm>;
 
+    const SCORE: &'static str = "log-probability";
     const SAYS: [&'static str; 2] = ["policy_logps", "reference_logps"];
 
     fn sizes(&self) -> &Sizes {
@@ -120,6 +124,7 @@ impl TextModel for CausalLmConfig {
 impl TextModel for RewardModelConfig {
     type Network = RewardModel;
 
+    const SCORE: &'static str = "reward";
     const SAYS: [&'static str; 2] = ["policy_rewards", "reference_rewards"];
 
     fn sizes(&self) -> &Sizes {
