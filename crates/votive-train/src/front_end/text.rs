@@ -113,6 +113,12 @@ impl RewardFrontEnd {
         };
         Ok((Self::new(folder, config, tokenizer)?, params))
     }
+
+    /// The model's configuration.
+    #[must_use]
+    pub fn reward_config(&self) -> &RewardModelConfig {
+        &self.model
+    }
 }
 
 impl<M: TextModel> TextFrontEnd<M> {

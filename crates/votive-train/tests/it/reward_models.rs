@@ -169,16 +169,19 @@ fn refusal(workshop: &Workshop, overrides: &[&str]) -> String {
 #[test]
 fn recipes_that_make_no_sense_are_refused_with_the_reason() {
     let workshop = workshop();
-    workshop.edit("[objective.bradley_terry]", "[objective.bradley_terry]\nweight = 1.0");
-    for (change, parts) in [
-        ("objective.dpo.beta=0.1", ["objective.dpo", "a model has one or the other"]),
-        ("reference.kind=frozen", ["reference.kind", "compares with no reference"]),
-        ("sample.prompts=[\"x\"]", ["sample", "writes nothing"]),
-        ("objective.bradley_terry.with.nll.weight=1", ["with.nll", "a reward model gives none"]),
-        ("objective.simpo.with.center_rewards.coefficient=1", ["with.center_rewards", "for reward models"]),
+    let both = ["objective.dpo.beta=0.1", "objective.bradley_terry.weight=1"];
+    for (changes, parts) in [
+        (&both[..], ["objective.dpo", "a model has one or the other"]),
+        (&["reference.kind=frozen"], ["reference.kind", "compares with no reference"]),
+        (&["sample.prompts=[\"x\"]"], ["sample", "writes nothing"]),
+        (&["objective.bradley_terry.with.nll.weight=1"], ["with.nll", "a reward model gives none"]),
+        (
+            &["objective.simpo.with.center_rewards.coefficient=1"],
+            ["with.center_rewards", "for reward models"],
+        ),
     ] {
-        let message = refusal(&workshop, &[change]);
-        assert!(parts.iter().all(|part| message.contains(part)), "{change}: {message}");
+        let message = refusal(&workshop, changes);
+        assert!(parts.iter().all(|part| message.contains(part)), "{changes:?}: {message}");
     }
     let images = Workshop::image();
     images.edit("[objective.dpo]", "[objective.bradley_terry]");
