@@ -5,7 +5,7 @@
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
 use crate::files;
-use crate::language::{CausalLmConfig, set_dtype};
+use crate::language::{CausalLmConfig, with_dtype};
 use crate::params::Params;
 use candle_core::{DType, Tensor};
 use serde_json::{Map, Value, json};
@@ -104,9 +104,8 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> ModelError + '_ {
 /// # Errors
 /// If a file cannot be read or written.
 pub fn copy_companions(base: &Path, folder: &Path, float: DType) -> Result<()> {
-    let mut config = ConfigFile::read(&base.join("config.json"))?.value().clone();
-    set_dtype(&mut config, torch_dtype(float)?);
-    files::write_json(&folder.join("config.json"), &config)?;
+    let config = ConfigFile::read(&base.join("config.json"))?;
+    files::write_json(&folder.join("config.json"), &with_dtype(config.value(), torch_dtype(float)?))?;
     copy_tokenizer(base, folder)
 }
 

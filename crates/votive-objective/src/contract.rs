@@ -38,6 +38,24 @@ impl PairInputs {
         }
     }
 
+    /// Pairs that a reward model scored. Log-probabilities are not numbers there, so that a loss that reads them all the same does
+    /// not go unnoticed.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn of_rewards(chosen: Tensor, rejected: Tensor) -> Result<Self> {
+        let none = |like: &Tensor| like.detach().affine(0.0, f64::NAN);
+        Ok(Self::new(none(&chosen)?, none(&rejected)?).with_rewards(chosen, rejected))
+    }
+
+    /// Adds what the reward model that is trained says of each completion.
+    #[must_use]
+    pub fn with_rewards(mut self, chosen: Tensor, rejected: Tensor) -> Self {
+        self.chosen.rewards = Some(chosen);
+        self.rejected.rewards = Some(rejected);
+        self
+    }
+
     /// Adds the reference's log-probabilities.
     #[must_use]
     pub fn with_reference(mut self, chosen: Tensor, rejected: Tensor) -> Self {
@@ -154,6 +172,14 @@ impl PairInputs {
     /// If it was not given.
     pub fn margins(&self) -> Result<Tensor> {
         self.margins.as_ref().map(Tensor::detach).ok_or(ObjectiveError::Missing("margins"))
+    }
+
+    /// What the reward model that is trained says of the chosen and of the rejected completions.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn rewards(&self) -> Result<[Tensor; 2]> {
+        Ok([self.chosen.rewards()?.clone(), self.rejected.rewards()?.clone()])
     }
 
     /// `log π_θ − log π_ref` of the chosen and of the rejected completions, nats.

@@ -3,7 +3,7 @@
 use crate::error::{ObjectiveError, Result};
 use crate::header::Header;
 use crate::spec::MethodSpec;
-use crate::{game, list, pair, unpaired};
+use crate::{game, list, pair, reward, unpaired};
 
 /// Makes the table, and takes the head of each file along.
 macro_rules! methods {
@@ -27,6 +27,7 @@ methods![
     &unpaired::apo_zero_unpaired::SPEC,
     &unpaired::bco::SPEC,
     &pair::bco_pair::SPEC,
+    &reward::bradley_terry::SPEC,
     &pair::cardinal::SPEC,
     &pair::cdpo::SPEC,
     &pair::cpo::SPEC,
@@ -67,6 +68,7 @@ methods![
     &pair::rorpo::SPEC,
     &pair::rpo_regularized::SPEC,
     &pair::rwr::SPEC,
+    &reward::scaled_bradley_terry::SPEC,
     &pair::selm::SPEC,
     &unpaired::sft::SPEC,
     &pair::sigmoid_norm::SPEC,

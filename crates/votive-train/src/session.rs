@@ -2,8 +2,8 @@
 
 use crate::error::{Result, TrainError};
 use crate::front_end::{
-    DenoisingFrontEnd, DenoisingSettings, ImageSettings, PipelineSettings, RolloutFrontEnd, RolloutSettings,
-    TextFrontEnd,
+    DenoisingFrontEnd, DenoisingSettings, ImageSettings, PipelineSettings, RewardFrontEnd, RolloutFrontEnd,
+    RolloutSettings, TextFrontEnd, TextModel,
 };
 use crate::plan::{DiffusionPlan, Plan, Prefer, RewardKind, RolloutPlan};
 use crate::reward::{ClipReward, ImageReward, Reversed};
@@ -25,6 +25,8 @@ const MOST_PIXELS: usize = 4096;
 pub enum Prepared {
     /// A language model.
     Text(Box<TextFrontEnd>, Params, RowReport),
+    /// A reward model.
+    Reward(Box<RewardFrontEnd>, Params, RowReport),
     /// A diffusion model and pictures on disk.
     Image(Box<DenoisingFrontEnd>, Params, RowReport),
     /// A diffusion model that draws the pictures itself.
@@ -45,7 +47,17 @@ pub fn prepare(
     progress: impl Fn(usize, usize),
 ) -> Result<Prepared> {
     match (&plan.diffusion, &plan.rollout) {
-        (None, _) => prepare_text(plan, device),
+        (None, _) if plan.trains_reward_model() => {
+            let seed = plan.train.seed;
+            let (front, params) = RewardFrontEnd::open_reward_model(&plan.model, device, plan.base, seed)?;
+            let (front, report) = with_rows(plan, front)?;
+            Ok(Prepared::Reward(Box::new(front), trainable(plan, params)?, report))
+        }
+        (None, _) => {
+            let (front, params) = TextFrontEnd::open_stored(&plan.model, device, plan.base)?;
+            let (front, report) = with_rows(plan, front)?;
+            Ok(Prepared::Text(Box::new(front), trainable(plan, params)?, report))
+        }
         (Some(diffusion), None) => prepare_image(plan, diffusion, device, progress),
         (Some(diffusion), Some(rollout)) => {
             let reward: Arc<dyn ImageReward> = match &rollout.clip {
@@ -57,8 +69,8 @@ pub fn prepare(
     }
 }
 
-fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
-    let (front, params) = TextFrontEnd::open_stored(&plan.model, device, plan.base)?;
+/// The rows that the plan says, as the model reads them.
+fn with_rows<M: TextModel>(plan: &Plan, front: TextFrontEnd<M>) -> Result<(TextFrontEnd<M>, RowReport)> {
     let mut policy = plan.data.rows;
     let positions = front.max_positions();
     let most = policy.max_length.unwrap_or(positions);
@@ -79,10 +91,16 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
     })?;
     let front = match train.followed_by(held_out)? {
         TextRows::Pairs(pairs) => front.with_pairs(pairs),
+        TextRows::Unpaired(_) if plan.trains_reward_model() => {
+            let file = report.train.file.display();
+            let reason =
+                format!("{file}: single completions with labels, and a reward model is trained on pairs");
+            return Err(TrainError::Plan(reason));
+        }
         TextRows::Unpaired(examples) => front.with_unpaired(examples, most),
     };
     let front = front.weighing_tokens(plan.data.token_weights.clone());
-    Ok(Prepared::Text(Box::new(front.holding_out(report.held_out)), trainable(plan, params)?, report))
+    Ok((front.holding_out(report.held_out), report))
 }
 
 /// The rows as the recipe prefers them.
@@ -93,7 +111,11 @@ fn preferred<R: Rows>(plan: &Plan, rows: R) -> R {
     }
 }
 
-fn tokenize(front: &TextFrontEnd, source: &TextSource, policy: RowPolicy) -> Result<(TextRows, DataReport)> {
+fn tokenize<M: TextModel>(
+    front: &TextFrontEnd<M>,
+    source: &TextSource,
+    policy: RowPolicy,
+) -> Result<(TextRows, DataReport)> {
     Ok(match source.read()?.screened(policy.faulty_rows, &ImageLimits::default())? {
         TextRecords::Pairs(records) => {
             let (pairs, report) = front.tokenizer().tokenize_pairs(&records, policy)?;

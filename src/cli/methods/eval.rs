@@ -250,7 +250,11 @@ fn evaluate(objective: &Objective, given: &Given) -> Outcome<BTreeMap<String, Te
 }
 
 fn pair_inputs(given: &Given) -> Outcome<PairInputs> {
-    let mut pairs = PairInputs::new(given.get("policy_chosen_logps")?, given.get("policy_rejected_logps")?);
+    let mut pairs = if given.has("policy_chosen_rewards") {
+        PairInputs::of_rewards(given.get("policy_chosen_rewards")?, given.get("policy_rejected_rewards")?)?
+    } else {
+        PairInputs::new(given.get("policy_chosen_logps")?, given.get("policy_rejected_logps")?)
+    };
     if given.has("reference_chosen_logps") {
         let (chosen, rejected) =
             (given.get("reference_chosen_logps")?, given.get("reference_rejected_logps")?);

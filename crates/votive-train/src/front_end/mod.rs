@@ -1,6 +1,7 @@
 //! Likelihood front ends: how rows of data become log-probabilities of a network.
 //!
-//! The loop knows only [`FrontEnd`]; text and diffusion are its two implementations.
+//! The loop knows only [`FrontEnd`]; text and diffusion are its implementations. A reward model's numbers go the same way: its rewards
+//! stand where log-probabilities do.
 
 mod denoising;
 mod encoded;
@@ -11,6 +12,7 @@ mod prompts;
 mod rollout;
 mod shown_images;
 mod text;
+mod text_model;
 
 pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, DenoisingSettings};
 pub use encoded::EncodedCounts;
@@ -19,7 +21,8 @@ pub use pair_latents::{ImageSettings, PairsOfFile};
 pub use pipeline::{PipelineSettings, TrainedPipeline};
 pub use prompts::{EncodedPrompts, PromptEncoder};
 pub use rollout::{RolloutBatch, RolloutFrontEnd, RolloutPairs, RolloutSettings};
-pub use text::{TextBatch, TextFrontEnd};
+pub use text::{RewardFrontEnd, TextBatch, TextFrontEnd};
+pub use text_model::TextModel;
 
 use crate::error::Result;
 use candle_core::{DType, Device, Tensor};
@@ -73,7 +76,7 @@ impl SaveDtype {
 
 /// What a network makes of the sequences of a batch.
 pub struct Likelihood {
-    /// Log-probability of every sequence, `(R,)`: f32, or f64 where it is made of denoising errors.
+    /// Log-probability of every sequence, `(R,)`: f32, or f64 where it is made of denoising errors. Of a reward model its reward.
     pub logps: Tensor,
     /// The same token by token, where sequences have tokens.
     pub tokens: Option<TokenLikelihood>,

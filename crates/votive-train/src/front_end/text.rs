@@ -1,24 +1,24 @@
-//! Log-probabilities of completions under a language model: summed over completion tokens, end of text included.
+//! Rows of text as the tokens that a network reads, whether it is a language model or a reward model.
 //!
-//! Source: Rafailov et al., arXiv:2305.18290, Sec. 4; tokens and masks follow TRL 1.16.
+//! Source: tokens and masks follow TRL 1.16.
 
 use super::shown_images::ShownImages;
-use super::{FrontEnd, Likelihood, Sample, SaveDtype, TokenLikelihood};
+use super::text_model::TextModel;
+use super::{FrontEnd, Likelihood, Sample, SaveDtype};
 use crate::checkpoint::at;
 use crate::error::{Result, TrainError};
 use crate::plan::TokenWeightRule;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use votive_data::{
     RowNumbers, TextTokenizer, TokenizedPair, TokenizedUnpaired, after_last, collate_mismatched,
     collate_pairs, collate_unpaired, differing_lines,
 };
 use votive_model::{
-    CausalLm, CausalLmConfig, ImageInput, Lora, Params, TokenBatch, load_causal_lm, load_causal_lm_stored,
-    save_causal_lm,
+    CausalLmConfig, ImageInput, Lora, Params, RewardModelConfig, load_causal_lm_stored, load_reward_model,
+    new_reward_model,
 };
 use votive_objective::CompletionFacts;
 use votive_tensor::Storage;
@@ -39,10 +39,10 @@ impl Rows {
     }
 }
 
-/// A language model's folder with tokenized rows.
-pub struct TextFrontEnd {
+/// A model's folder with tokenized rows: a language model's, or a reward model's ([`RewardFrontEnd`]).
+pub struct TextFrontEnd<M = CausalLmConfig> {
     folder: PathBuf,
-    config: CausalLmConfig,
+    model: M,
     tokenizer: TextTokenizer,
     rows: Rows,
     held_out: usize,
@@ -51,6 +51,9 @@ pub struct TextFrontEnd {
     /// How images are prepared, if the model sees any.
     images: Option<ShownImages>,
 }
+
+/// A reward model's folder with tokenized rows.
+pub type RewardFrontEnd = TextFrontEnd<RewardModelConfig>;
 
 /// Some rows as padded tokens.
 pub struct TextBatch {
@@ -90,26 +93,69 @@ impl TextFrontEnd {
     /// As [`TextFrontEnd::open`].
     pub fn open_stored(folder: &Path, device: &Device, storage: Option<Storage>) -> Result<(Self, Params)> {
         let (config, params) = load_causal_lm_stored(folder, device, storage)?;
+        Ok((Self::new(folder, config, TextTokenizer::load(folder)?)?, params))
+    }
+
+    /// The model's configuration.
+    #[must_use]
+    pub fn config(&self) -> &CausalLmConfig {
+        &self.model
+    }
+}
+
+impl RewardFrontEnd {
+    /// Reads a reward model's folder, or a language model's, on which a fresh head is put, drawn from `seed`. Linear maps are frozen
+    /// and kept as `storage` says, if it says anything.
+    ///
+    /// # Errors
+    /// If a file is missing or the architecture is not supported.
+    pub fn open_reward_model(
+        folder: &Path,
+        device: &Device,
+        storage: Option<Storage>,
+        seed: u64,
+    ) -> Result<(Self, Params)> {
         let tokenizer = TextTokenizer::load(folder)?;
-        tokenizer.check_model_vocabulary(config.vocab_size())?;
-        let (tokenizer, images) = match config.image_tokens() {
+        let (config, params) = if RewardModelConfig::is_in(folder)? {
+            load_reward_model(folder, device, storage)?
+        } else {
+            new_reward_model(folder, device, storage, (tokenizer.pad_id()?, seed))?
+        };
+        Ok((Self::new(folder, config, tokenizer)?, params))
+    }
+
+    /// The model's configuration.
+    #[must_use]
+    pub fn reward_config(&self) -> &RewardModelConfig {
+        &self.model
+    }
+}
+
+impl<M: TextModel> TextFrontEnd<M> {
+    fn new(folder: &Path, model: M, tokenizer: TextTokenizer) -> Result<Self> {
+        tokenizer.check_model_vocabulary(model.sizes().vocab_size)?;
+        let (tokenizer, images) = match model.image_tokens() {
             None => (tokenizer, None),
             Some(tokens) => {
                 let (tokenizer, images) = ShownImages::of(folder, tokenizer, tokens)?;
                 (tokenizer, Some(images))
             }
         };
-        let front = Self {
+        Ok(Self {
             folder: folder.into(),
-            config,
+            model,
             tokenizer,
             rows: Rows::Pairs(Vec::new()),
             held_out: 0,
             max_length: None,
             token_weights: TokenWeightRule::default(),
             images,
-        };
-        Ok((front, params))
+        })
+    }
+
+    /// What the rows are read by.
+    pub(crate) fn model(&self) -> &M {
+        &self.model
     }
 
     /// The tokenizer of the folder.
@@ -121,7 +167,7 @@ impl TextFrontEnd {
     /// Longest row that the model can read, in tokens.
     #[must_use]
     pub fn max_positions(&self) -> usize {
-        self.config.max_positions()
+        self.model.sizes().max_position_embeddings
     }
 
     /// Trains on pairs.
@@ -134,12 +180,6 @@ impl TextFrontEnd {
     #[must_use]
     pub fn with_unpaired(self, examples: Vec<TokenizedUnpaired>, max_length: usize) -> Self {
         Self { rows: Rows::Unpaired(examples), max_length: Some(max_length), ..self }
-    }
-
-    /// The model's configuration.
-    #[must_use]
-    pub fn config(&self) -> &CausalLmConfig {
-        &self.config
     }
 
     /// Tokens of every row's prompt and of its completions: two of a pair, one of an example.
@@ -198,54 +238,58 @@ impl TextBatch {
         &self.tokens
     }
 
-    /// The sequences without padding, and the completion tokens among them.
-    fn token_batch(&self) -> Result<TokenBatch> {
+    /// The sequences without padding.
+    pub(super) fn sequences(&self) -> Vec<Vec<u32>> {
         let tokens = &self.tokens;
         let row =
             |i: usize| tokens.input_ids[i * tokens.width..i * tokens.width + tokens.lengths[i]].to_vec();
-        let rows = (0..tokens.n_sequences).map(row).collect();
-        Ok(TokenBatch::new(rows, self.wanted().collect())?.with_images(self.images.clone()))
+        (0..tokens.n_sequences).map(row).collect()
+    }
+
+    /// The images that each sequence shows.
+    pub(super) fn images(&self) -> &[Vec<ImageInput>] {
+        &self.images
     }
 
     /// Number of completion tokens of every sequence.
-    fn completion_tokens(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(super) fn completion_tokens(&self) -> impl Iterator<Item = usize> + '_ {
         let count = |row: &[u8]| row.iter().filter(|wanted| **wanted == 1).count();
         self.tokens.completion_mask.chunks(self.tokens.width.max(1)).map(count)
     }
 
     /// (sequence, position) of every completion token.
-    fn wanted(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+    pub(super) fn wanted(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let width = self.tokens.width;
         let mask = self.tokens.completion_mask.iter().enumerate();
         mask.filter(|(_, wanted)| **wanted == 1).map(move |(cell, _)| (cell / width, cell % width))
     }
 }
 
-impl FrontEnd for TextFrontEnd {
-    type Network = Arc<dyn CausalLm>;
+impl<M: TextModel> FrontEnd for TextFrontEnd<M> {
+    type Network = M::Network;
     type Batch = TextBatch;
 
     fn network(&self, params: &Params) -> Result<Self::Network> {
-        Ok(Arc::new(params.build(|scope| self.config.build(scope))?))
+        self.model.network(params)
     }
 
     fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
-        let (config, params) = load_causal_lm(folder, device)?;
+        let (model, params) = M::read(folder, device)?;
         let tokenizer = TextTokenizer::load(folder)?;
         let difference = self.tokenizer.difference(&tokenizer).or_else(|| {
-            let is_same = config.image_tokens() == self.config.image_tokens();
+            let is_same = model.image_tokens() == self.model.image_tokens();
             (!is_same).then(|| "it reads images in another way".to_owned())
         });
         if let Some(difference) = difference {
             let folder = folder.display();
             return Err(TrainError::Plan(format!("reference.path = {folder}: {difference}")));
         }
-        Ok(Arc::new(params.build(|scope| config.build(scope))?))
+        model.network(&params)
     }
 
     fn network_identity(&self) -> Vec<u8> {
         // Which type the weights are stored in does not matter: they are hashed themselves.
-        self.config.to_json("").to_string().into_bytes()
+        self.model.to_json("").to_string().into_bytes()
     }
 
     fn rows(&self) -> usize {
@@ -364,7 +408,7 @@ impl FrontEnd for TextFrontEnd {
                 chosen.into_iter().chain(rejected).collect()
             }
         };
-        let most = self.max_length.unwrap_or(self.config.max_positions());
+        let most = self.max_length.unwrap_or(self.max_positions());
         let examples: Vec<_> = examples.iter().collect();
         self.with_images(collate_mismatched(&examples, Some(most), self.pad_id()?))
     }
@@ -402,14 +446,7 @@ impl FrontEnd for TextFrontEnd {
         batch: &TextBatch,
         recorder: Option<&Recorder>,
     ) -> Result<Likelihood> {
-        let head = network.head(&batch.token_batch()?, recorder)?;
-        let scores = head.scores()?;
-        let rows: Vec<u32> = batch.wanted().map(|(row, _)| row as u32).collect();
-        let counts = batch.completion_tokens().collect();
-        let rows = Tensor::new(rows, head.hidden.device())?;
-        let zeros = Tensor::zeros(batch.tokens.n_sequences, DType::F32, head.hidden.device())?;
-        let logps = zeros.index_add(&rows, &scores.log_probs()?, 0)?;
-        Ok(Likelihood { tokens: Some(TokenLikelihood { counts, head, scores }), ..Likelihood::new(logps) })
+        self.model.likelihood(network, batch, recorder)
     }
 
     fn dump(
@@ -425,9 +462,9 @@ impl FrontEnd for TextFrontEnd {
             ("input_ids", Tensor::from_vec(tokens.input_ids.clone(), shape, device)?),
             ("attention_mask", Tensor::from_vec(tokens.attention_mask.clone(), shape, device)?),
             ("completion_mask", Tensor::from_vec(tokens.completion_mask.clone(), shape, device)?),
-            ("policy_logps", policy.detach()),
+            (M::SAYS[0], policy.detach()),
         ];
-        named.extend(reference.map(|reference| ("reference_logps", reference.clone())));
+        named.extend(reference.map(|reference| (M::SAYS[1], reference.clone())));
         Ok(named.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect())
     }
 
@@ -452,7 +489,7 @@ impl FrontEnd for TextFrontEnd {
     fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
         match params.lora() {
             Some(lora) => lora.save(folder, &self.folder.to_string_lossy())?,
-            None => save_causal_lm(folder, &self.config, params, dtype.of(&self.folder, "model")?)?,
+            None => self.model.write(folder, params, dtype.of(&self.folder, "model")?)?,
         }
         for name in TOKENIZER_FILES {
             let from = self.folder.join(name);
@@ -467,8 +504,8 @@ impl FrontEnd for TextFrontEnd {
         if start.lora().is_some() {
             return Ok(start.with_lora_values(Lora::load(folder, start.device())?)?);
         }
-        let (config, params) = load_causal_lm(folder, start.device())?;
-        if config != self.config {
+        let (model, params) = M::read(folder, start.device())?;
+        if model != self.model {
             let reason = "its config.json is not the model's".to_owned();
             return Err(TrainError::Checkpoint { path: folder.into(), reason });
         }

@@ -7,6 +7,7 @@ use crate::recipe::{Resolver, Setting, did_you_mean};
 use crate::reference::ReferencePlan;
 use serde_json::{Map, Value};
 use std::path::Path;
+use votive_model::RewardModelConfig;
 use votive_objective::{
     METHODS, Mixture, Needs, Objective, ObjectiveError, OptionDoc, Reduction, Term, WITH, WRAPPERS, build,
     find,
@@ -186,6 +187,49 @@ pub(super) fn check(
             let what = format!("`{id}` looks at single tokens, and a cached reference has only their sums");
             r.mistake("reference.kind", &what);
         }
+    }
+}
+
+/// Notes objectives that read a reward model's rewards where there are none, and others where there is nothing else.
+pub(super) fn check_rewards(
+    r: &mut Resolver,
+    objective: &Mixture,
+    (model, kind): (&Path, Modality),
+    (reference, has_samples): (&ReferencePlan, bool),
+) {
+    let (of_rewards, others): (Vec<&Term>, Vec<&Term>) =
+        objective.terms().iter().partition(|term| term.objective.needs().contains(Needs::REWARDS));
+    let Some(id) = of_rewards.first().map(|term| term.spec.id) else {
+        let is_reward_model = kind == Modality::Text && RewardModelConfig::is_in(model).unwrap_or(false);
+        if let Some(term) = others.first().filter(|_| is_reward_model) {
+            let of_rewards = METHODS.iter().filter(|spec| spec.needs.contains(Needs::REWARDS));
+            let known = of_rewards.map(|spec| spec.id).collect::<Vec<_>>().join(", ");
+            let what = format!(
+                "is a reward model, and `{}` reads log-probabilities, which it does not have; a reward model is trained by {known}",
+                term.spec.id
+            );
+            r.mistake("model.path", &what);
+        }
+        return;
+    };
+    for term in others {
+        let what = format!(
+            "reads log-probabilities, and `{id}` a reward model's rewards; a model has one or the other"
+        );
+        r.mistake(&format!("objective.{}", term.spec.id), &what);
+    }
+    if kind == Modality::Image {
+        let what = "trains a reward model of texts, and the model is one that draws";
+        r.mistake(&format!("objective.{id}"), what);
+    }
+    if *reference != ReferencePlan::None {
+        r.mistake("reference.kind", &format!("`{id}` compares with no reference; leave [reference] out"));
+    }
+    if has_samples {
+        r.mistake(
+            "sample",
+            &format!("`{id}` trains a reward model, which writes nothing; leave [sample] out"),
+        );
     }
 }
 

@@ -78,8 +78,14 @@ impl<F: FrontEnd> Run<'_, F> {
         });
         let gold = gold.transpose()?;
         let policy = self.front.likelihood(policy, &batch, segments)?;
-        self.require_finite(step, "log-probability", &policy.logps, samples)?;
+        let quantity = if self.gives_rewards() { "reward" } else { "log-probability" };
+        self.require_finite(step, quantity, &policy.logps, samples)?;
         Ok(Micro { step, samples, batch, policy, reference, gold, gold_tokens, base, kl })
+    }
+
+    /// Whether the policy is a reward model.
+    fn gives_rewards(&self) -> bool {
+        self.plan.objective.needs().contains(Needs::REWARDS)
     }
 
     /// Some rows as they are at a step, with what the networks of the moment have to say about them.
@@ -156,6 +162,8 @@ pub(super) struct Inputs<'a> {
     pub(super) labels: Vec<bool>,
     /// Whether sequence i and sequence i + B belong to one prompt.
     is_paired: bool,
+    /// Whether what the policy says of them are a reward model's rewards.
+    pub(super) of_rewards: bool,
     kl: Option<f64>,
     /// The mean of log-ratios over the completions of the steps before.
     mean_logratio: f64,
@@ -206,6 +214,7 @@ impl<'a> Inputs<'a> {
             lengths,
             labels,
             is_paired: sides == 2,
+            of_rewards: run.gives_rewards(),
             kl,
             mean_logratio: run.log_ratios.mean(),
             gold: micro.gold.as_ref(),
@@ -243,7 +252,10 @@ impl<'a> Inputs<'a> {
 
     fn pairs(&self, needs: Needs) -> Result<PairInputs> {
         let (chosen, rejected) = halves(&self.policy.logps)?;
-        let mut inputs = PairInputs::new(chosen, rejected);
+        let mut inputs = match self.of_rewards {
+            true => PairInputs::of_rewards(chosen, rejected)?,
+            false => PairInputs::new(chosen, rejected),
+        };
         if let Some(reference) = self.reference {
             let (chosen, rejected) = halves(&reference.logps)?;
             inputs = inputs.with_reference(chosen, rejected);

@@ -14,6 +14,7 @@ mod noising;
 mod objectives;
 mod references;
 mod resume;
+mod reward_models;
 mod rewards;
 mod rollouts;
 mod sdxl;

@@ -150,7 +150,15 @@ pub(crate) fn replace_in(file: &Path, from: &str, to: &str) {
 
 /// Whether the rows of the workshops have what a method reads.
 pub(crate) fn has_what_is_read(spec: &MethodSpec) -> bool {
-    let of_other_rows =
-        [Needs::BASE, Needs::GOLD, Needs::SCORES, Needs::TOKEN_WEIGHTS, Needs::UNCERTAINTIES, Needs::VALUES];
+    let of_other_rows = [
+        Needs::BASE,
+        Needs::GOLD,
+        // Rows have no part in it: the model is another one.
+        Needs::REWARDS,
+        Needs::SCORES,
+        Needs::TOKEN_WEIGHTS,
+        Needs::UNCERTAINTIES,
+        Needs::VALUES,
+    ];
     of_other_rows.into_iter().all(|need| !spec.needs.contains(need))
 }
