@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 use votive_model::Params;
+use votive_train::front_end::Wanted;
 use votive_train::memory::{self, Footprint, Memory};
 use votive_train::{Plan, Prepared, RowReport, Run, prepare};
 
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     encoding.finish();
     match prepared {
         Prepared::Text(front, start, rows) => {
-            let lengths = front.lengths_in_all();
+            let lengths = front.lengths_in_all(Wanted::of(&plan));
             let row = |(prompt, completions): &(usize, Vec<usize>)| {
                 completions.iter().map(|completion| prompt + completion).collect::<Vec<_>>()
             };

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::tokenize::{TokenizedPair, TokenizedUnpaired};
+use crate::tokenize::{TokenizedList, TokenizedPair, TokenizedUnpaired};
 
 /// Token sequences of equal width. Shapes below: S sequences, T tokens, row-major.
 ///
@@ -16,7 +16,8 @@ pub struct TextBatch {
     pub attention_mask: Vec<u8>,
     /// (S,T); 1 on completion tokens that are trained.
     pub completion_mask: Vec<u8>,
-    /// S: for B pairs 2B, the chosen in `0..B` and the rejected in `B..2B`; for B unpaired examples B.
+    /// S: for B pairs 2B, the chosen in `0..B` and the rejected in `B..2B`; for B unpaired examples B; for B lists of N
+    /// completions N·B, the first ones in `0..B`.
     pub n_sequences: usize,
     /// T: tokens of the longest sequence.
     pub width: usize,
@@ -34,6 +35,29 @@ pub fn collate_pairs(pairs: &[&TokenizedPair], pad_id: u32) -> TextBatch {
         pairs.iter().map(|pair| (&*pair.prompt_ids, &*pair.rejected_ids, &*pair.rejected_untrained));
     let sequences: Vec<_> = chosen.chain(rejected).collect();
     pad(&sequences, pairs.iter().map(|pair| pair.row).collect(), pad_id)
+}
+
+/// Pads pairs into one batch, and other completions of their prompts behind them: the chosen, the rejected, then the others.
+#[must_use]
+pub fn collate_pairs_and(pairs: &[&TokenizedPair], others: &[&TokenizedUnpaired], pad_id: u32) -> TextBatch {
+    let chosen = pairs.iter().map(|pair| (&*pair.prompt_ids, &*pair.chosen_ids, &*pair.chosen_untrained));
+    let rejected =
+        pairs.iter().map(|pair| (&*pair.prompt_ids, &*pair.rejected_ids, &*pair.rejected_untrained));
+    let others = others.iter().map(|one| (&*one.prompt_ids, &*one.completion_ids, &*one.untrained));
+    let sequences: Vec<_> = chosen.chain(rejected).chain(others).collect();
+    pad(&sequences, pairs.iter().map(|pair| pair.row).collect(), pad_id)
+}
+
+/// Pads lists of equally many completions into one batch: the first completions of all lists, then the second ones.
+#[must_use]
+pub fn collate_lists(lists: &[&TokenizedList], pad_id: u32) -> TextBatch {
+    let most = lists.iter().map(|list| list.completions.len()).max().unwrap_or(0);
+    let side = |side: usize| lists.iter().filter_map(move |list| list.completions.get(side));
+    let sequences: Vec<_> = (0..most)
+        .flat_map(side)
+        .map(|one| (&*one.prompt_ids, &*one.completion_ids, &*one.untrained))
+        .collect();
+    pad(&sequences, lists.iter().map(|list| list.row).collect(), pad_id)
 }
 
 /// Pads unpaired examples into one batch.

@@ -69,7 +69,13 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
     policy.max_length = Some(most);
     let source = &plan.data.source;
     let read = |source: &TextSource| {
-        let (rows, report) = tokenize(&front, source, policy)?;
+        let (rows, report) = match plan.objective.reads_lists() {
+            true => {
+                let (lists, report) = front.tokenizer().tokenize_lists(source.read_lists()?, policy)?;
+                (TextRows::Lists(lists), report)
+            }
+            false => tokenize(&front, source, policy)?,
+        };
         let rows = preferred(plan, rows);
         if plan.objective.reads_undesirable() { Ok((rows, report)) } else { desirable(rows, report) }
     };
@@ -80,8 +86,9 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
     let front = match train.followed_by(held_out)? {
         TextRows::Pairs(pairs) => front.with_pairs(pairs),
         TextRows::Unpaired(examples) => front.with_unpaired(examples, most),
+        TextRows::Lists(lists) => front.with_lists(lists),
     };
-    let front = front.weighing_tokens(plan.data.token_weights.clone());
+    let front = front.weighing_tokens(plan.data.token_weights.clone()).copying(plan.train.seed);
     Ok(Prepared::Text(Box::new(front.holding_out(report.held_out)), trainable(plan, params)?, report))
 }
 
@@ -111,6 +118,7 @@ fn desirable(rows: TextRows, mut report: DataReport) -> Result<(TextRows, DataRe
     let examples = match rows {
         TextRows::Pairs(pairs) => pairs.into_iter().flat_map(TokenizedPair::unpair).collect(),
         TextRows::Unpaired(examples) => examples,
+        TextRows::Lists(lists) => lists.into_iter().flat_map(|list| list.completions).collect(),
     };
     let (kept, others): (Vec<_>, Vec<_>) = examples.into_iter().partition(|example| example.label);
     (report.rows_kept, report.completions_not_read) = (kept.len(), others.len());

@@ -9,7 +9,7 @@ use crate::plan::{EvalPlan, EvalRows};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::path::Path;
-use votive_data::{CaptionRow, DataReport, FramedPair, TokenizedPair, TokenizedUnpaired};
+use votive_data::{CaptionRow, DataReport, FramedPair, TokenizedList, TokenizedPair, TokenizedUnpaired};
 
 /// What happened to the rows of a run.
 #[derive(Clone, Debug)]
@@ -133,6 +133,7 @@ impl Rows for Vec<CaptionRow> {
 pub(crate) enum TextRows {
     Pairs(Vec<TokenizedPair>),
     Unpaired(Vec<TokenizedUnpaired>),
+    Lists(Vec<TokenizedList>),
 }
 
 impl Rows for TextRows {
@@ -140,6 +141,7 @@ impl Rows for TextRows {
         match self {
             Self::Pairs(rows) => rows.len(),
             Self::Unpaired(rows) => rows.len(),
+            Self::Lists(rows) => rows.len(),
         }
     }
 
@@ -150,6 +152,7 @@ impl Rows for TextRows {
                 let turned = |row: TokenizedUnpaired| TokenizedUnpaired { label: !row.label, ..row };
                 Self::Unpaired(rows.into_iter().map(turned).collect())
             }
+            Self::Lists(rows) => Self::Lists(rows.into_iter().map(TokenizedList::turned).collect()),
         }
     }
 
@@ -162,6 +165,12 @@ impl Rows for TextRows {
             Self::Unpaired(rows) => {
                 let (rest, held_out) = rows.into_iter().partition(|row| !picked(&bytes(&row.prompt_ids)));
                 (Self::Unpaired(rest), Self::Unpaired(held_out))
+            }
+            Self::Lists(rows) => {
+                let prompt = |row: &TokenizedList| row.completions.first().map(|one| bytes(&one.prompt_ids));
+                let (rest, held_out) =
+                    rows.into_iter().partition(|row| !prompt(row).is_some_and(|p| picked(&p)));
+                (Self::Lists(rest), Self::Lists(held_out))
             }
         }
     }
@@ -179,6 +188,7 @@ impl TextRows {
             (Self::Unpaired(rows), Some(Self::Unpaired(others))) => {
                 Ok(Self::Unpaired([rows, others].concat()))
             }
+            (Self::Lists(rows), Some(Self::Lists(others))) => Ok(Self::Lists([rows, others].concat())),
             _ => Err(TrainError::Plan(
                 "eval.path and data.path differ: one has pairs, the other single completions with labels"
                     .to_owned(),

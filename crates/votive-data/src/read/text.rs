@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::dataset_info::{self, Entry, Tags};
 use super::format::{Format, PAIR_COLUMNS, UNPAIRED_COLUMNS};
-use super::gather::Gathered;
+use super::gather::{Gathered, Lists};
 use super::ranking::PairChoice;
 use super::records::Records;
 use super::shards::files_of;
 use super::table::visit_rows;
 use crate::error::{DataError, Place, Result};
-use crate::record::{PreferencePair, UnpairedExample};
+use crate::record::{PreferencePair, ScoredList, UnpairedExample};
 
 const WHAT: &str = "preference data";
 
@@ -50,6 +50,18 @@ impl TextSource {
     /// If a path cannot be read, is of an unknown kind, or is a folder of several splits; if the columns are of no known
     /// layout; if a row lacks a column, holds the wrong kind of value, or is of another kind than the first.
     pub fn read(&self) -> Result<TextRecords> {
+        Ok(self.gather(Lists::Pairs(self.pairs))?.finish())
+    }
+
+    /// Reads every row as a list of scored completions; a pair is a list of two.
+    ///
+    /// # Errors
+    /// As [`TextSource::read`]; if a row has one completion with a label.
+    pub fn read_lists(&self) -> Result<Records<ScoredList>> {
+        Ok(self.gather(Lists::Whole)?.finish_lists())
+    }
+
+    fn gather(&self, lists: Lists) -> Result<Gathered> {
         let entry = self.entry()?;
         let (mut paths, mut format, mut tags) = (self.paths.clone(), self.format, Tags::default());
         let mut columns = Vec::new();
@@ -57,7 +69,7 @@ impl TextSource {
             (paths, tags, columns) = (vec![path], named, renamed);
             format = format.or(Format::find(&formatting));
         }
-        let mut gathered = Gathered::new(self.origin(), format, self.pairs, tags);
+        let mut gathered = Gathered::new(self.origin(), format, lists, tags);
         for file in files_of(&paths, self.split.as_deref(), WHAT)? {
             let before = gathered.start_file(&file);
             let read = visit_rows(&file, WHAT, before, &mut |mut row| {
@@ -66,7 +78,7 @@ impl TextSource {
             })?;
             gathered.end_file(read);
         }
-        Ok(gathered.finish())
+        Ok(gathered)
     }
 
     /// What the records are called in messages.

@@ -2,7 +2,8 @@
 //!
 //! Source: Rafailov et al., arXiv:2305.18290, Sec. 4; tokens and masks follow TRL 1.16.
 
-use super::{FrontEnd, Likelihood, Sample, SaveDtype, TokenLikelihood};
+use super::copies::Copies;
+use super::{Extended, FrontEnd, Likelihood, Sample, SaveDtype, TokenLikelihood, Wanted};
 use crate::checkpoint::at;
 use crate::error::{Result, TrainError};
 use crate::plan::TokenWeightRule;
@@ -12,8 +13,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use votive_data::{
-    RowNumbers, TextTokenizer, TokenizedPair, TokenizedUnpaired, after_last, collate_mismatched,
-    collate_pairs, collate_unpaired, differing_lines,
+    RowNumbers, TextTokenizer, TokenizedList, TokenizedPair, TokenizedUnpaired, after_last, collate_lists,
+    collate_mismatched, collate_pairs, collate_pairs_and, collate_unpaired, differing_lines,
 };
 use votive_model::{
     CausalLm, CausalLmConfig, Lora, Params, TokenBatch, load_causal_lm, load_causal_lm_stored, save_causal_lm,
@@ -26,6 +27,7 @@ use votive_tensor::segment::Recorder;
 enum Rows {
     Pairs(Vec<TokenizedPair>),
     Unpaired(Vec<TokenizedUnpaired>),
+    Lists(Vec<TokenizedList>),
 }
 
 impl Rows {
@@ -33,6 +35,15 @@ impl Rows {
         match self {
             Self::Pairs(rows) => rows[row].numbers,
             Self::Unpaired(rows) => rows[row].numbers,
+            Self::Lists(rows) => RowNumbers { weight: rows[row].weight, ..RowNumbers::default() },
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Pairs(rows) => rows.len(),
+            Self::Unpaired(rows) => rows.len(),
+            Self::Lists(rows) => rows.len(),
         }
     }
 }
@@ -46,6 +57,7 @@ pub struct TextFrontEnd {
     held_out: usize,
     max_length: Option<usize>,
     token_weights: TokenWeightRule,
+    copies: Copies,
 }
 
 /// Some rows as padded tokens.
@@ -83,7 +95,8 @@ impl TextFrontEnd {
         tokenizer.check_model_vocabulary(config.vocab_size())?;
         let rows = Rows::Pairs(Vec::new());
         let (folder, token_weights) = (folder.into(), TokenWeightRule::default());
-        let front = Self { folder, config, tokenizer, rows, held_out: 0, max_length: None, token_weights };
+        let (held_out, max_length, copies) = (0, None, Copies::default());
+        let front = Self { folder, config, tokenizer, rows, held_out, max_length, token_weights, copies };
         Ok((front, params))
     }
 
@@ -111,19 +124,40 @@ impl TextFrontEnd {
         Self { rows: Rows::Unpaired(examples), max_length: Some(max_length), ..self }
     }
 
+    /// Trains on lists of scored completions.
+    #[must_use]
+    pub fn with_lists(self, lists: Vec<TokenizedList>) -> Self {
+        Self { rows: Rows::Lists(lists), ..self }
+    }
+
     /// The model's configuration.
     #[must_use]
     pub fn config(&self) -> &CausalLmConfig {
         &self.config
     }
 
-    /// Tokens of every row's prompt and of its completions: two of a pair, one of an example.
+    /// Tokens of every row's prompt and of its completions: two of a pair, with its gold one and its copy if they
+    /// are wanted, one of an example, all of a list.
     #[must_use]
-    pub fn lengths_in_all(&self) -> Vec<(usize, Vec<usize>)> {
+    pub fn lengths_in_all(&self, wanted: Wanted) -> Vec<(usize, Vec<usize>)> {
         match &self.rows {
             Rows::Pairs(rows) => rows
                 .iter()
-                .map(|row| (row.prompt_ids.len(), vec![row.chosen_ids.len(), row.rejected_ids.len()]))
+                .map(|row| {
+                    let gold =
+                        row.gold.as_ref().filter(|_| wanted.gold).map(|gold| gold.completion_ids.len());
+                    // A copy is not longer than what it is made of.
+                    let copy = wanted.degrees.map(|_| row.chosen_ids.len());
+                    let sides = [row.chosen_ids.len(), row.rejected_ids.len()];
+                    (row.prompt_ids.len(), sides.into_iter().chain(gold).chain(copy).collect())
+                })
+                .collect(),
+            Rows::Lists(rows) => rows
+                .iter()
+                .map(|row| {
+                    let prompt = row.completions.first().map_or(0, |one| one.prompt_ids.len());
+                    (prompt, row.completions.iter().map(|one| one.completion_ids.len()).collect())
+                })
                 .collect(),
             Rows::Unpaired(rows) => {
                 rows.iter().map(|row| (row.prompt_ids.len(), vec![row.completion_ids.len()])).collect()
@@ -141,6 +175,12 @@ impl TextFrontEnd {
     #[must_use]
     pub fn weighing_tokens(self, token_weights: TokenWeightRule) -> Self {
         Self { token_weights, ..self }
+    }
+
+    /// Draws copies of completions by this seed, for objectives that read them.
+    #[must_use]
+    pub fn copying(self, seed: u64) -> Self {
+        Self { copies: Copies { seed }, ..self }
     }
 
     fn pad_id(&self) -> Result<u32> {
@@ -201,10 +241,7 @@ impl FrontEnd for TextFrontEnd {
     }
 
     fn rows(&self) -> usize {
-        let all = match &self.rows {
-            Rows::Pairs(rows) => rows.len(),
-            Rows::Unpaired(rows) => rows.len(),
-        };
+        let all = self.rows.count();
         all - self.held_out.min(all)
     }
 
@@ -216,6 +253,7 @@ impl FrontEnd for TextFrontEnd {
         match &self.rows {
             Rows::Pairs(rows) => rows[row].row,
             Rows::Unpaired(rows) => rows[row].row,
+            Rows::Lists(rows) => rows[row].row,
         }
     }
 
@@ -234,6 +272,10 @@ impl FrontEnd for TextFrontEnd {
                 let row = &rows[row];
                 vec![facts(row.label, &row.completion_ids, &row.untrained)]
             }
+            Rows::Lists(rows) => {
+                let of = |one: &TokenizedUnpaired| facts(one.label, &one.completion_ids, &one.untrained);
+                rows[row].completions.iter().map(of).collect()
+            }
         }
     }
 
@@ -249,6 +291,7 @@ impl FrontEnd for TextFrontEnd {
         let sides = match &self.rows {
             Rows::Pairs(_) => 2,
             Rows::Unpaired(_) => 1,
+            Rows::Lists(rows) => return Some(rows[row].scores()),
         };
         self.rows.numbers(row).scores.into_iter().take(sides).collect()
     }
@@ -285,6 +328,14 @@ impl FrontEnd for TextFrontEnd {
         Ok(Some(weights.into_iter().zip(untrained).map(trained).collect()))
     }
 
+    fn bucket(&self, row: usize) -> usize {
+        match &self.rows {
+            Rows::Pairs(_) | Rows::Unpaired(_) => 0,
+            // A batch is of lists of one length.
+            Rows::Lists(rows) => rows[row].completions.len(),
+        }
+    }
+
     fn is_fixed(&self) -> bool {
         true
     }
@@ -300,12 +351,19 @@ impl FrontEnd for TextFrontEnd {
                 let examples: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
                 TextBatch(collate_unpaired(&examples, pad))
             }
+            Rows::Lists(rows) => {
+                let lists: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
+                TextBatch(collate_lists(&lists, pad))
+            }
         })
     }
 
     fn divergence_batch(&self, _: u64, samples: &[Sample]) -> Result<TextBatch> {
         let examples: Vec<TokenizedUnpaired> = match &self.rows {
             Rows::Unpaired(rows) => samples.iter().map(|sample| rows[sample.row].clone()).collect(),
+            Rows::Lists(rows) => {
+                samples.iter().flat_map(|sample| rows[sample.row].completions.clone()).collect()
+            }
             Rows::Pairs(rows) => {
                 let (chosen, rejected): (Vec<_>, Vec<_>) =
                     samples.iter().map(|sample| rows[sample.row].clone().unpair().into()).unzip();
@@ -317,15 +375,32 @@ impl FrontEnd for TextFrontEnd {
         Ok(TextBatch(collate_mismatched(&examples, Some(most), self.pad_id()?)))
     }
 
-    fn gold_batch(&self, samples: &[Sample]) -> Result<Option<(TextBatch, Vec<f64>)>> {
+    fn extended(&self, step: u64, samples: &[Sample], wanted: Wanted) -> Result<Option<Extended<TextBatch>>> {
         let Rows::Pairs(rows) = &self.rows else { return Ok(None) };
-        let golds: Option<Vec<_>> = samples.iter().map(|sample| rows[sample.row].gold.as_ref()).collect();
-        let Some(golds) = golds else { return Ok(None) };
-        let trained = |one: &&TokenizedUnpaired| {
-            (one.completion_ids.len() - one.untrained.iter().map(Range::len).sum::<usize>()) as f64
+        let pairs: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
+        let golds: Option<Vec<_>> =
+            pairs.iter().map(|pair| pair.gold.as_ref().filter(|_| wanted.gold)).collect();
+        let copy = |(sample, pair): (&Sample, &&TokenizedPair), degrees: usize| {
+            self.copies.of(&self.tokenizer, pair, degrees, (step, sample.position as u64))
         };
-        let lengths = golds.iter().map(trained).collect();
-        Ok(Some((TextBatch(collate_unpaired(&golds, self.pad_id()?)), lengths)))
+        let copies = wanted.degrees.map(|degrees| {
+            samples.iter().zip(&pairs).map(|row| copy(row, degrees)).collect::<Result<Vec<_>>>()
+        });
+        let (copies, degrees): (Vec<_>, Vec<u32>) =
+            copies.transpose()?.unwrap_or_default().into_iter().unzip();
+        if (wanted.gold && golds.is_none()) || (!wanted.gold && copies.is_empty()) {
+            return Ok(None);
+        }
+        let golds = golds.filter(|_| wanted.gold);
+        let others: Vec<_> = golds.iter().flatten().copied().chain(&copies).collect();
+        let batch = TextBatch(collate_pairs_and(&pairs, &others, self.pad_id()?));
+        let lengths = || batch.completion_tokens().skip(2 * pairs.len()).take(pairs.len());
+        let gold_lengths = golds.is_some().then(|| lengths().map(|count| count as f64).collect());
+        Ok(Some(Extended { gold_lengths, degrees: wanted.degrees.map(|_| degrees), batch }))
+    }
+
+    fn state_width(&self) -> usize {
+        self.config.sizes().hidden_size
     }
 
     fn sequence_identities(&self, batch: &TextBatch) -> Vec<Vec<u8>> {
