@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 use votive_model::Params;
+use votive_train::front_end::Wanted;
 use votive_train::memory::{self, Footprint, Memory};
 use votive_train::{Plan, Prepared, RowReport, Run, prepare};
 
@@ -41,11 +42,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     encoding.finish();
     match prepared {
         Prepared::Text(front, start, rows) => {
-            let lengths = sequences(&front.lengths_in_all());
+            let lengths = sequences(&front.lengths_in_all(Wanted::of(&plan)));
             show(args, &plan, front.as_ref(), start, (&rows, Some(lengths)), ctx)
         }
         Prepared::Reward(front, start, rows) => {
-            let lengths = sequences(&front.lengths_in_all());
+            let lengths = sequences(&front.lengths_in_all(Wanted::of(&plan)));
             show(args, &plan, front.as_ref(), start, (&rows, Some(lengths)), ctx)
         }
         Prepared::Image(front, start, rows) => show(args, &plan, front.as_ref(), start, (&rows, None), ctx),

@@ -23,7 +23,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from common import target_folder, torch, write_json, write_made_by, write_tensors
+from common import Size, target_folder, torch, write_json, write_made_by, write_tensors
 
 import torch.nn.functional as F
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
@@ -60,16 +60,6 @@ DATA = {
 
 
 # --- inputs -------------------------------------------------------------------------------------
-
-
-@dataclass
-class Size:
-    """Of a batch: its rows, the span of log-ratios in nats, the longest completion, and rows at exact extremes."""
-
-    rows: int
-    span: float = 8.0
-    longest: int = 39
-    extremes: bool = True
 
 
 EXTREMES = [0.0, 1.0, -1.0, 40.0, -40.0, 200.0, -200.0]
@@ -221,16 +211,20 @@ def length_inputs(seed=10, size=Size(18)) -> dict:
     return {name: inputs[name] for name in ("policy_logps", "reference_logps", "labels")} | {"lengths": lengths}
 
 
-def denoised_inputs() -> dict:
-    """24 pairs of latents: errors, distances within the triangle that they span, log-ratios near and beyond a bound."""
-    generator = torch.Generator().manual_seed(11)
+def denoised_inputs(seed=11, size=Size(24)) -> dict:
+    """Pairs of latents: errors, distances within the triangle that they span, log-ratios near and beyond a bound.
+
+    Errors are means over a latent of noise of unit variance: their scale is the span's tenth, and never above a few.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    largest = min(size.span / 10, 3.0)
 
     def draw(low, high):
-        return low + (high - low) * torch.rand(24, generator=generator, dtype=torch.float64)
+        return low + (high - low) * torch.rand(size.rows, generator=generator, dtype=torch.float64)
 
     inputs = {}
     for side in SIDES:
-        error, reference = draw(0.001, 0.8), draw(0.001, 0.8)
+        error, reference = draw(0.001, largest), draw(0.001, largest)
         # |a - b|^2 lies between (|a| - |b|)^2 and (|a| + |b|)^2.
         share = draw(0, 1)
         low, high = (error.sqrt() - reference.sqrt()) ** 2, (error.sqrt() + reference.sqrt()) ** 2
@@ -239,7 +233,7 @@ def denoised_inputs() -> dict:
             f"reference_{side}_errors": reference,
             f"{side}_distances": low + share * (high - low),
             f"policy_{side}_logps": draw(-1.2, -0.8),
-            f"reference_{side}_logps": torch.full((24,), -1.0, dtype=torch.float64),
+            f"reference_{side}_logps": torch.full((size.rows,), -1.0, dtype=torch.float64),
         }
     inputs["margins"] = draw(-0.05, 0.25)
     return {name: inputs[name] for name in DENOISED_INPUTS}

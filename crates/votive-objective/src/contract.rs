@@ -23,6 +23,8 @@ pub struct PairInputs {
     pub margins: Option<Tensor>,
     /// How unsure whoever judged was of each pair, nats; `(B,)`.
     pub uncertainties: Option<Tensor>,
+    /// How likely a degree head finds how much was taken out of a copy of each pair's chosen completion, nats; `(B,)`.
+    pub degree_logps: Option<Tensor>,
 }
 
 impl PairInputs {
@@ -35,6 +37,7 @@ impl PairInputs {
             gold: None,
             margins: None,
             uncertainties: None,
+            degree_logps: None,
         }
     }
 
@@ -158,6 +161,21 @@ impl PairInputs {
         self
     }
 
+    /// Adds how likely a degree head finds how much was taken out of a copy of each chosen completion.
+    #[must_use]
+    pub fn with_degree_logps(mut self, logps: Tensor) -> Self {
+        self.degree_logps = Some(logps);
+        self
+    }
+
+    /// How likely a degree head finds how much was taken out of a copy of each chosen completion, `(B,)`, nats.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn degree_logps(&self) -> Result<&Tensor> {
+        self.degree_logps.as_ref().ok_or(ObjectiveError::Missing("degree_logps"))
+    }
+
     /// How unsure whoever judged was of each pair, `(B,)`, without a gradient.
     ///
     /// # Errors
@@ -217,7 +235,11 @@ impl PairInputs {
         self.chosen.check(expected)?;
         self.rejected.check(expected)?;
         self.gold.iter().try_for_each(|gold| gold.check(expected))?;
-        let numbers = [("margins", self.margins.as_ref()), ("uncertainties", self.uncertainties.as_ref())];
+        let numbers = [
+            ("margins", self.margins.as_ref()),
+            ("uncertainties", self.uncertainties.as_ref()),
+            ("degree_logps", self.degree_logps.as_ref()),
+        ];
         require_shape(expected, 1, &numbers)
     }
 }

@@ -114,6 +114,8 @@ pub struct DataPlan {
     pub eval_fraction: f64,
     /// How much single tokens count, for objectives that read it.
     pub token_weights: TokenWeightRule,
+    /// How many degrees of copies of completions there are, for objectives that read them.
+    pub degrees: usize,
 }
 
 /// Where the weights of single tokens come from.
@@ -245,7 +247,7 @@ impl Plan {
                 &mut r,
                 objective,
                 (&reference, base_model.is_some()),
-                &data.token_weights,
+                (&data.token_weights, data.degrees),
                 kind,
             );
             objective::check_batch(&mut r, objective, &train);

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use votive_data::{
     Buckets, CaptionRow, DataReport, FramedPair, ImageDataSource, ImageLimits, ImageSize, RowPolicy,
-    TextRecords, TextSource, TokenizedPair, frame_pairs, read_captions, screen_image_pairs,
+    ScoredList, TextRecords, TextSource, TokenizedPair, frame_pairs, read_captions, screen_image_pairs,
+    screen_shown_images,
 };
 use votive_model::stable_diffusion::StableDiffusionFolder;
 use votive_model::{ModelError, Params};
@@ -81,7 +82,16 @@ fn with_rows<M: TextModel>(plan: &Plan, front: TextFrontEnd<M>) -> Result<(TextF
     policy.max_length = Some(most);
     let source = &plan.data.source;
     let read = |source: &TextSource| {
-        let (rows, report) = tokenize(&front, source, policy)?;
+        let (rows, report) = match plan.objective.reads_lists() {
+            true => {
+                let shown = |list: &ScoredList| (list.row, list.images.clone());
+                let limits = ImageLimits::default();
+                let lists = screen_shown_images(source.read_lists()?, shown, policy.faulty_rows, &limits)?;
+                let (lists, report) = front.tokenizer().tokenize_lists(lists, policy)?;
+                (TextRows::Lists(lists), report)
+            }
+            false => tokenize(&front, source, policy)?,
+        };
         let rows = preferred(plan, rows);
         if plan.objective.reads_undesirable() { Ok((rows, report)) } else { desirable(rows, report) }
     };
@@ -98,8 +108,9 @@ fn with_rows<M: TextModel>(plan: &Plan, front: TextFrontEnd<M>) -> Result<(TextF
             return Err(TrainError::Plan(reason));
         }
         TextRows::Unpaired(examples) => front.with_unpaired(examples, most),
+        TextRows::Lists(lists) => front.with_lists(lists),
     };
-    let front = front.weighing_tokens(plan.data.token_weights.clone());
+    let front = front.weighing_tokens(plan.data.token_weights.clone()).copying(plan.train.seed);
     Ok((front.holding_out(report.held_out), report))
 }
 
@@ -133,6 +144,7 @@ fn desirable(rows: TextRows, mut report: DataReport) -> Result<(TextRows, DataRe
     let examples = match rows {
         TextRows::Pairs(pairs) => pairs.into_iter().flat_map(TokenizedPair::unpair).collect(),
         TextRows::Unpaired(examples) => examples,
+        TextRows::Lists(lists) => lists.into_iter().flat_map(|list| list.completions).collect(),
     };
     let (kept, others): (Vec<_>, Vec<_>) = examples.into_iter().partition(|example| example.label);
     (report.rows_kept, report.completions_not_read) = (kept.len(), others.len());

@@ -288,6 +288,9 @@ fn pair_inputs(given: &Given) -> Outcome<PairInputs> {
     if given.has("uncertainties") {
         pairs = pairs.with_uncertainties(given.get("uncertainties")?);
     }
+    if given.has("degree_logps") {
+        pairs = pairs.with_degree_logps(given.get("degree_logps")?);
+    }
     if given.has("chosen_values") {
         pairs = pairs.with_values(given.get("chosen_values")?, given.get("rejected_values")?);
     }

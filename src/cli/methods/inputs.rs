@@ -88,6 +88,11 @@ const PAIR: &[Input] = &[
     input("base_chosen_logps", Needs::BASE, "(B,) log π_base(y_w|x), nats, of the first round's start"),
     input("base_rejected_logps", Needs::BASE, "(B,) log π_base(y_l|x), nats"),
     input("uncertainties", Needs::UNCERTAINTIES, "(B,) how unsure each pair's label is, nats; no gradient"),
+    input(
+        "degree_logps",
+        Needs::DEGREES,
+        "(B,) log-probability that a degree head gives to how much was taken out of a copy of y_w, nats",
+    ),
     input("chosen_values", Needs::VALUES, "(B,) what a value head says of y_w"),
     input("rejected_values", Needs::VALUES, "(B,) what a value head says of y_l"),
     of_tokens(

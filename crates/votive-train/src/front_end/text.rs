@@ -2,9 +2,11 @@
 //!
 //! Source: tokens and masks follow TRL 1.16.
 
+use super::copies::Copies;
 use super::shown_images::ShownImages;
+use super::text_batch::TextBatch;
 use super::text_model::TextModel;
-use super::{FrontEnd, Likelihood, Sample, SaveDtype};
+use super::{Extended, FrontEnd, Likelihood, Sample, SaveDtype, Wanted};
 use crate::checkpoint::at;
 use crate::error::{Result, TrainError};
 use crate::plan::TokenWeightRule;
@@ -13,11 +15,11 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use votive_data::{
-    RowNumbers, TextTokenizer, TokenizedPair, TokenizedUnpaired, after_last, collate_mismatched,
-    collate_pairs, collate_unpaired, differing_lines,
+    RowNumbers, TextTokenizer, TokenizedList, TokenizedPair, TokenizedUnpaired, after_last, collate_lists,
+    collate_mismatched, collate_pairs, collate_pairs_and, collate_unpaired, differing_lines,
 };
 use votive_model::{
-    CausalLmConfig, ImageInput, Lora, Params, RewardModelConfig, load_causal_lm_stored, load_reward_model,
+    CausalLmConfig, Lora, Params, RewardModelConfig, load_causal_lm_stored, load_reward_model,
     new_reward_model,
 };
 use votive_objective::CompletionFacts;
@@ -28,6 +30,7 @@ use votive_tensor::segment::Recorder;
 enum Rows {
     Pairs(Vec<TokenizedPair>),
     Unpaired(Vec<TokenizedUnpaired>),
+    Lists(Vec<TokenizedList>),
 }
 
 impl Rows {
@@ -35,6 +38,15 @@ impl Rows {
         match self {
             Self::Pairs(rows) => rows[row].numbers,
             Self::Unpaired(rows) => rows[row].numbers,
+            Self::Lists(rows) => RowNumbers { weight: rows[row].weight, ..RowNumbers::default() },
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Pairs(rows) => rows.len(),
+            Self::Unpaired(rows) => rows.len(),
+            Self::Lists(rows) => rows.len(),
         }
     }
 }
@@ -48,19 +60,13 @@ pub struct TextFrontEnd<M = CausalLmConfig> {
     held_out: usize,
     max_length: Option<usize>,
     token_weights: TokenWeightRule,
+    copies: Copies,
     /// How images are prepared, if the model sees any.
     images: Option<ShownImages>,
 }
 
 /// A reward model's folder with tokenized rows.
 pub type RewardFrontEnd = TextFrontEnd<RewardModelConfig>;
-
-/// Some rows as padded tokens.
-pub struct TextBatch {
-    tokens: votive_data::TextBatch,
-    /// The images that each sequence shows.
-    images: Vec<Vec<ImageInput>>,
-}
 
 /// Files of a model folder that belong to its tokenizer or image processor, not to its weights.
 const TOKENIZER_FILES: [&str; 12] = [
@@ -149,6 +155,7 @@ impl<M: TextModel> TextFrontEnd<M> {
             held_out: 0,
             max_length: None,
             token_weights: TokenWeightRule::default(),
+            copies: Copies::default(),
             images,
         })
     }
@@ -182,13 +189,34 @@ impl<M: TextModel> TextFrontEnd<M> {
         Self { rows: Rows::Unpaired(examples), max_length: Some(max_length), ..self }
     }
 
-    /// Tokens of every row's prompt and of its completions: two of a pair, one of an example.
+    /// Trains on lists of scored completions.
     #[must_use]
-    pub fn lengths_in_all(&self) -> Vec<(usize, Vec<usize>)> {
+    pub fn with_lists(self, lists: Vec<TokenizedList>) -> Self {
+        Self { rows: Rows::Lists(lists), ..self }
+    }
+
+    /// Tokens of every row's prompt and of its completions: two of a pair, with its gold one and its copy if they
+    /// are wanted, one of an example, all of a list.
+    #[must_use]
+    pub fn lengths_in_all(&self, wanted: Wanted) -> Vec<(usize, Vec<usize>)> {
         match &self.rows {
             Rows::Pairs(rows) => rows
                 .iter()
-                .map(|row| (row.prompt_ids.len(), vec![row.chosen_ids.len(), row.rejected_ids.len()]))
+                .map(|row| {
+                    let gold =
+                        row.gold.as_ref().filter(|_| wanted.gold).map(|gold| gold.completion_ids.len());
+                    // A copy is not longer than what it is made of.
+                    let copy = wanted.degrees.map(|_| row.chosen_ids.len());
+                    let sides = [row.chosen_ids.len(), row.rejected_ids.len()];
+                    (row.prompt_ids.len(), sides.into_iter().chain(gold).chain(copy).collect())
+                })
+                .collect(),
+            Rows::Lists(rows) => rows
+                .iter()
+                .map(|row| {
+                    let prompt = row.completions.first().map_or(0, |one| one.prompt_ids.len());
+                    (prompt, row.completions.iter().map(|one| one.completion_ids.len()).collect())
+                })
                 .collect(),
             Rows::Unpaired(rows) => {
                 rows.iter().map(|row| (row.prompt_ids.len(), vec![row.completion_ids.len()])).collect()
@@ -202,6 +230,10 @@ impl<M: TextModel> TextFrontEnd<M> {
         match &self.rows {
             Rows::Pairs(rows) => rows.iter().map(|row| row.images.len()).max().unwrap_or(0),
             Rows::Unpaired(rows) => rows.iter().map(|row| row.images.len()).max().unwrap_or(0),
+            Rows::Lists(rows) => {
+                let first = rows.iter().filter_map(|row| row.completions.first());
+                first.map(|one| one.images.len()).max().unwrap_or(0)
+            }
         }
     }
 
@@ -217,6 +249,12 @@ impl<M: TextModel> TextFrontEnd<M> {
         Self { token_weights, ..self }
     }
 
+    /// Draws copies of completions by this seed, for objectives that read them.
+    #[must_use]
+    pub fn copying(self, seed: u64) -> Self {
+        Self { copies: Copies { seed }, ..self }
+    }
+
     /// A batch with the pixels of its images, which are read anew each time.
     fn with_images(&self, tokens: votive_data::TextBatch) -> Result<TextBatch> {
         let images = match &self.images {
@@ -228,40 +266,6 @@ impl<M: TextModel> TextFrontEnd<M> {
 
     fn pad_id(&self) -> Result<u32> {
         Ok(self.tokenizer.pad_id()?)
-    }
-}
-
-impl TextBatch {
-    /// The padded tokens and their masks.
-    #[must_use]
-    pub fn tokens(&self) -> &votive_data::TextBatch {
-        &self.tokens
-    }
-
-    /// The sequences without padding.
-    pub(super) fn sequences(&self) -> Vec<Vec<u32>> {
-        let tokens = &self.tokens;
-        let row =
-            |i: usize| tokens.input_ids[i * tokens.width..i * tokens.width + tokens.lengths[i]].to_vec();
-        (0..tokens.n_sequences).map(row).collect()
-    }
-
-    /// The images that each sequence shows.
-    pub(super) fn images(&self) -> &[Vec<ImageInput>] {
-        &self.images
-    }
-
-    /// Number of completion tokens of every sequence.
-    pub(super) fn completion_tokens(&self) -> impl Iterator<Item = usize> + '_ {
-        let count = |row: &[u8]| row.iter().filter(|wanted| **wanted == 1).count();
-        self.tokens.completion_mask.chunks(self.tokens.width.max(1)).map(count)
-    }
-
-    /// (sequence, position) of every completion token.
-    pub(super) fn wanted(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let width = self.tokens.width;
-        let mask = self.tokens.completion_mask.iter().enumerate();
-        mask.filter(|(_, wanted)| **wanted == 1).map(move |(cell, _)| (cell / width, cell % width))
     }
 }
 
@@ -293,10 +297,7 @@ impl<M: TextModel> FrontEnd for TextFrontEnd<M> {
     }
 
     fn rows(&self) -> usize {
-        let all = match &self.rows {
-            Rows::Pairs(rows) => rows.len(),
-            Rows::Unpaired(rows) => rows.len(),
-        };
+        let all = self.rows.count();
         all - self.held_out.min(all)
     }
 
@@ -308,6 +309,7 @@ impl<M: TextModel> FrontEnd for TextFrontEnd<M> {
         match &self.rows {
             Rows::Pairs(rows) => rows[row].row,
             Rows::Unpaired(rows) => rows[row].row,
+            Rows::Lists(rows) => rows[row].row,
         }
     }
 
@@ -326,6 +328,10 @@ impl<M: TextModel> FrontEnd for TextFrontEnd<M> {
                 let row = &rows[row];
                 vec![facts(row.label, &row.completion_ids, &row.untrained)]
             }
+            Rows::Lists(rows) => {
+                let of = |one: &TokenizedUnpaired| facts(one.label, &one.completion_ids, &one.untrained);
+                rows[row].completions.iter().map(of).collect()
+            }
         }
     }
 
@@ -341,6 +347,7 @@ impl<M: TextModel> FrontEnd for TextFrontEnd<M> {
         let sides = match &self.rows {
             Rows::Pairs(_) => 2,
             Rows::Unpaired(_) => 1,
+            Rows::Lists(rows) => return Some(rows[row].scores()),
         };
         self.rows.numbers(row).scores.into_iter().take(sides).collect()
     }
@@ -377,6 +384,14 @@ impl<M: TextModel> FrontEnd for TextFrontEnd<M> {
         Ok(Some(weights.into_iter().zip(untrained).map(trained).collect()))
     }
 
+    fn bucket(&self, row: usize) -> usize {
+        match &self.rows {
+            Rows::Pairs(_) | Rows::Unpaired(_) => 0,
+            // A batch is of lists of one length.
+            Rows::Lists(rows) => rows[row].completions.len(),
+        }
+    }
+
     fn is_fixed(&self) -> bool {
         true
     }
@@ -392,6 +407,10 @@ impl<M: TextModel> FrontEnd for TextFrontEnd<M> {
                 let examples: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
                 collate_unpaired(&examples, pad)
             }
+            Rows::Lists(rows) => {
+                let lists: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
+                collate_lists(&lists, pad)
+            }
         })
     }
 
@@ -402,6 +421,9 @@ impl<M: TextModel> FrontEnd for TextFrontEnd<M> {
     fn divergence_batch(&self, _: u64, samples: &[Sample]) -> Result<TextBatch> {
         let examples: Vec<TokenizedUnpaired> = match &self.rows {
             Rows::Unpaired(rows) => samples.iter().map(|sample| rows[sample.row].clone()).collect(),
+            Rows::Lists(rows) => {
+                samples.iter().flat_map(|sample| rows[sample.row].completions.clone()).collect()
+            }
             Rows::Pairs(rows) => {
                 let (chosen, rejected): (Vec<_>, Vec<_>) =
                     samples.iter().map(|sample| rows[sample.row].clone().unpair().into()).unzip();
@@ -413,15 +435,32 @@ impl<M: TextModel> FrontEnd for TextFrontEnd<M> {
         self.with_images(collate_mismatched(&examples, Some(most), self.pad_id()?))
     }
 
-    fn gold_batch(&self, samples: &[Sample]) -> Result<Option<(TextBatch, Vec<f64>)>> {
+    fn extended(&self, step: u64, samples: &[Sample], wanted: Wanted) -> Result<Option<Extended<TextBatch>>> {
         let Rows::Pairs(rows) = &self.rows else { return Ok(None) };
-        let golds: Option<Vec<_>> = samples.iter().map(|sample| rows[sample.row].gold.as_ref()).collect();
-        let Some(golds) = golds else { return Ok(None) };
-        let trained = |one: &&TokenizedUnpaired| {
-            (one.completion_ids.len() - one.untrained.iter().map(Range::len).sum::<usize>()) as f64
+        let pairs: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
+        let golds: Option<Vec<_>> =
+            pairs.iter().map(|pair| pair.gold.as_ref().filter(|_| wanted.gold)).collect();
+        let copy = |(sample, pair): (&Sample, &&TokenizedPair), degrees: usize| {
+            self.copies.of(&self.tokenizer, pair, degrees, (step, sample.position as u64))
         };
-        let lengths = golds.iter().map(trained).collect();
-        Ok(Some((self.with_images(collate_unpaired(&golds, self.pad_id()?))?, lengths)))
+        let copies = wanted.degrees.map(|degrees| {
+            samples.iter().zip(&pairs).map(|row| copy(row, degrees)).collect::<Result<Vec<_>>>()
+        });
+        let (copies, degrees): (Vec<_>, Vec<u32>) =
+            copies.transpose()?.unwrap_or_default().into_iter().unzip();
+        if (wanted.gold && golds.is_none()) || (!wanted.gold && copies.is_empty()) {
+            return Ok(None);
+        }
+        let golds = golds.filter(|_| wanted.gold);
+        let others: Vec<_> = golds.iter().flatten().copied().chain(&copies).collect();
+        let batch = self.with_images(collate_pairs_and(&pairs, &others, self.pad_id()?))?;
+        let lengths = || batch.completion_tokens().skip(2 * pairs.len()).take(pairs.len());
+        let gold_lengths = golds.is_some().then(|| lengths().map(|count| count as f64).collect());
+        Ok(Some(Extended { gold_lengths, degrees: wanted.degrees.map(|_| degrees), batch }))
+    }
+
+    fn state_width(&self) -> usize {
+        self.model.sizes().hidden_size
     }
 
     fn sequence_identities(&self, batch: &TextBatch) -> Vec<Vec<u8>> {

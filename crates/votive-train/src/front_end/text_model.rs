@@ -1,6 +1,6 @@
 //! What reads rows of text: a language model, which gives log-probabilities, or a reward model, which gives rewards.
 
-use super::text::TextBatch;
+use super::text_batch::TextBatch;
 use super::{Likelihood, TokenLikelihood};
 use crate::error::Result;
 use candle_core::{DType, Device, Tensor};
@@ -120,7 +120,7 @@ impl TextModel for CausalLmConfig {
         recorder: Option<&Recorder>,
     ) -> Result<Likelihood> {
         let tokens = TokenBatch::new(batch.sequences(), batch.wanted().collect())?;
-        let tokens = tokens.with_images(batch.images().to_vec());
+        let tokens = tokens.with_images(batch.images.clone());
         let head = network.head(&tokens, recorder)?;
         let scores = head.scores()?;
         let rows: Vec<u32> = batch.wanted().map(|(row, _)| row as u32).collect();

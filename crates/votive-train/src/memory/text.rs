@@ -4,7 +4,7 @@
 //! projections.
 
 use super::{Activations, FLOAT, Footprint, Part, runs_reference};
-use crate::front_end::{FrontEnd, TextFrontEnd, TextModel};
+use crate::front_end::{FrontEnd, TextFrontEnd, TextModel, Wanted};
 use crate::plan::Plan;
 use crate::run::order;
 use votive_data::{DataOrder, Phases};
@@ -85,7 +85,7 @@ impl Shape {
         let train = &plan.train;
         // A prompt is computed once, whatever follows it.
         let sizes: Vec<[usize; 2]> = front
-            .lengths_in_all()
+            .lengths_in_all(Wanted::of(plan))
             .into_iter()
             .map(|(prompt, completions)| {
                 let read = completions.iter().map(|tokens| front.model().places(*tokens)).sum();
@@ -109,7 +109,7 @@ impl Shape {
 
 fn tokens_in_all<M: TextModel>(front: &TextFrontEnd<M>) -> u64 {
     let row = |(prompt, completions): &(usize, Vec<usize>)| prompt + completions.iter().sum::<usize>();
-    front.lengths_in_all().iter().map(row).sum::<usize>() as u64
+    front.lengths_in_all(Wanted { gold: true, degrees: None }).iter().map(row).sum::<usize>() as u64
 }
 
 impl<M: TextModel> Footprint for TextFrontEnd<M> {

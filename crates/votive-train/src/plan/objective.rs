@@ -1,5 +1,6 @@
 //! What a recipe says of the objective: one table for each term of its sum.
 
+use super::data::DEGREES;
 use super::{Modality, TokenWeightRule, TrainPlan};
 use crate::error::Result;
 use crate::front_end::RolloutPairs;
@@ -140,9 +141,12 @@ pub(super) fn check(
     r: &mut Resolver,
     objective: &Mixture,
     (reference, has_base): (&ReferencePlan, bool),
-    weights: &TokenWeightRule,
+    (weights, degrees): (&TokenWeightRule, usize),
     kind: Modality,
 ) {
+    if degrees != DEGREES && !objective.needs().contains(Needs::DEGREES) {
+        r.mistake("data.degrees", "no objective of this recipe reads copies of completions");
+    }
     if *weights != TokenWeightRule::default() && !objective.needs().contains(Needs::TOKEN_WEIGHTS) {
         r.mistake("data.token_weights", "no objective of this recipe weighs single tokens");
     }
@@ -152,6 +156,8 @@ pub(super) fn check(
     let of_texts = [
         (Needs::TOKENS, "looks at single tokens, which a denoiser does not have"),
         (Needs::ALIGNMENT, "weighs by what a policy would write, which a denoiser does not say"),
+        (Needs::VALUES, "reads a value head, which only a language model can have here"),
+        (Needs::DEGREES, "takes key phrases out of completions, which pictures do not have"),
         (Needs::GOLD, "imitates a third completion, which only rows of text can have"),
     ];
     for term in objective.terms() {
@@ -173,13 +179,13 @@ pub(super) fn check(
         if needs.contains(Needs::BASE) && !has_base {
             r.mistake("reference.base", &format!("`{id}` needs the model that the first round started from"));
         }
-        if matches!(term.objective, Objective::List(_)) {
-            let what = "compares lists of completions; rows become pairs or single completions here, so it can be \
-                        evaluated on given numbers (`votive methods eval`) and not trained with";
+        let is_of_lists = matches!(term.objective, Objective::List(_));
+        if is_of_lists && kind == Modality::Image {
+            let what = "compares lists of completions; rows of images become pairs";
             r.mistake(&format!("objective.{id}"), what);
         }
-        if needs.contains(Needs::VALUES) {
-            let what = "reads a value head, which no model here has; its options may do without";
+        if objective.reads_lists() && !is_of_lists {
+            let what = "cannot be added to an objective of lists: rows become lists or pairs, not both";
             r.mistake(&format!("objective.{id}"), what);
         }
         let is_cached = matches!(reference, ReferencePlan::Cached { .. });
