@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
     ctx.output.note(&policy.report);
     let reference = Scorer::open(&args.reference, None, &args.rows, ctx)?;
     reference.require_same_tokens(&policy, &args.reference, &args.model)?;
-    let (policy, reference) = (policy.score(ctx)?, reference.score(ctx)?);
+    let (policy, reference) = (policy.score(false, ctx)?, reference.score(false, ctx)?);
     let pairs: Option<Vec<RankedPair>> = policy.iter().zip(&reference).map(|(p, r)| pair(p, r)).collect();
     let pairs = pairs.ok_or_else(|| {
         let message =

@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     }
     let scorer = Scorer::open(&args.model, args.adapter.as_deref(), &args.rows, ctx)?;
     ctx.output.note(&scorer.report);
-    let rows = scorer.score(ctx)?;
+    let rows = scorer.score(args.per_token, ctx)?;
     let reference = args.reference.as_ref().map(|reference| args.score_reference(reference, &scorer, ctx));
     let reference = reference.transpose()?;
     let tokens: Vec<TokenRow> = rows
@@ -116,6 +116,6 @@ impl Args {
     fn score_reference(&self, folder: &Path, policy: &Scorer, ctx: &Context) -> Outcome<Vec<ScoredRow>> {
         let scorer = Scorer::open(folder, None, &self.rows, ctx)?;
         scorer.require_same_tokens(policy, folder, &self.model)?;
-        scorer.score(ctx)
+        scorer.score(self.per_token, ctx)
     }
 }
