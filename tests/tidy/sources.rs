@@ -110,7 +110,7 @@ fn only_the_objective_crate_names_a_method() {
 /// A method's fixtures, laws, recipe and documentation are asked for where they are; its arithmetic is in its file.
 #[test]
 fn every_method_is_computed_by_hand() {
-    let sources = rust_files().into_iter().map(|path| (read(&path), relative(&path)));
+    let sources = library_sources().into_iter().map(|path| (read(&path), relative(&path)));
     let methods: Vec<_> = sources.filter(|(text, _)| text.contains("pub static SPEC: MethodSpec")).collect();
     assert_eq!(methods.len(), METHODS.len(), "one method, one file");
     let without = methods.iter().filter(|(text, _)| !text.contains("#[test]\n    fn hand_arithmetic()"));
@@ -120,7 +120,7 @@ fn every_method_is_computed_by_hand() {
 /// A method reads like its paper: half of the files have fewer lines than this without their tests.
 #[test]
 fn files_of_methods_are_short() {
-    let sources = rust_files().into_iter().map(|path| read(&path));
+    let sources = library_sources().into_iter().map(|path| read(&path));
     let methods = sources.filter(|text| text.contains("pub static SPEC: MethodSpec"));
     let lines =
         |text: String| text.split("#[cfg(test)]").next().map_or(0, |code| code.trim_end().lines().count());

@@ -146,6 +146,23 @@ pub fn write_weights(
     float: DType,
     shard_bytes: u64,
 ) -> Result<()> {
+    write_named(folder, (|name| config.name_in_files(name), params), float, shard_bytes)
+}
+
+/// The same of a reward model, whose tensors files call by their paths.
+///
+/// # Errors
+/// Those of [`write_weights`].
+pub fn write_reward_weights(folder: &Path, params: &Params, float: DType, shard_bytes: u64) -> Result<()> {
+    write_named(folder, (str::to_owned, params), float, shard_bytes)
+}
+
+fn write_named(
+    folder: &Path,
+    (name_in_files, params): (impl Fn(&str) -> String, &Params),
+    float: DType,
+    shard_bytes: u64,
+) -> Result<()> {
     if params.lora().is_some() {
         return Err(ModelError::Adapter(
             "merge it or save it by itself; a model folder holds whole weights".to_owned(),
@@ -162,7 +179,7 @@ pub fn write_weights(
         }
         (total, in_shard) = (total + bytes, in_shard + bytes);
         if let Some(shard) = shards.last_mut() {
-            shard.push((config.name_in_files(name), tensor.clone()));
+            shard.push((name_in_files(name), tensor.clone()));
         }
     }
     let count = shards.len();

@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
     ctx.output.note(&policy.report);
     let reference = Scorer::open(folder, None, &args.rows, ctx)?;
     reference.require_same_tokens(&policy, folder, &args.model)?;
-    let (policy, reference) = (policy.score(ctx)?, reference.score(ctx)?);
+    let (policy, reference) = (policy.score(false, ctx)?, reference.score(false, ctx)?);
     let pairs: Option<Vec<RankedPair>> = policy.iter().zip(&reference).map(|(p, r)| pair(p, r)).collect();
     let pairs = pairs.ok_or_else(|| args.unpaired())?;
     report(&rank_accuracy(&pairs, args.beta, args.label_share), ctx)
@@ -76,7 +76,7 @@ impl Args {
             [chosen, rejected] => Some([chosen.score, rejected.score]),
             _ => None,
         };
-        let pairs: Option<Vec<[f64; 2]>> = scorer.score(ctx)?.iter().map(rewards).collect();
+        let pairs: Option<Vec<[f64; 2]>> = scorer.score(false, ctx)?.iter().map(rewards).collect();
         let found = reward_accuracy(&pairs.ok_or_else(|| self.unpaired())?);
         if ctx.output.wants_json() {
             return ctx.output.json(&json!(found));

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     }
     let scorer = Scorer::open(&args.model, args.adapter.as_deref(), &args.rows, ctx)?;
     ctx.output.note(&scorer.report);
-    let rows = scorer.score(ctx)?;
+    let rows = scorer.score(args.per_token, ctx)?;
     let reference = args.reference.as_ref().map(|reference| args.score_reference(reference, &scorer, ctx));
     let reference = reference.transpose()?;
     let tokens: Vec<TokenRow> = rows
@@ -119,7 +119,7 @@ impl Args {
         }
         let scorer = Scorer::open_reward_model(&self.model, self.adapter.as_deref(), &self.rows, ctx)?;
         ctx.output.note(&scorer.report);
-        let rows = scorer.score(ctx)?;
+        let rows = scorer.score(false, ctx)?;
         let scores: Vec<Value> = rows.iter().map(|row| Value::Object(whole(row, "reward"))).collect();
         self.write(&scores, &scorer.report, None, ctx)
     }
@@ -138,6 +138,6 @@ impl Args {
     fn score_reference(&self, folder: &Path, policy: &Scorer, ctx: &Context) -> Outcome<Vec<ScoredRow>> {
         let scorer = Scorer::open(folder, None, &self.rows, ctx)?;
         scorer.require_same_tokens(policy, folder, &self.model)?;
-        scorer.score(ctx)
+        scorer.score(self.per_token, ctx)
     }
 }

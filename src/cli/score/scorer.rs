@@ -1,7 +1,6 @@
 //! A language model or a reward model with the rows that it scores.
 
 use crate::cli::{Code, Context, Failure, Outcome};
-use candle_core::Tensor;
 use clap::ValueEnum;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -66,7 +65,7 @@ pub(crate) struct ScoredCompletion {
     pub(crate) score: f64,
     /// Its trained tokens.
     pub(crate) ids: Vec<u32>,
-    /// log π of each, in nats; a reward model has none.
+    /// log π of each, in nats, if they were asked for; a reward model has none.
     pub(crate) token_logps: Vec<f32>,
 }
 
@@ -209,8 +208,8 @@ impl<'a, M: TextModel> Scorer<'a, M> {
         }
     }
 
-    /// Every row in the order of the data.
-    pub(crate) fn score(&self, ctx: &Context) -> Outcome<Vec<ScoredRow>> {
+    /// Every row in the order of the data; `per_token` says whether single tokens are read, too.
+    pub(crate) fn score(&self, per_token: bool, ctx: &Context) -> Outcome<Vec<ScoredRow>> {
         let network = self.front.network(&self.params)?;
         let samples: Vec<Sample> = (0..self.rows.len()).map(|row| Sample { row, position: row }).collect();
         let progress = ctx.output.progress("scoring", "rows", samples.len() as u64);
@@ -222,14 +221,11 @@ impl<'a, M: TextModel> Scorer<'a, M> {
             if let Some(i) = scores.iter().position(|score| !score.is_finite()) {
                 return Err(self.not_finite(self.rows[samples[i % samples.len()].row].row, scores[i]));
             }
-            let tokens = likelihood.tokens.as_ref();
-            let token_logps = tokens.map(|tokens| tokens.scores.log_probs().and_then(|t| numbers(&t)));
-            let token_logps = token_logps.transpose()?.unwrap_or_default();
-            let of_tokens = match tokens {
-                Some(tokens) => split(&token_logps, &tokens.counts),
+            let token_logps = match likelihood.tokens.as_ref().filter(|_| per_token) {
+                Some(tokens) => split(&tokens.scores.log_probs()?.to_vec1::<f32>()?, &tokens.counts),
                 None => vec![Vec::new(); scores.len()],
             };
-            let mut completions: Vec<_> = of_tokens.into_iter().zip(scores).map(Some).collect();
+            let mut completions: Vec<_> = token_logps.into_iter().zip(scores).map(Some).collect();
             for (i, sample) in samples.iter().enumerate() {
                 let tokens = &self.rows[sample.row];
                 let sides = tokens.completions.iter().enumerate().map(|(side, ids)| {
@@ -255,10 +251,6 @@ impl<'a, M: TextModel> Scorer<'a, M> {
         Failure::new(Code::Numbers, format!("{data}: row {row}: its {what} is {score}"))
             .hint("the weights of the model or its adapter are damaged")
     }
-}
-
-fn numbers(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
-    tensor.to_vec1::<f32>()
 }
 
 /// One list for each count, from the front.

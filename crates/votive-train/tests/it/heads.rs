@@ -35,7 +35,8 @@ fn one_batch_of_eight_is_eight_of_one_with_heads() {
 /// A copy is the chosen completion exactly if nothing was taken out of it; what is taken is a function of step and place.
 #[test]
 fn copies_have_the_degrees_that_they_say() {
-    let plan = Workshop::text().plan(&SPO);
+    let workshop = Workshop::text();
+    let plan = workshop.plan(&SPO);
     with_prepared!(&plan, |front, _start| {
         let samples: Vec<Sample> = (0..front.rows()).map(|row| Sample { row, position: row }).collect();
         let rows = samples.len();
