@@ -1,5 +1,6 @@
 //! `votive generate`: text from a language model.
 
+use crate::cli::best_of::Judge;
 use crate::cli::decoding::{Decoding, DecodingArgs};
 use crate::cli::prompts::{Prompt, Prompts};
 use crate::cli::text_model::TextModel;
@@ -7,7 +8,7 @@ use crate::cli::{Context, Failure, Outcome};
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use votive_data::TextStream;
 use votive_model::{Generated, Request, generate_watched};
 
@@ -19,9 +20,11 @@ use votive_model::{Generated, Request, generate_watched};
 #[command(after_help = "Examples:
   votive generate --model Qwen2.5-0.5B-Instruct --chat --prompt 'Name a colour.' --temperature 0
   votive generate --model models/tiny-lm --prompts prompts.jsonl --num-samples 4 --top-p 0.9 --json > out.jsonl
+  votive generate --model models/tiny-lm --prompt 'Name a colour.' --best-of 8 --reward runs/reward/final
 
 With --json each completion is a line with `prompt`, `sample`, `text`, `token_ids` (all new tokens, those of a stop string \
-included), `finished` (false if the limit of tokens ended it) and `stop`, the stop string that ended it.")]
+included), `finished` (false if the limit of tokens ended it) and `stop`, the stop string that ended it; with --best-of also \
+`reward`.")]
 pub(crate) struct Args {
     /// The model's folder, in the hub's layout.
     #[arg(long, value_name = "DIR")]
@@ -39,6 +42,12 @@ pub(crate) struct Args {
     /// Completions of each prompt.
     #[arg(long, value_name = "N", default_value = "1")]
     num_samples: NonZeroUsize,
+    /// Make N completions of each prompt and write the one with the greatest reward.
+    #[arg(long, value_name = "N", requires = "reward", conflicts_with_all = ["num_samples", "stream"])]
+    best_of: Option<NonZeroUsize>,
+    /// The reward model's folder, with the model's own tokens.
+    #[arg(long, value_name = "DIR", requires = "best_of")]
+    reward: Option<PathBuf>,
     /// Completions that are worked on at once [default: 8, or 1 with --stream].
     #[arg(long, value_name = "N")]
     batch: Option<NonZeroUsize>,
@@ -71,20 +80,46 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         .iter()
         .map(|prompt| prompt.encode(&model.tokenizer, args.chat))
         .collect::<Outcome<Vec<_>>>()?;
-    let tasks = tasks(&prompts, &ids, args.num_samples.get() as u64);
+    let samples = args.best_of.unwrap_or(args.num_samples).get();
+    let tasks = tasks(&prompts, &ids, samples as u64);
     if args.stream {
         return tasks.iter().try_for_each(|task| stream(task, &model, &decoding, ctx));
     }
+    let judge = args.reward.as_ref().map(|folder| judge(folder, &model, &decoding, ctx)).transpose()?;
+    let batch = args.batch.map_or(BATCH, NonZeroUsize::get);
     let progress = ctx.output.progress("generating", "completions", tasks.len() as u64);
-    for tasks in tasks.chunks(args.batch.map_or(BATCH, NonZeroUsize::get)) {
-        let (completions, streams) = complete(tasks, &model, &decoding, &mut |_| Ok(()))?;
-        for ((task, completion), stream) in tasks.iter().zip(&completions).zip(&streams) {
-            progress.pause(|| show(ctx, task, completion, stream))?;
+    // All of a prompt are there before one of them is chosen.
+    for tasks in tasks.chunks(if judge.is_some() { samples } else { batch }) {
+        let (mut completions, mut streams) = (Vec::new(), Vec::new());
+        for tasks in tasks.chunks(batch) {
+            let made = complete(tasks, &model, &decoding, &mut |_| Ok(()))?;
+            completions.extend(made.0);
+            streams.extend(made.1);
+            progress.add(tasks.len() as u64);
         }
-        progress.add(tasks.len() as u64);
+        let best = judge.as_ref().map(|judge| {
+            let whole = |(task, made): (&Task, &Generated)| [task.ids, &made.token_ids].concat();
+            judge.best(&tasks.iter().zip(&completions).map(whole).collect::<Vec<_>>(), batch)
+        });
+        let best = best.transpose()?;
+        for (i, ((task, completion), stream)) in tasks.iter().zip(&completions).zip(&streams).enumerate() {
+            let reward = best.filter(|(chosen, _)| *chosen == i).map(|(_, reward)| reward);
+            if best.is_none() || reward.is_some() {
+                progress.pause(|| show(ctx, task, completion, stream, reward))?;
+            }
+        }
     }
     progress.finish();
     Ok(())
+}
+
+/// The reward model that chooses among completions.
+fn judge(folder: &Path, model: &TextModel, decoding: &Decoding, ctx: &Context) -> Outcome<Judge> {
+    if !decoding.stops.is_empty() {
+        let message = "--best-of: a completion that a stop string cut off does not end as texts do that a reward model learns from";
+        return Err(Failure::usage(message).hint("leave out --stop"));
+    }
+    Judge::open(folder, &model.tokenizer, ctx)
 }
 
 /// A prompt's samples stand together, so that it is read once; their first has the prompt's number as its key, so that
@@ -133,10 +168,16 @@ fn stream(task: &Task, model: &TextModel, decoding: &Decoding, ctx: &Context) ->
     ctx.output.line("")
 }
 
-fn show(ctx: &Context, task: &Task, completion: &Generated, stream: &TextStream) -> Outcome {
+fn show(
+    ctx: &Context,
+    task: &Task,
+    completion: &Generated,
+    stream: &TextStream,
+    reward: Option<f32>,
+) -> Outcome {
     let Generated { token_ids, finished } = completion;
     if ctx.output.wants_json() {
-        let row = json!({
+        let mut row = json!({
             "prompt": task.prompt.to_json(),
             "sample": task.sample,
             "text": stream.text(),
@@ -144,6 +185,9 @@ fn show(ctx: &Context, task: &Task, completion: &Generated, stream: &TextStream)
             "finished": finished,
             "stop": stream.stopped_by(),
         });
+        if let Some(reward) = reward {
+            row["reward"] = json!(reward);
+        }
         return ctx.output.json(&row);
     }
     ctx.output.note(format!("\n> {}", task.prompt.last_words()));

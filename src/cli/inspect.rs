@@ -13,7 +13,7 @@ use votive_train::{Inspection, Plan, Prepared, Run, prepare};
 ///
 /// Text is printed with the prompt dim and the trained completion in green; images with side, time and caption.
 /// The policy is the model as the recipe starts it. With --dump the tensors are written too: for text input_ids,
-/// attention_mask, completion_mask, policy_logps, reference_logps; for images latents, noise, timesteps,
+/// attention_mask, completion_mask, policy_logps, reference_logps (of a reward model policy_rewards); for images latents, noise, timesteps,
 /// prompt_embeds (SDXL: pooled_prompt_embeds and time_ids too), weights (of the times), and policy_error and
 /// reference_error times these; for both loss and
 /// grad_norm. Rows are chosen first.
@@ -36,6 +36,10 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let plan = Plan::read(&args.recipe, &args.overrides)?;
     match prepare(&plan, &ctx.device()?, &reward::reward, |_, _| {})? {
         Prepared::Text(front, start, report) => {
+            ctx.output.note(&report);
+            inspect(args, &plan, front.as_ref(), start, ctx)
+        }
+        Prepared::Reward(front, start, report) => {
             ctx.output.note(&report);
             inspect(args, &plan, front.as_ref(), start, ctx)
         }

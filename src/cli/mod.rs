@@ -4,6 +4,7 @@
 //! clock for its own sake, or looks at the machine it runs on.
 
 mod bench;
+mod best_of;
 mod chat;
 mod data;
 mod decoding;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 use votive_model::Params;
+use votive_train::front_end::Wanted;
 use votive_train::memory::{self, Footprint, Memory};
 use votive_train::{Plan, Prepared, RowReport, Run, prepare};
 
@@ -41,16 +42,24 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     encoding.finish();
     match prepared {
         Prepared::Text(front, start, rows) => {
-            let lengths = front.lengths_in_all();
-            let row = |(prompt, completions): &(usize, Vec<usize>)| {
-                completions.iter().map(|completion| prompt + completion).collect::<Vec<_>>()
-            };
-            let lengths = Some(lengths.iter().flat_map(row).collect());
-            show(args, &plan, front.as_ref(), start, (&rows, lengths), ctx)
+            let lengths = sequences(&front.lengths_in_all(Wanted::of(&plan)));
+            show(args, &plan, front.as_ref(), start, (&rows, Some(lengths)), ctx)
+        }
+        Prepared::Reward(front, start, rows) => {
+            let lengths = sequences(&front.lengths_in_all(Wanted::of(&plan)));
+            show(args, &plan, front.as_ref(), start, (&rows, Some(lengths)), ctx)
         }
         Prepared::Image(front, start, rows) => show(args, &plan, front.as_ref(), start, (&rows, None), ctx),
         Prepared::Rollout(front, start, rows) => show(args, &plan, front.as_ref(), start, (&rows, None), ctx),
     }
+}
+
+/// Tokens of every sequence, of rows of a prompt and completions.
+fn sequences(rows: &[(usize, Vec<usize>)]) -> Vec<usize> {
+    let of_row = |(prompt, completions): &(usize, Vec<usize>)| {
+        completions.iter().map(|completion| prompt + completion).collect::<Vec<_>>()
+    };
+    rows.iter().flat_map(of_row).collect()
 }
 
 fn show<F: Footprint>(

@@ -11,9 +11,11 @@ use votive_critic::{
     Chance, Cost, CriticError, Part, Picture, Piece, Role, Said, Sampling, Silence, Speaker, Talk, Turn,
     Weighed,
 };
-use votive_data::{ChatOptions, DataError, Message, TextStream, TextTokenizer, common_prefix_length};
+use votive_data::{
+    ChatOptions, DataError, ImagePlaces, Message, TextStream, TextTokenizer, common_prefix_length,
+};
 use votive_model::{
-    CausalLm, CausalLmConfig, GenerateOptions, ImageInput, LlavaProcessor, ModelError, Request,
+    CausalLm, CausalLmConfig, GenerateOptions, ImageInput, ImageTokens, LlavaProcessor, ModelError, Request,
     SamplingPolicy, TokenBatch, generate_watched,
 };
 
@@ -111,7 +113,8 @@ impl TalkReader {
             processor.image(pixels.as_raw(), size).map_err(|error| unreadable(error.to_string()))
         };
         let images = pictures.iter().map(image).collect::<Result<_, _>>()?;
-        Ok(Encoded { ids: processor.expand(&ids), images })
+        let ImageTokens { placeholder, per_image, .. } = processor.tokens();
+        Ok(Encoded { ids: ImagePlaces { token_id: placeholder, per_image }.expand(&ids), images })
     }
 
     /// The talk with an answer behind it, and the place of its first token; the turn is not ended.

@@ -129,6 +129,10 @@ pub(crate) fn execute(
             let sampler = sampler.as_ref().map(|sampler| sampler as &dyn Sampler<_>);
             drive((plan, directory), front.as_ref(), start, sampler, on_alarm, ctx)
         }
+        Prepared::Reward(front, start, report) => {
+            ctx.output.note(&report);
+            drive((plan, directory), front.as_ref(), start, None, on_alarm, ctx)
+        }
         Prepared::Image(front, start, report) => {
             ctx.output.note(&report);
             note_unused(front.pipeline(), ctx);

@@ -16,6 +16,7 @@ mod methods;
 mod plan;
 mod program;
 mod recipes;
+mod rewards;
 mod serve;
 mod sums;
 mod text;
@@ -68,6 +69,11 @@ fn ok(args: &[&str]) -> String {
 fn rows(args: &[&str]) -> Vec<Value> {
     let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
     ok(&args).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+/// The JSON objects of a file, one a line.
+fn lines(file: &str) -> Vec<Value> {
+    fs::read_to_string(file).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Checks that a command fails with this exit code and says all of these, and writes no result.

@@ -52,6 +52,39 @@ fn weights_copies_gradients_and_moments_are_counted() {
     assert!(modules.contains_key("model.layers.*.self_attn.q_proj.lora_A.weight"), "{modules:?}");
 }
 
+/// Gold completions count where an objective reads them, and there alone: as much as lists of the same three answers.
+#[test]
+fn gold_completions_are_counted() {
+    let folder = Folder::new();
+    let recipe = |name: &str| format!("{}/examples/recipes/text/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    let text =
+        fs::read_to_string(format!("{}/examples/data/text-own.jsonl", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let rows: Vec<Value> = text.lines().take(32).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let file = |name: &str, row: &dyn Fn(&Value) -> Value| {
+        folder.text(name, &rows.iter().map(|one| format!("{}\n", row(one))).collect::<String>())
+    };
+    let gold = format!("data.path={}", file("gold.jsonl", &Value::clone));
+    let list = |row: &Value| {
+        let answers = ["chosen", "rejected", "reference"].map(|side| &row[side]);
+        json!({"prompt": row["prompt"], "completions": answers, "scores": [3, 1, 2]})
+    };
+    let lists = format!("data.path={}", file("lists.jsonl", &list));
+    let faulty = "data.faulty_rows=drop";
+    let plan = |name: &str, data: &str| plan(&recipe(name), &["--set", data, "--set", faulty]);
+    let (with, without) = (plan("selm", &gold), plan("dpo", &gold));
+    let sequences = |plan: &Value| -> u64 {
+        plan["lengths"].as_array().unwrap().iter().map(|bin| bin["sequences"].as_u64().unwrap()).sum()
+    };
+    let trained = |plan: &Value| plan["rows"]["train"].as_u64().unwrap();
+    assert_eq!((sequences(&with), sequences(&without)), (3 * trained(&with), 2 * trained(&without)));
+    assert!(part(&with, "activations of the layers") > part(&without, "activations of the layers"));
+    let listed = plan("tpo-tree", &lists);
+    assert_eq!((trained(&with), &with["lengths"]), (trained(&listed), &listed["lengths"]));
+    for name in ["activations of the layers", "activations of embedding and head"] {
+        assert_eq!(part(&with, name), part(&listed, name), "{name}");
+    }
+}
+
 #[test]
 fn the_largest_micro_batch_that_fits_is_named() {
     let trial = Trial::text();

@@ -2,10 +2,6 @@
 
 use crate::*;
 
-fn lines(file: &str) -> Vec<Value> {
-    fs::read_to_string(file).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 fn list(row: &Value, key: &str) -> Vec<f64> {
     row[key].as_array().expect(key).iter().map(|value| value.as_f64().unwrap()).collect()
 }

@@ -107,6 +107,28 @@ fn only_the_objective_crate_names_a_method() {
     assert_none("methods by name", &found);
 }
 
+/// A method's fixtures, laws, recipe and documentation are asked for where they are; its arithmetic is in its file.
+#[test]
+fn every_method_is_computed_by_hand() {
+    let sources = library_sources().into_iter().map(|path| (read(&path), relative(&path)));
+    let methods: Vec<_> = sources.filter(|(text, _)| text.contains("pub static SPEC: MethodSpec")).collect();
+    assert_eq!(methods.len(), METHODS.len(), "one method, one file");
+    let without = methods.iter().filter(|(text, _)| !text.contains("#[test]\n    fn hand_arithmetic()"));
+    assert_none("no arithmetic by hand in", &without.map(|(_, path)| path.clone()).collect::<Vec<_>>());
+}
+
+/// A method reads like its paper: half of the files have fewer lines than this without their tests.
+#[test]
+fn files_of_methods_are_short() {
+    let sources = library_sources().into_iter().map(|path| read(&path));
+    let methods = sources.filter(|text| text.contains("pub static SPEC: MethodSpec"));
+    let lines =
+        |text: String| text.split("#[cfg(test)]").next().map_or(0, |code| code.trim_end().lines().count());
+    let mut lengths: Vec<usize> = methods.map(lines).collect();
+    lengths.sort_unstable();
+    assert!(lengths[lengths.len() / 2] < 120, "{lengths:?}");
+}
+
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
     let without = |folder: &PathBuf| !read(&folder.join("Cargo.toml")).contains("[lints]\nworkspace = true");

@@ -1,7 +1,9 @@
-"""Compares `votive methods eval` with trl on random batches: other sizes, lengths and magnitudes than the fixtures'.
+"""Compares `votive methods eval` with trl and with papers' formulas on random batches: other sizes, lengths and magnitudes than
+the fixtures'.
 
-Runs no fixture: every row of `objectives.CASES` is drawn anew, several times, evaluated by trl (or by the row's formula) and by
-the program, and losses, rewards and gradients are compared. Errors are absolute below 1 and relative above. Nothing is written.
+Runs no fixture: every row of the CASES of `objectives.py` and `objectives_papers.py` is drawn anew, several times, evaluated by
+trl (or by the row's formula) and by the program, and losses, rewards and gradients are compared. Errors are absolute below 1 and
+relative above. A method that the program lists and that has no row is a failure. Nothing is written.
 
     python tools/parity/check_objectives.py --votive target/release/votive [--draws 6] [--seed 1] [ID ...]
 """
@@ -9,16 +11,17 @@ the program, and losses, rewards and gradients are compared. Errors are absolute
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from common import read_tensors, torch, write_tensors
+from common import Size, read_tensors, torch, write_tensors
 
 import objectives
-from objectives import CASES, Size
+import objectives_papers
 
 # Rows, span of log-ratios in nats (of a token, where there are tokens), longest completion, rows at exact extremes.
 SIZES = [
@@ -40,14 +43,25 @@ def settings(name: str, value) -> list[str]:
     return [f"{name}={spelled}"]
 
 
-def draw(case, seed: int, size: Size) -> dict | None:
-    """Inputs of another size; none if the row has one size alone (pairs of latents)."""
-    if case.draw is objectives.denoised_inputs:
-        return None
-    # Tokens have a span each, and a completion sums it up.
-    if case.draw is objectives.token_inputs:
-        size = Size(size.rows, min(size.span, 4.0), min(size.longest, 64), size.extremes)
-    return case.draw(seed, size)
+def fitting(draw, size: Size) -> Size:
+    """A size that means something to these inputs."""
+    if draw is objectives_papers.list_inputs:
+        return Size(size.rows, size.span, min(max(size.longest, 2), 24), size.extremes)
+    # Tokens have a span each, and a completion sums it up: to no more than the extremes.
+    if draw is objectives.token_inputs or draw.__module__ == "objectives_papers":
+        longest = min(size.longest, 64)
+        return Size(size.rows, min(size.span, 4.0, 100 / longest), longest, size.extremes)
+    return size
+
+
+def expected(case, inputs: dict) -> tuple[dict, dict]:
+    """What a case reads of the inputs, and what it gives."""
+    if isinstance(case, objectives.Case):
+        outputs = objectives.evaluate(case, inputs)
+    else:
+        outputs = objectives_papers.evaluate(case, inputs)
+        inputs = {name: inputs[name] for name in case.inputs}
+    return inputs, {name: tensor for name, tensor in outputs.items() if name not in inputs}
 
 
 def evaluate(votive: Path, case, inputs: dict, folder: Path) -> dict:
@@ -69,6 +83,12 @@ def error(found, expected) -> float:
     return torch.where(same, torch.zeros_like(difference), difference).max().item()
 
 
+def without_row(votive: Path, cases: list) -> list[str]:
+    """The methods that the program has and that nothing here is compared with."""
+    listed = json.loads(subprocess.run([str(votive), "methods", "--json"], check=True, capture_output=True).stdout)
+    return sorted({method["id"] for method in listed} - {case.objective for case in cases})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--votive", type=Path, required=True)
@@ -76,28 +96,31 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("ids", nargs="*")
     args = parser.parse_args()
+    cases = [*objectives.CASES, *objectives_papers.CASES]
+    lacking = without_row(args.votive, cases)
     worst = defaultdict(lambda: (0.0, "", 0))
-    for case in CASES:
+    for case in cases:
         if args.ids and case.objective not in args.ids:
             continue
         for number, size in enumerate(SIZES[: args.draws]):
-            inputs = draw(case, 1000 * args.seed + number, size)
-            if inputs is None:
-                continue
-            expected = objectives.evaluate(case, inputs)
+            size = fitting(case.draw, size)
+            inputs, outputs = expected(case, case.draw(1000 * args.seed + number, size))
             with tempfile.TemporaryDirectory() as folder:
                 found = evaluate(args.votive, case, inputs, Path(folder))
-            for name in expected.keys() - inputs.keys():
-                off = error(found[name], expected[name].detach())
-                key = (case.objective, case.source)
+            key = (case.objective, getattr(case, "source", "formula of the paper"))
+            for name, tensor in outputs.items():
+                off = error(found[name], tensor.detach())
                 most, where, count = worst[key]
                 place = f"{case.name}, {name}, {size.rows} rows, span {size.span}"
-                worst[key] = (max(most, off), place if off > most else where, count + expected[name].numel())
+                worst[key] = (max(most, off), place if off > most else where, count + tensor.numel())
     failed = [key for key, (most, _, _) in worst.items() if not most <= TOLERANCE]
     for (objective, source), (most, where, count) in sorted(worst.items()):
         print(f"{objective:20} {source:28} {count:7} numbers, worst {most:.1e}  {where}")
-    print(f"{len(worst)} rows, {len(failed)} beyond {TOLERANCE}")
-    sys.exit(1 if failed else 0)
+    methods, numbers = len({objective for objective, _ in worst}), sum(count for _, _, count in worst.values())
+    print(f"{methods} methods, {len(worst)} rows, {numbers} numbers, {len(failed)} rows beyond {TOLERANCE}")
+    if lacking:
+        print(f"no row compares {', '.join(lacking)}")
+    sys.exit(1 if failed or lacking else 0)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import warnings
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +38,16 @@ FIXTURES = ROOT / "tests" / "fixtures"
 
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
+
+
+@dataclass
+class Size:
+    """Of a batch: its rows, the span of log-ratios in nats, the longest completion, and rows at exact extremes."""
+
+    rows: int
+    span: float = 8.0
+    longest: int = 39
+    extremes: bool = True
 
 
 def target_folder(name: str, description: str) -> Path:

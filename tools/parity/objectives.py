@@ -6,6 +6,7 @@ Writes objectives/<id>.<case>.safetensors (inputs and outputs, f64) and objectiv
 How TRL is called: `DPOTrainer._compute_loss` and `KTOTrainer._compute_loss` are run unbound on a
 stand-in trainer whose model returns the wanted log-probabilities, one row at a time (TRL returns
 the batch mean only), or all rows at once where ranks over the batch are compared;
+`RewardTrainer.compute_loss` gets a stand-in model that returns the wanted rewards;
 `CPOTrainer.cpo_loss` and `ORPOTrainer.odds_ratio_loss` are plain functions of two tensors. What
 TRL rounds to f32 on the way (constants, odds) is kept in f64. Where TRL has no code for a case
 (label smoothing with the sigmoid loss), the paper's formula is written here and the case says
@@ -22,10 +23,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from common import target_folder, torch, write_json, write_made_by, write_tensors
+from common import Size, target_folder, torch, write_json, write_made_by, write_tensors
 
 import torch.nn.functional as F
-from trl import DPOTrainer, KTOTrainer
+from trl import DPOTrainer, KTOTrainer, RewardTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
@@ -59,16 +60,6 @@ DATA = {
 
 
 # --- inputs -------------------------------------------------------------------------------------
-
-
-@dataclass
-class Size:
-    """Of a batch: its rows, the span of log-ratios in nats, the longest completion, and rows at exact extremes."""
-
-    rows: int
-    span: float = 8.0
-    longest: int = 39
-    extremes: bool = True
 
 
 EXTREMES = [0.0, 1.0, -1.0, 40.0, -40.0, 200.0, -200.0]
@@ -142,6 +133,25 @@ def gold_inputs(seed=18, size=Size(24)) -> dict:
     return inputs | {"policy_gold_logps": mean * lengths, "gold_lengths": lengths}
 
 
+def reward_inputs(seed=19, size=Size(24)) -> dict:
+    """Rewards of pairs, then pairs whose rewards are 0, ±1, ±40 and ±200 apart, with margins of which some are 0."""
+    generator = torch.Generator().manual_seed(seed)
+    apart = torch.tensor(EXTREMES if size.extremes else [], dtype=torch.float64)
+    total = size.rows + len(apart)
+    chosen, rejected = (uniform(generator, -size.span, size.span, total) for _ in SIDES)
+    # Multiples of 1/8 keep the exact differences exact.
+    chosen[size.rows :] = (chosen[size.rows :] * 8).round() / 8
+    rejected[size.rows :] = chosen[size.rows :] - apart
+    margins = uniform(generator, -1, 3, total).clamp(min=0)
+    return {"policy_chosen_rewards": chosen, "policy_rejected_rewards": rejected, "margins": margins}
+
+
+def unmargined_inputs(seed=20, size=Size(24)) -> dict:
+    """The same without margins."""
+    inputs = reward_inputs(seed, size)
+    return {name: inputs[name] for name in inputs if name != "margins"}
+
+
 def unpaired_inputs(kl: float, seed=8, size=Size(18)) -> dict:
     """Rows of both labels; log-ratios 0, ±1, ±40 and ±200 under each label come last."""
     generator = torch.Generator().manual_seed(seed)
@@ -201,16 +211,20 @@ def length_inputs(seed=10, size=Size(18)) -> dict:
     return {name: inputs[name] for name in ("policy_logps", "reference_logps", "labels")} | {"lengths": lengths}
 
 
-def denoised_inputs() -> dict:
-    """24 pairs of latents: errors, distances within the triangle that they span, log-ratios near and beyond a bound."""
-    generator = torch.Generator().manual_seed(11)
+def denoised_inputs(seed=11, size=Size(24)) -> dict:
+    """Pairs of latents: errors, distances within the triangle that they span, log-ratios near and beyond a bound.
+
+    Errors are means over a latent of noise of unit variance: their scale is the span's tenth, and never above a few.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    largest = min(size.span / 10, 3.0)
 
     def draw(low, high):
-        return low + (high - low) * torch.rand(24, generator=generator, dtype=torch.float64)
+        return low + (high - low) * torch.rand(size.rows, generator=generator, dtype=torch.float64)
 
     inputs = {}
     for side in SIDES:
-        error, reference = draw(0.001, 0.8), draw(0.001, 0.8)
+        error, reference = draw(0.001, largest), draw(0.001, largest)
         # |a - b|^2 lies between (|a| - |b|)^2 and (|a| + |b|)^2.
         share = draw(0, 1)
         low, high = (error.sqrt() - reference.sqrt()) ** 2, (error.sqrt() + reference.sqrt()) ** 2
@@ -219,7 +233,7 @@ def denoised_inputs() -> dict:
             f"reference_{side}_errors": reference,
             f"{side}_distances": low + share * (high - low),
             f"policy_{side}_logps": draw(-1.2, -0.8),
-            f"reference_{side}_logps": torch.full((24,), -1.0, dtype=torch.float64),
+            f"reference_{side}_logps": torch.full((size.rows,), -1.0, dtype=torch.float64),
         }
     inputs["margins"] = draw(-0.05, 0.25)
     return {name: inputs[name] for name in DENOISED_INPUTS}
@@ -404,6 +418,33 @@ def trl_cpo(inputs: dict, trl: dict):
     # CPOTrainer averages over tokens before `cpo_loss` for the simpo and ipo losses.
     losses, *rewards = CPOTrainer.cpo_loss(trainer, *(means if trl["loss_type"] == "simpo" else logps))
     return losses - trl["cpo_alpha"] * means[0], *rewards
+
+
+class StandInRewardModel(torch.nn.Module):
+    """Returns the given rewards, (rows, 1)."""
+
+    def __init__(self, rewards):
+        super().__init__()
+        self.rewards = rewards
+
+    def forward(self, **_ignored):
+        return SimpleNamespace(logits=self.rewards[:, None])
+
+
+def trl_reward(inputs: dict, trl: dict):
+    """A pair at a time: TRL returns the mean."""
+    losses = []
+    for pair in range(len(inputs["policy_chosen_rewards"])):
+        model = StandInRewardModel(torch.stack([inputs[f"policy_{side}_rewards"][pair] for side in SIDES]))
+        trainer = SimpleNamespace(
+            model=model, args=SimpleNamespace(**trl), accelerator=OneProcess(), _total_train_tokens=0, _tp_size=1,
+            _metrics={"train": defaultdict(list)},
+        )  # fmt: skip
+        batch = {"attention_mask": torch.ones(2, 1, dtype=torch.long)}
+        if "margins" in inputs:
+            batch["margin"] = inputs["margins"][pair]
+        losses.append(RewardTrainer.compute_loss(trainer, model, batch))
+    return torch.stack(losses), *(inputs[f"policy_{side}_rewards"].detach() for side in SIDES)
 
 
 def trl_orpo(inputs: dict, trl: dict):
@@ -600,6 +641,17 @@ def mixed_beta(inputs: dict, trl: dict):
     return -torch.logsumexp(terms, 1), chosen.detach(), rejected.detach()
 
 
+def smoothed_rewards(inputs: dict, trl: dict):
+    chosen, rejected = (inputs[f"policy_{side}_rewards"] for side in SIDES)
+    z, share = chosen - rejected, trl["epsilon"]
+    return (1 - share) * logistic(z) + share * logistic(-z), chosen.detach(), rejected.detach()
+
+
+def scaled_rewards(inputs: dict, trl: dict):
+    chosen, rejected = (inputs[f"policy_{side}_rewards"] for side in SIDES)
+    return inputs["margins"].detach() * logistic(chosen - rejected), chosen.detach(), rejected.detach()
+
+
 # --- the table ------------------------------------------------------------------------------------
 
 
@@ -707,6 +759,11 @@ def wpo(name, beta):
     return trained("wpo", name, options, "sigmoid", aligned_inputs, beta=beta, use_weighting=True)
 
 
+def bradley_terry(name, draw, center=None, **wrappers):
+    options = {"with": wrappers} if wrappers else {}
+    return Case("bradley_terry", name, options, trl_reward, {"center_rewards_coefficient": center}, "trl.RewardTrainer", draw)
+
+
 def sft(name, per_token):
     run, source = (trl_sft, "trl.DPOTrainer") if per_token else (summed_sft, "formula")
     return Case("sft", name, {"per_token": per_token}, run, {"loss_type": "sft"}, source, length_inputs)
@@ -730,6 +787,12 @@ CASES = [
     bco("shifted", 0.1, -1.75),
     bco("weighted", 0.5, 0.5, 1.0, 2.0),
     *beta_alone("bco_pair", "bco_pair", 0.01, 0.5),
+    bradley_terry("plain", unmargined_inputs),
+    bradley_terry("with_margin_offset", reward_inputs, margin_offset={"gamma": 0.0, "alpha": 1.0, "of": "margin"}),
+    bradley_terry("with_center_rewards", unmargined_inputs, 0.01, center_rewards={"coefficient": 0.01}),
+    bradley_terry("with_both", reward_inputs, 0.5, margin_offset={"gamma": 0.0, "alpha": 1.0, "of": "margin"},
+                  center_rewards={"coefficient": 0.5}),
+    wrapped("bradley_terry", "label_smoothing", {"epsilon": 0.1}, smoothed_rewards, unmargined_inputs),
     formula("cdpo", "smoothed", conservative_dpo, beta=0.1, label_smoothing=0.1),
     cpo("cpo", "published", "sigmoid", {"beta": 0.1, "lambda": 1.0}, policy_inputs, beta=0.1, cpo_alpha=1.0),
     cpo("cpo", "contrast_alone", "sigmoid", {"beta": 0.5, "lambda": 0.0}, policy_inputs, beta=0.5),
@@ -784,6 +847,7 @@ CASES = [
             loss_weights=[1.0, 0.005]),
     denoised("rwr", "cold", rwr, temperature=0.02),
     denoised("rwr", "warm", rwr, temperature=1.0),
+    formula("scaled_bradley_terry", "strengths", scaled_rewards, reward_inputs),
     sft("summed", False),
     sft("per_token", True),
     *beta_alone("sigmoid_norm", "sigmoid_norm", 0.5, 5.0),

@@ -4,7 +4,7 @@ Writes objectives_papers/<id>.<case>.safetensors (inputs and outputs, f64) and o
 written from its paper, in PyTorch's own words (softplus, logsumexp, Bernoulli's cross-entropy), and differentiated by
 autograd; only the gamma mixture's series is summed by mpmath, which has no autograd, so its slope is summed too.
 
-A new method is a function and its rows in CASES.
+A new method is a function and its rows in CASES. `check_objectives.py` runs the same rows on random batches.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Callable
 
-from common import target_folder, torch, write_json, write_made_by, write_tensors
+from common import Size, target_folder, torch, write_json, write_made_by, write_tensors
 
 import mpmath
 import torch.nn.functional as F
@@ -26,23 +26,26 @@ DATA = ("lengths", "labels", "margins", "mask", "scores", "uncertainties", "draw
 # --- inputs -------------------------------------------------------------------------------------
 
 
-def pair_inputs() -> dict:
-    """16 ordinary pairs, token by token, then pairs with margins of 0, ±1, ±40 and ±200 nats, and all that is judged of them."""
-    generator = torch.Generator().manual_seed(21)
+def pair_inputs(seed=21, size=Size(16, 1.5, 9)) -> dict:
+    """Ordinary pairs, token by token, then pairs with margins of 0, ±1, ±40 and ±200 nats, and all that is judged of them.
+
+    The span is that of a token's log-ratio.
+    """
+    generator = torch.Generator().manual_seed(seed)
 
     def draw(low, high, *shape):
         return low + (high - low) * torch.rand(*shape, generator=generator, dtype=torch.float64)
 
-    margins = torch.tensor([0.0, 1.0, -1.0, 40.0, -40.0, 200.0, -200.0], dtype=torch.float64)
-    ordinary = 16
+    margins = torch.tensor([0.0, 1.0, -1.0, 40.0, -40.0, 200.0, -200.0] if size.extremes else [], dtype=torch.float64)
+    ordinary = size.rows
     rows = ordinary + len(margins)
     inputs = {}
-    for side, width, sign in zip(SIDES, (9, 7), (0.5, -0.5)):
+    for side, width, sign in zip(SIDES, (size.longest, max(size.longest - 2, 1)), (0.5, -0.5)):
         lengths = torch.randint(1, width + 1, (rows,), generator=generator)
         mask = (torch.arange(width)[None] < lengths[:, None]).double()
         # Multiples of 1/64, so that margins of the last rows are exact.
         reference = (draw(-4, 0, rows, width) * 64).round() / 64
-        policy = reference + draw(-1.5, 1.5, rows, width)
+        policy = reference + draw(-size.span, size.span, rows, width)
         policy[ordinary:] = reference[ordinary:]
         policy[ordinary:, 0] += sign * margins
         inputs |= {
@@ -63,18 +66,19 @@ def pair_inputs() -> dict:
     inputs |= {"margins": draw(0, 3, rows), "uncertainties": draw(0, math.log(2), rows)}
     inputs |= {"policy_gold_logps": draw(-40, -1, rows)}
     inputs |= {"gold_lengths": torch.randint(1, 12, (rows,), generator=generator).double()}
+    inputs |= {"degree_logps": draw(-6, 0, rows)}
     return inputs
 
 
-def proper_inputs() -> dict:
+def proper_inputs(*how) -> dict:
     """The same with log-probabilities below 0, which odds need."""
-    inputs = pair_inputs()
+    inputs = pair_inputs(*how)
     return inputs | {f"policy_{side}_logps": -inputs[f"policy_{side}_logps"].abs() - 1 / 8 for side in SIDES}
 
 
-def unpaired_inputs() -> dict:
+def unpaired_inputs(*how) -> dict:
     """The same completions, each by itself."""
-    pairs = pair_inputs()
+    pairs = pair_inputs(*how)
 
     def both(name):
         first, second = (pairs[name.format(side)] for side in SIDES)
@@ -254,6 +258,17 @@ def spo_sequential(inputs, beta, first_beta, alpha):
     return logistic_loss(beta * margin(inputs) - alpha * first_beta * first), *rewards(inputs, beta)
 
 
+def mapl(inputs, beta):
+    chosen, rejected = (beta * logratio(inputs, side) for side in SIDES)
+    return torch.logaddexp(chosen, rejected) - chosen, chosen.detach(), rejected.detach()
+
+
+def spo_self_supervised(inputs, beta, gamma):
+    chosen, rejected = (beta * logratio(inputs, side) for side in SIDES)
+    loss = torch.logaddexp(chosen, rejected) - chosen - gamma * inputs["degree_logps"]
+    return loss, chosen.detach(), rejected.detach()
+
+
 def svpo(inputs, beta, value_weight, margin_weight, margin_):
     squares = sum((inputs[f"{side}_values"] - inputs[f"{side}_scores"]) ** 2 for side in SIDES) / 2
     order = F.relu(margin_ - difference(inputs, "{}_values"))
@@ -341,16 +356,16 @@ def pmpo(inputs, alpha, beta):
 # --- lists ------------------------------------------------------------------------------------------
 
 
-def list_inputs() -> dict:
-    """23 lists of four completions; two of some have equal scores, none of them the best."""
-    generator = torch.Generator().manual_seed(22)
-    shape, dtype = (23, 4), torch.float64
+def list_inputs(seed=22, size=Size(23, 6.0, 4)) -> dict:
+    """Lists of completions, as many as a completion would have tokens; two of some have equal scores, none of them the best."""
+    generator = torch.Generator().manual_seed(seed)
+    shape, dtype = (size.rows, size.longest), torch.float64
     scores = torch.rand(shape, generator=generator, dtype=dtype) * 3
-    order = scores.argsort(1)
-    scores[:8] = scores[:8].scatter(1, order[:8, 1:2], scores[:8].gather(1, order[:8, :1]))
+    order, tied = scores.argsort(1), size.rows // 3 + 1 if size.longest > 2 else 0
+    scores[:tied] = scores[:tied].scatter(1, order[:tied, 1:2], scores[:tied].gather(1, order[:tied, :1]))
     reference = -40 * torch.rand(shape, generator=generator, dtype=dtype)
-    policy = reference + 12 * torch.rand(shape, generator=generator, dtype=dtype) - 6
-    draws = torch.rand(23, generator=generator, dtype=dtype)
+    policy = reference + 2 * size.span * torch.rand(shape, generator=generator, dtype=dtype) - size.span
+    draws = torch.rand(size.rows, generator=generator, dtype=dtype)
     return {"policy_logps": policy, "reference_logps": reference, "scores": scores, "draws": draws}
 
 
@@ -370,7 +385,7 @@ def mc_po(inputs, beta, negatives):
     return torch.stack(losses), list_rewards(inputs, beta).detach(), None
 
 
-def tpo_tree(inputs, beta):
+def tpo_tree(inputs, beta, weights):
     losses = []
     for rewards, scores in zip(list_rewards(inputs, beta), inputs["scores"].detach()):
         ranks = (-rewards.detach()).argsort().argsort() + 1
@@ -380,7 +395,8 @@ def tpo_tree(inputs, beta):
                 if scores[i] > scores[j]:
                     gain = 2 ** scores[i] - 2 ** scores[j]
                     discount = abs(1 / math.log(1 + ranks[i]) - 1 / math.log(1 + ranks[j]))
-                    loss = loss + gain * discount * logistic_loss(rewards[i] - rewards[j])
+                    weight = gain * discount if weights == "lambda" else 1.0
+                    loss = loss + weight * logistic_loss(rewards[i] - rewards[j])
         losses.append(loss)
     return torch.stack(losses), list_rewards(inputs, beta).detach(), None
 
@@ -446,6 +462,7 @@ CASES = [
     *case("iterpref", iterpref, [*SEQUENCES, *LENGTHS, *TOKENS, *WEIGHTS])(
         published=dict(beta=0.1, alpha=1.0), focal=dict(beta=0.5, alpha=0.0)
     ),
+    *case("mapl", mapl, SEQUENCES)(default=dict(beta=0.1), strong=dict(beta=0.5)),
     *case("mc_po", mc_po, [*LISTS, "draws"], list_inputs)(kernel=dict(beta=0.1, negatives="kernel")),
     *case("mc_po", mc_po, LISTS, list_inputs)(all=dict(beta=0.5, negatives="all")),
     *case("mixdpo-gamma", mixdpo_gamma, SEQUENCES)(
@@ -471,6 +488,9 @@ CASES = [
         free=dict(beta=0.1, reward_sparsity=0.0, divergence_sparsity=0.0),
         sparse=dict(beta=0.8, reward_sparsity=0.01, divergence_sparsity=0.003),
     ),
+    *case("spo-self-supervised", spo_self_supervised, [*SEQUENCES, "degree_logps"])(
+        default=dict(beta=0.1, gamma=0.1), strong=dict(beta=0.5, gamma=2.0)
+    ),
     *case("spo-sequential", spo_sequential, [*SEQUENCES, *BASE])(
         first=dict(beta=0.1, first_beta=0.1, alpha=1.0), uneven=dict(beta=0.5, first_beta=0.2, alpha=0.4)
     ),
@@ -479,7 +499,10 @@ CASES = [
         plain=dict(beta=0.1, value_weight=1.0, margin_weight=1.0, margin=0.1),
         strict=dict(beta=0.5, value_weight=0.2, margin_weight=3.0, margin=0.7),
     ),
-    *case("tpo-tree", tpo_tree, LISTS, list_inputs)(published=dict(beta=0.5), weak=dict(beta=0.1)),
+    *case("tpo-tree", tpo_tree, LISTS, list_inputs)(
+        published=dict(beta=0.5, weights="lambda"), weak=dict(beta=0.1, weights="lambda"),
+        equal=dict(beta=0.2, weights="equal"),
+    ),
     *case("typo", typo, [*SEQUENCES, *GOLD])(tenth=dict(**{"lambda": 0.1}), strong=dict(**{"lambda": 5.0})),
     *case("upo", upo, [*SEQUENCES, *LENGTHS, "uncertainties"])(
         entropy=dict(beta=0.1, label_noise="entropy", **{"lambda": 1.0}),
@@ -493,8 +516,7 @@ CASES = [
 RENAMED = {"lambda": "lambda_", "margin": "margin_"}
 
 
-def evaluate(case: Case) -> dict:
-    drawn = case.draw()
+def evaluate(case: Case, drawn: dict) -> dict:
     inputs = {name: drawn[name].clone().requires_grad_() for name in case.inputs}
     options = {RENAMED.get(name, name): value for name, value in case.options.items()}
     losses, first_rewards, second_rewards = case.run(inputs, **options)
@@ -514,7 +536,7 @@ def main() -> None:
     folder = target_folder("objectives_papers", __doc__)
     index = []
     for case in CASES:
-        tensors = evaluate(case)
+        tensors = evaluate(case, case.draw())
         assert all(tensor.dtype == torch.float64 and tensor.isfinite().all() for tensor in tensors.values()), case
         file = f"{case.objective}.{case.name}.safetensors"
         write_tensors(folder / file, tensors)

@@ -94,6 +94,28 @@ pub(crate) struct Split<const N: usize> {
     pub(crate) left_out: Vec<u32>,
 }
 
+impl Split<2> {
+    /// One completion after two prompts: the prompt is what both begin with, and the rest of each is not trained.
+    pub(crate) fn of_two_prompts(chosen: Split<1>, rejected: Split<1>) -> Verdict<2> {
+        let shared = common_prefix_length(&chosen.prompt, &rejected.prompt);
+        if chosen.prompt == rejected.prompt {
+            return Err(RowProblem::ChosenEqualsRejected.into());
+        }
+        if shared == 0 {
+            return Err(RowProblem::NoSharedPrompt.into());
+        }
+        let prompt = chosen.prompt[..shared].to_vec();
+        let left_out = chosen.left_out.clone();
+        let completions = [chosen, rejected].map(|Split { prompt, completions: [one], .. }| {
+            let rest = &prompt[shared..];
+            let before = (!rest.is_empty()).then_some(0..rest.len());
+            let after = one.untrained.iter().map(|span| span.start + rest.len()..span.end + rest.len());
+            Sequence { untrained: before.into_iter().chain(after).collect(), ids: [rest, &one.ids].concat() }
+        });
+        Ok(Self { prompt, completions, left_out })
+    }
+}
+
 impl<const N: usize> Split<N> {
     /// Splits N sequences of prompt and completion where the first of them departs from the prompt.
     pub(crate) fn at_boundary(mut prompt: Vec<u32>, full: [Sequence; N]) -> Verdict<N> {

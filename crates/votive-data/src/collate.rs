@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::record::ImageSource;
-use crate::tokenize::{TokenizedPair, TokenizedUnpaired};
+use crate::tokenize::{TokenizedList, TokenizedPair, TokenizedUnpaired};
 
 /// Token sequences of equal width. Shapes below: S sequences, T tokens, row-major.
 ///
@@ -17,7 +17,8 @@ pub struct TextBatch {
     pub attention_mask: Vec<u8>,
     /// (S,T); 1 on completion tokens that are trained.
     pub completion_mask: Vec<u8>,
-    /// S: for B pairs 2B, the chosen in `0..B` and the rejected in `B..2B`; for B unpaired examples B.
+    /// S: for B pairs 2B, the chosen in `0..B` and the rejected in `B..2B`; for B unpaired examples B; for B lists of N
+    /// completions N·B, the first ones in `0..B`.
     pub n_sequences: usize,
     /// T: tokens of the longest sequence.
     pub width: usize,
@@ -32,6 +33,12 @@ pub struct TextBatch {
 /// Pads pairs into one batch, chosen first.
 #[must_use]
 pub fn collate_pairs(pairs: &[&TokenizedPair], pad_id: u32) -> TextBatch {
+    collate_pairs_and(pairs, &[], pad_id)
+}
+
+/// Pads pairs into one batch, and other completions of their prompts behind them: the chosen, the rejected, then the others.
+#[must_use]
+pub fn collate_pairs_and(pairs: &[&TokenizedPair], others: &[&TokenizedUnpaired], pad_id: u32) -> TextBatch {
     let chosen = pairs.iter().map(|pair| Sequence {
         prompt: &pair.prompt_ids,
         completion: &pair.chosen_ids,
@@ -44,22 +51,24 @@ pub fn collate_pairs(pairs: &[&TokenizedPair], pad_id: u32) -> TextBatch {
         untrained: &pair.rejected_untrained,
         images: &pair.images,
     });
-    let sequences: Vec<_> = chosen.chain(rejected).collect();
+    let others = others.iter().map(|one| Sequence::of(one));
+    let sequences: Vec<_> = chosen.chain(rejected).chain(others).collect();
     pad(&sequences, pairs.iter().map(|pair| pair.row).collect(), pad_id)
+}
+
+/// Pads lists of equally many completions into one batch: the first completions of all lists, then the second ones.
+#[must_use]
+pub fn collate_lists(lists: &[&TokenizedList], pad_id: u32) -> TextBatch {
+    let most = lists.iter().map(|list| list.completions.len()).max().unwrap_or(0);
+    let side = |side: usize| lists.iter().filter_map(move |list| list.completions.get(side));
+    let sequences: Vec<_> = (0..most).flat_map(side).map(Sequence::of).collect();
+    pad(&sequences, lists.iter().map(|list| list.row).collect(), pad_id)
 }
 
 /// Pads unpaired examples into one batch.
 #[must_use]
 pub fn collate_unpaired(examples: &[&TokenizedUnpaired], pad_id: u32) -> TextBatch {
-    let sequences: Vec<_> = examples
-        .iter()
-        .map(|one| Sequence {
-            prompt: &one.prompt_ids,
-            completion: &one.completion_ids,
-            untrained: &one.untrained,
-            images: &one.images,
-        })
-        .collect();
+    let sequences: Vec<_> = examples.iter().map(|one| Sequence::of(one)).collect();
     pad(&sequences, examples.iter().map(|one| one.row).collect(), pad_id)
 }
 
@@ -76,12 +85,7 @@ pub fn collate_mismatched(
     for (one, other) in examples.iter().zip(before) {
         let room = max_length.map_or(usize::MAX, |length| length.saturating_sub(one.prompt_ids.len()));
         let kept = &other.completion_ids[..room.min(other.completion_ids.len())];
-        sequences.push(Sequence {
-            prompt: &one.prompt_ids,
-            completion: kept,
-            untrained: &other.untrained,
-            images: &one.images,
-        });
+        sequences.push(Sequence { completion: kept, untrained: &other.untrained, ..Sequence::of(one) });
     }
     pad(&sequences, examples.iter().map(|one| one.row).collect(), pad_id)
 }
@@ -94,6 +98,17 @@ struct Sequence<'a> {
     untrained: &'a [Range<usize>],
     /// Images that the prompt shows.
     images: &'a [ImageSource],
+}
+
+impl<'a> Sequence<'a> {
+    fn of(one: &'a TokenizedUnpaired) -> Self {
+        Self {
+            prompt: &one.prompt_ids,
+            completion: &one.completion_ids,
+            untrained: &one.untrained,
+            images: &one.images,
+        }
+    }
 }
 
 /// Lays sequences side by side, padded on the right to the longest.

@@ -52,6 +52,7 @@ const VARIABLES: Refusal = ("a row with chat_template_kwargs", "write it as trl-
 const SYSTEM: Refusal = ("a conversation whose turns do not alternate", "write it as sharegpt");
 const ROLE: Refusal = ("a conversation with calls or other speakers", "write it as trl-conversational");
 const EMBEDDED: Refusal = ("an embedded image", "write the image to a file first");
+const TWO_PROMPTS: Refusal = ("a completion after two prompts", "train on it as it is");
 const GOLD: Refusal = ("a row with a gold completion", "write it as trl or trl-conversational");
 
 /// The records as rows of a layout, weight and margin included.
@@ -129,6 +130,7 @@ fn pair_rows(pair: &PreferencePair, layout: TextLayout) -> Result<Vec<Value>, Re
         | (TextLayout::TrlConversational, PairText::Chat { .. }) => one(pair_columns(text)),
         (TextLayout::Trl, PairText::Chat { .. }) => return Err(CHAT),
         (_, PairText::Implicit { .. }) => return Err(IMPLICIT),
+        (_, PairText::TwoPrompts { .. }) => return Err(TWO_PROMPTS),
         (TextLayout::TrlConversational, PairText::Plain { prompt, chosen, rejected }) => {
             let (user, assistant) = (turn("user", prompt), |text| turn("assistant", text));
             one(json!({"prompt": user, "chosen": assistant(chosen), "rejected": assistant(rejected)}))
@@ -206,6 +208,22 @@ pub(crate) fn pair_columns(text: &PairText) -> Value {
         PairText::Chat { prompt, chosen, rejected, options } => {
             with_options(json!({"prompt": prompt, "chosen": chosen, "rejected": rejected}), options)
         }
+        PairText::TwoPrompts { chosen, rejected } => {
+            let columns = |preferred: Value, other: Value, completion: Value| json!({"prompt_chosen": preferred, "prompt_rejected": other, "completion": completion});
+            match (chosen, rejected) {
+                (
+                    Completion::Chat { prompt, completion, options },
+                    Completion::Chat { prompt: other, .. },
+                ) => with_options(columns(json!(prompt), json!(other), json!(completion)), options),
+                (chosen, rejected) => {
+                    let completion = match chosen {
+                        Completion::Plain { completion, .. } => json!(completion),
+                        Completion::Chat { completion, .. } => json!(completion),
+                    };
+                    columns(chosen.prompt_text().into(), rejected.prompt_text().into(), completion)
+                }
+            }
+        }
     }
 }
 
@@ -245,6 +263,7 @@ fn as_chat(text: &PairText) -> Result<Chat<'_>, Refusal> {
         }
         PairText::Plain { .. } => Err(("a pair of strings", "write it as trl-conversational first")),
         PairText::Implicit { .. } => Err(IMPLICIT),
+        PairText::TwoPrompts { .. } => Err(TWO_PROMPTS),
     }
 }
 

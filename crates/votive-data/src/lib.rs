@@ -22,6 +22,7 @@ mod examine;
 mod framing;
 mod image_bytes;
 mod image_stats;
+mod key_phrases;
 mod order;
 mod pixels;
 mod read;
@@ -37,7 +38,9 @@ mod write;
 
 pub use buckets::Buckets;
 pub use clip::{ClipPrompt, ClipTokenizer};
-pub use collate::{TextBatch, collate_mismatched, collate_pairs, collate_unpaired};
+pub use collate::{
+    TextBatch, collate_lists, collate_mismatched, collate_pairs, collate_pairs_and, collate_unpaired,
+};
 pub use convert::{TextLayout, convert};
 pub use curriculum::Phases;
 pub use error::{DataError, Place, Result};
@@ -45,6 +48,7 @@ pub use examine::{Examination, ExaminedCompletion, Lint};
 pub use framing::{Augmentation, AugmentationPolicy, Crop, Frame, ImageSize, ResizeFilter};
 pub use image_bytes::ImageBytes;
 pub use image_stats::{ImageStats, Wins};
+pub use key_phrases::{key_phrases, without_spans};
 pub use order::{DataOrder, Traversal};
 pub use pixels::{ImageLimits, ImageLoader, LoadedImage, decode_image, read_image, to_latent_input};
 pub use read::{
@@ -54,7 +58,7 @@ pub use read::{
 };
 pub use record::{
     CaptionRow, ChatOptions, Completion, EmbeddedImage, ImageOrigin, ImagePair, ImageSource, Message,
-    PairText, PreferencePair, RowNumbers, UnpairedExample,
+    PairText, PreferencePair, RowNumbers, ScoredList, UnpairedExample,
 };
 pub use report::{
     DataReport, FaultyRows, ImageSummary, LengthSummary, LongRows, NumberSummary, RowList, RowPolicy,
@@ -66,7 +70,7 @@ pub use screening::{
 pub use stats::{Bin, Distribution, Duplicates, Lengths};
 pub use template::{ChatTemplate, UtcTime};
 pub use token_weights::{after_last, differing_lines};
-pub use tokenize::{TokenizedPair, TokenizedUnpaired, common_prefix_length};
+pub use tokenize::{TokenizedList, TokenizedPair, TokenizedUnpaired, common_prefix_length};
 pub use tokenizer::{
     ImagePlaces, LlamaCppVocabulary, Merging, SpecialTokens, TextStream, TextTokenizer, TokenKind,
 };

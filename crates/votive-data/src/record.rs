@@ -117,6 +117,30 @@ pub enum PairText {
         /// What else the template reads.
         options: ChatOptions,
     },
+    /// One completion after two prompts, of which one is preferred.
+    TwoPrompts {
+        /// x⁺ and y
+        chosen: Completion,
+        /// x⁻ and y
+        rejected: Completion,
+    },
+}
+
+impl PairText {
+    /// Chosen and rejected, each with the prompt; none if the prompt is not known by itself.
+    #[must_use]
+    pub fn sides(self) -> Option<[Completion; 2]> {
+        Some(match self {
+            Self::Plain { prompt, chosen, rejected } => {
+                [chosen, rejected].map(|completion| Completion::Plain { prompt: prompt.clone(), completion })
+            }
+            Self::Chat { prompt, chosen, rejected, options } => [chosen, rejected].map(|completion| {
+                Completion::Chat { prompt: prompt.clone(), completion, options: options.clone() }
+            }),
+            Self::TwoPrompts { chosen, rejected } => [chosen, rejected],
+            Self::Implicit { .. } => return None,
+        })
+    }
 }
 
 /// Numbers that a row may carry beside its text.
@@ -218,6 +242,24 @@ pub enum Completion {
     },
 }
 
+impl Completion {
+    /// Gives the template of this one what that of another one reads: a row has it once.
+    pub(crate) fn options_of(&mut self, other: &Self) {
+        if let (Self::Chat { options, .. }, Self::Chat { options: given, .. }) = (self, other) {
+            options.clone_from(given);
+        }
+    }
+
+    /// The prompt, as text or as JSON of its turns.
+    #[must_use]
+    pub(crate) fn prompt_text(&self) -> String {
+        match self {
+            Self::Plain { prompt, .. } => prompt.clone(),
+            Self::Chat { prompt, .. } => serde_json::to_string(prompt).unwrap_or_default(),
+        }
+    }
+}
+
 /// A completion that is desirable or not, without a partner.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnpairedExample {
@@ -231,6 +273,19 @@ pub struct UnpairedExample {
     pub label: bool,
     /// What else is known of the row, in numbers.
     pub numbers: RowNumbers,
+}
+
+/// A prompt with several completions, each with what whoever judged gave it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoredList {
+    /// Number of the row in its file, counted from 1.
+    pub row: usize,
+    /// The images that the prompt shows, in their order.
+    pub images: Vec<ImageSource>,
+    /// Prompt and completion with their score, of which more is better; in the order of the file, two or more.
+    pub completions: Vec<(Completion, f64)>,
+    /// How much the row counts (column `weight`).
+    pub weight: Option<f64>,
 }
 
 /// A caption alone, which a model draws itself.

@@ -167,6 +167,14 @@ impl Lengths {
             PairText::Chat { prompt, chosen, rejected, .. } => {
                 [prompt, chosen, rejected].map(|turns| said(turns))
             }
+            // Both prompts, of which one is read with each side.
+            PairText::TwoPrompts { chosen, rejected } => {
+                let [(chosen, completion), (rejected, _)] = [chosen, rejected].map(|side| match side {
+                    Completion::Plain { prompt, completion } => (characters(prompt), characters(completion)),
+                    Completion::Chat { prompt, completion, .. } => (said(prompt), said(completion)),
+                });
+                [chosen.max(rejected), completion, completion]
+            }
         };
         Self::of_pairs(&pairs.iter().map(lengths).collect::<Vec<_>>())
     }
@@ -257,6 +265,10 @@ impl Duplicates {
                 PairText::Chat { prompt, chosen, rejected, .. } => {
                     let prompt = hash((as_text(prompt), shown(&pair.images)));
                     (prompt, hash(as_text(chosen)), hash(as_text(rejected)))
+                }
+                PairText::TwoPrompts { chosen, rejected } => {
+                    let whole = |side: &Completion| hash(format!("{side:?}"));
+                    (hash(chosen.prompt_text()), whole(chosen), whole(rejected))
                 }
             };
             let of = if matches!(pair.text, PairText::Implicit { .. }) { 0 } else { prompt };

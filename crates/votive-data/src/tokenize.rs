@@ -18,7 +18,8 @@ use crate::admission::{self, Fault, Sequence, Split, Verdict, problem_of};
 use crate::error::Result;
 use crate::read::Records;
 use crate::record::{
-    ChatOptions, Completion, ImageSource, Message, PairText, PreferencePair, RowNumbers, UnpairedExample,
+    ChatOptions, Completion, ImageSource, Message, PairText, PreferencePair, RowNumbers, ScoredList,
+    UnpairedExample,
 };
 use crate::report::{DataReport, LongRows, RowPolicy, RowProblem, TrainOn};
 use crate::tokenizer::TextTokenizer;
@@ -107,6 +108,56 @@ pub struct TokenizedUnpaired {
     pub numbers: RowNumbers,
     /// Number of the row in its data set, counted from 1.
     pub row: usize,
+}
+
+/// Token ids of several completions of one prompt with their scores.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TokenizedList {
+    /// The completions, two or more, of which the best has the label true. Each has its score as the first of its numbers.
+    pub completions: Vec<TokenizedUnpaired>,
+    /// How much the row counts.
+    pub weight: Option<f64>,
+    /// Number of the row in its data set, counted from 1.
+    pub row: usize,
+}
+
+impl TokenizedList {
+    /// A list of completions that were left of a row; none with what is wrong if they say nothing.
+    fn of(
+        completions: Vec<TokenizedUnpaired>,
+        weight: Option<f64>,
+    ) -> std::result::Result<Self, (RowProblem, usize)> {
+        let row = completions.first().map_or(0, |one| one.row);
+        let list = Self { completions, weight, row };
+        let scores = list.scores();
+        match scores.iter().copied().reduce(f64::max) {
+            Some(_) if scores.len() < 2 => Err((RowProblem::NoRival, row)),
+            Some(best) if scores.iter().all(|score| *score >= best) => Err((RowProblem::Tie, row)),
+            _ => Ok(list.labelled()),
+        }
+    }
+
+    /// The list with the label true on its best completion, the first if several are.
+    fn labelled(mut self) -> Self {
+        let scores = self.scores();
+        let best = (0..scores.len()).reduce(|best, i| if scores[i] > scores[best] { i } else { best });
+        self.completions.iter_mut().enumerate().for_each(|(i, one)| one.label = Some(i) == best);
+        self
+    }
+
+    /// What each completion was given; more is better.
+    #[must_use]
+    pub fn scores(&self) -> Vec<f64> {
+        self.completions.iter().map(|one| one.numbers.scores[0].unwrap_or_default()).collect()
+    }
+
+    /// The list with the worst completion as the best.
+    #[must_use]
+    pub fn turned(mut self) -> Self {
+        let scores = self.completions.iter_mut().filter_map(|one| one.numbers.scores[0].as_mut());
+        scores.for_each(|score| *score = -*score);
+        self.labelled()
+    }
 }
 
 /// Number of leading tokens that two sequences share.
@@ -198,6 +249,45 @@ impl TextTokenizer {
         )
     }
 
+    /// Tokenizes lists of scored completions, in the order of the file, on all cores. The policy is for each completion: one
+    /// that is dropped leaves the others.
+    ///
+    /// # Errors
+    /// As [`tokenize_pairs`](Self::tokenize_pairs).
+    pub fn tokenize_lists(
+        &self,
+        records: Records<ScoredList>,
+        policy: RowPolicy,
+    ) -> Result<(Vec<TokenizedList>, DataReport)> {
+        let weights: Vec<_> = records.rows.iter().map(|list| (list.row, list.weight)).collect();
+        let example = |list: &ScoredList, (text, score): &(Completion, f64)| {
+            let numbers = RowNumbers { scores: [Some(*score), None], ..RowNumbers::default() };
+            let (images, text) = (list.images.clone(), text.clone());
+            UnpairedExample { row: list.row, images, text, label: false, numbers }
+        };
+        let (lists, n_lists) = (&records.rows, records.rows.len());
+        let singles =
+            lists.iter().flat_map(|list| list.completions.iter().map(move |one| example(list, one)));
+        let singles = singles.collect();
+        let (examples, mut report) = self.tokenize_unpaired(&records.with_rows(singles), policy)?;
+        (report.records, report.rows_kept) = (n_lists, 0);
+        let mut examples = examples.into_iter().peekable();
+        let mut kept = Vec::with_capacity(n_lists);
+        for (row, weight) in weights {
+            let own: Vec<_> = std::iter::from_fn(|| examples.next_if(|one| one.row == row)).collect();
+            // A row of which nothing is left was counted with its completions.
+            match TokenizedList::of(own, weight) {
+                Ok(list) if list.completions.is_empty() => {}
+                Ok(list) => kept.push(list),
+                Err((problem, row)) => report.drop_row(problem, row),
+            }
+        }
+        report.rows_kept = kept.len();
+        weights_of(&kept).for_each(|weight| report.weights.add(weight));
+        report.require_rows()?;
+        Ok((kept, report))
+    }
+
     /// Tokenizes a pair and finds its boundary; the policy is not applied.
     pub(crate) fn split_pair(&self, pair: &PreferencePair, train_on: TrainOn) -> Result<Verdict<2>> {
         let images = pair.images.len();
@@ -206,6 +296,12 @@ impl TextTokenizer {
             PairText::Implicit { chosen, rejected } => self.split_implicit(chosen, rejected),
             PairText::Chat { prompt, chosen, rejected, options } => {
                 self.split_chat((prompt, images), [chosen, rejected], options, train_on)
+            }
+            PairText::TwoPrompts { chosen, rejected } => {
+                // Either prompt shows the images.
+                let chosen = self.split_completion((chosen, images), train_on)?;
+                let rejected = self.split_completion((rejected, images), train_on)?;
+                return Ok(chosen.and_then(|chosen| Split::of_two_prompts(chosen, rejected?)));
             }
         };
         Ok(verdict?.and_then(|split| self.with_image_places(split, images)))
@@ -351,6 +447,10 @@ impl TextTokenizer {
             None => Err(RowProblem::NoSharedPrompt.into()),
         })
     }
+}
+
+fn weights_of(lists: &[TokenizedList]) -> impl Iterator<Item = f64> + '_ {
+    lists.iter().filter_map(|list| list.weight)
 }
 
 /// The longest runs of places whose value is wanted.

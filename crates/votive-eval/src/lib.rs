@@ -11,5 +11,5 @@ mod world;
 
 pub use compare::{Comparison, Mean, compare, mean_over_prompts};
 pub use gain::{Gain, Share, paired_gain, share};
-pub use rank::{RankAccuracy, RankedPair, rank_accuracy};
+pub use rank::{RankAccuracy, RankedPair, RewardAccuracy, rank_accuracy, reward_accuracy};
 pub use world::{Outcome, by_category, grade_images, grade_texts};

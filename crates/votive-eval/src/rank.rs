@@ -79,6 +79,29 @@ pub fn rank_accuracy(pairs: &[RankedPair], beta: f64, label_share: Option<f64>) 
     }
 }
 
+/// How a reward model ranks pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RewardAccuracy {
+    /// Pairs whose chosen completion has the greater reward, as RewardBench counts them (Lambert et al., arXiv:2403.13787), in
+    /// points of 100 with a 95 % interval.
+    pub accuracy: Share,
+    /// Pairs with equal rewards, which are not right.
+    pub ties: usize,
+    /// Mean of the differences, in the model's own unit.
+    pub margin: f64,
+}
+
+/// Ranks pairs by the rewards of their chosen and rejected completions.
+#[must_use]
+pub fn reward_accuracy(pairs: &[[f64; 2]]) -> RewardAccuracy {
+    let differences: Vec<f64> = pairs.iter().map(|[chosen, rejected]| chosen - rejected).collect();
+    RewardAccuracy {
+        accuracy: share(&differences.iter().map(|difference| *difference > 0.0).collect::<Vec<_>>()),
+        ties: differences.iter().filter(|difference| **difference == 0.0).count(),
+        margin: differences.iter().sum::<f64>() / differences.len().max(1) as f64,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +130,12 @@ mod tests {
         assert_eq!(found.idealised.map(|ideal| ideal.value), Some(75.0));
         assert_eq!(found.alignment_gap, Some(50.0));
         assert_eq!(rank_accuracy(&pairs, 0.1, None).idealised, None);
+    }
+
+    #[test]
+    fn a_tie_of_rewards_is_not_right() {
+        let found = reward_accuracy(&[[2.0, 1.0], [0.5, 0.5], [-1.0, 3.0], [4.0, 0.5]]);
+        assert_eq!((found.accuracy.value, found.ties, found.margin), (50.0, 1, 0.125));
     }
 
     #[test]

@@ -86,11 +86,24 @@ impl ConfigFile {
         self
     }
 
-    /// The same object with another value of a field.
+    /// The same with other values of some fields.
     #[must_use]
-    pub(crate) fn with(mut self, field: &str, value: Value) -> Self {
-        self.value[field] = value;
-        self
+    pub fn with(&self, fields: &[(&str, Value)]) -> Self {
+        let mut value = self.value.clone();
+        for (field, other) in fields {
+            value[*field] = other.clone();
+        }
+        Self { value, ..self.clone() }
+    }
+
+    /// The same without a field.
+    #[must_use]
+    pub fn without(&self, field: &str) -> Self {
+        let mut value = self.value.clone();
+        if let Some(object) = value.as_object_mut() {
+            object.remove(field);
+        }
+        Self { value, ..self.clone() }
     }
 
     fn below(&self, field: &str, value: Value) -> Self {

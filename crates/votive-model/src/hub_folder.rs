@@ -5,7 +5,7 @@
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
 use crate::files;
-use crate::language::{CausalLmConfig, set_dtype};
+use crate::language::{CausalLmConfig, with_dtype};
 use crate::params::Params;
 use candle_core::{DType, Tensor};
 use serde_json::{Map, Value, json};
@@ -104,9 +104,8 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> ModelError + '_ {
 /// # Errors
 /// If a file cannot be read or written.
 pub fn copy_companions(base: &Path, folder: &Path, float: DType) -> Result<()> {
-    let mut config = ConfigFile::read(&base.join("config.json"))?.value().clone();
-    set_dtype(&mut config, torch_dtype(float)?);
-    files::write_json(&folder.join("config.json"), &config)?;
+    let config = ConfigFile::read(&base.join("config.json"))?;
+    files::write_json(&folder.join("config.json"), &with_dtype(config.value(), torch_dtype(float)?))?;
     copy_tokenizer(base, folder)
 }
 
@@ -147,6 +146,23 @@ pub fn write_weights(
     float: DType,
     shard_bytes: u64,
 ) -> Result<()> {
+    write_named(folder, (|name| config.name_in_files(name), params), float, shard_bytes)
+}
+
+/// The same of a reward model, whose tensors files call by their paths.
+///
+/// # Errors
+/// Those of [`write_weights`].
+pub fn write_reward_weights(folder: &Path, params: &Params, float: DType, shard_bytes: u64) -> Result<()> {
+    write_named(folder, (str::to_owned, params), float, shard_bytes)
+}
+
+fn write_named(
+    folder: &Path,
+    (name_in_files, params): (impl Fn(&str) -> String, &Params),
+    float: DType,
+    shard_bytes: u64,
+) -> Result<()> {
     if params.lora().is_some() {
         return Err(ModelError::Adapter(
             "merge it or save it by itself; a model folder holds whole weights".to_owned(),
@@ -163,7 +179,7 @@ pub fn write_weights(
         }
         (total, in_shard) = (total + bytes, in_shard + bytes);
         if let Some(shard) = shards.last_mut() {
-            shard.push((config.name_in_files(name), tensor.clone()));
+            shard.push((name_in_files(name), tensor.clone()));
         }
     }
     let count = shards.len();

@@ -37,6 +37,8 @@ pub use image_tokens::{ImageInput, ImageTokens, Seen};
 pub use language::llama::{self, LlamaConfig};
 pub use language::llava::LlavaProcessor;
 pub use language::{CausalLmConfig, Decoder, KvCache, load_causal_lm, load_causal_lm_stored, save_causal_lm};
+pub use language::{RewardModel, RewardModelConfig, SCORE};
+pub use language::{load_reward_model, new_reward_model, save_reward_model};
 pub use lora::{Adaptable, Lora, LoraConfig, LoraFormat, PipelineLora, Targets};
 pub use params::{Init, Params, Scope};
 pub use sampling::SamplingPolicy;

@@ -38,6 +38,13 @@ impl Params {
         Self { weights: Weights { stored, ..self.weights }, ..self }
     }
 
+    /// The same with other tensors added, each in the place of one of its name.
+    #[must_use]
+    pub(crate) fn with_tensors(mut self, others: Self) -> Self {
+        self.weights.whole.extend(others.weights.whole);
+        self
+    }
+
     /// Builds a network on these parameters. Every tensor must be asked for, in its shape, and nothing may be
     /// left over.
     ///

@@ -62,6 +62,8 @@ pub struct Completion {
     pub scores: Option<Tensor>,
     /// What a value head says of each completion.
     pub values: Option<Tensor>,
+    /// What a reward model that is trained says of each completion.
+    pub rewards: Option<Tensor>,
     /// How much each token counts.
     pub token_weights: Option<TokenWeights>,
     pub(crate) names: &'static Names,
@@ -83,6 +85,7 @@ pub(crate) struct Names {
     base: &'static str,
     scores: &'static str,
     values: &'static str,
+    rewards: &'static str,
     token_weights: &'static str,
     token_kl_weights: &'static str,
 }
@@ -101,6 +104,7 @@ pub(crate) const CHOSEN: Names = Names {
     base: "base_chosen_logps",
     scores: "chosen_scores",
     values: "chosen_values",
+    rewards: "policy_chosen_rewards",
     token_weights: "chosen_token_weights",
     token_kl_weights: "chosen_token_kl_weights",
 };
@@ -118,6 +122,7 @@ pub(crate) const REJECTED: Names = Names {
     base: "base_rejected_logps",
     scores: "rejected_scores",
     values: "rejected_values",
+    rewards: "policy_rejected_rewards",
     token_weights: "rejected_token_weights",
     token_kl_weights: "rejected_token_kl_weights",
 };
@@ -135,6 +140,7 @@ pub(crate) const UNPAIRED: Names = Names {
     base: "base_logps",
     scores: "scores",
     values: "values",
+    rewards: "policy_rewards",
     token_weights: "token_weights",
     token_kl_weights: "token_kl_weights",
 };
@@ -153,6 +159,7 @@ pub(crate) const GOLD: Names = Names {
     base: "base_gold_logps",
     scores: "gold_scores",
     values: "gold_values",
+    rewards: "policy_gold_rewards",
     token_weights: "gold_token_weights",
     token_kl_weights: "gold_token_kl_weights",
 };
@@ -169,6 +176,7 @@ impl Completion {
             base_logps: None,
             scores: None,
             values: None,
+            rewards: None,
             token_weights: None,
             names,
         }
@@ -305,6 +313,14 @@ impl Completion {
         self.values.as_ref().ok_or(ObjectiveError::Missing(self.names.values))
     }
 
+    /// What the reward model that is trained says of each completion, `(B,)`.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn rewards(&self) -> Result<&Tensor> {
+        self.rewards.as_ref().ok_or(ObjectiveError::Missing(self.names.rewards))
+    }
+
     /// How much each token counts.
     ///
     /// # Errors
@@ -336,6 +352,7 @@ impl Completion {
 
     pub(crate) fn check(&self, expected: &[usize]) -> Result<()> {
         let given = [
+            (self.names.rewards, self.rewards.as_ref()),
             ("policy_logps", Some(&self.policy_logps)),
             (self.names.reference, self.reference_logps.as_ref()),
             (self.names.lengths, self.lengths.as_ref()),

@@ -23,6 +23,8 @@ pub struct PairInputs {
     pub margins: Option<Tensor>,
     /// How unsure whoever judged was of each pair, nats; `(B,)`.
     pub uncertainties: Option<Tensor>,
+    /// How likely a degree head finds how much was taken out of a copy of each pair's chosen completion, nats; `(B,)`.
+    pub degree_logps: Option<Tensor>,
 }
 
 impl PairInputs {
@@ -35,7 +37,26 @@ impl PairInputs {
             gold: None,
             margins: None,
             uncertainties: None,
+            degree_logps: None,
         }
+    }
+
+    /// Pairs that a reward model scored. Log-probabilities are not numbers there, so that a loss that reads them all the same does
+    /// not go unnoticed.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn of_rewards(chosen: Tensor, rejected: Tensor) -> Result<Self> {
+        let none = |like: &Tensor| like.detach().affine(0.0, f64::NAN);
+        Ok(Self::new(none(&chosen)?, none(&rejected)?).with_rewards(chosen, rejected))
+    }
+
+    /// Adds what the reward model that is trained says of each completion.
+    #[must_use]
+    pub fn with_rewards(mut self, chosen: Tensor, rejected: Tensor) -> Self {
+        self.chosen.rewards = Some(chosen);
+        self.rejected.rewards = Some(rejected);
+        self
     }
 
     /// Adds the reference's log-probabilities.
@@ -140,6 +161,21 @@ impl PairInputs {
         self
     }
 
+    /// Adds how likely a degree head finds how much was taken out of a copy of each chosen completion.
+    #[must_use]
+    pub fn with_degree_logps(mut self, logps: Tensor) -> Self {
+        self.degree_logps = Some(logps);
+        self
+    }
+
+    /// How likely a degree head finds how much was taken out of a copy of each chosen completion, `(B,)`, nats.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn degree_logps(&self) -> Result<&Tensor> {
+        self.degree_logps.as_ref().ok_or(ObjectiveError::Missing("degree_logps"))
+    }
+
     /// How unsure whoever judged was of each pair, `(B,)`, without a gradient.
     ///
     /// # Errors
@@ -154,6 +190,14 @@ impl PairInputs {
     /// If it was not given.
     pub fn margins(&self) -> Result<Tensor> {
         self.margins.as_ref().map(Tensor::detach).ok_or(ObjectiveError::Missing("margins"))
+    }
+
+    /// What the reward model that is trained says of the chosen and of the rejected completions.
+    ///
+    /// # Errors
+    /// If it was not given.
+    pub fn rewards(&self) -> Result<[Tensor; 2]> {
+        Ok([self.chosen.rewards()?.clone(), self.rejected.rewards()?.clone()])
     }
 
     /// `log π_θ − log π_ref` of the chosen and of the rejected completions, nats.
@@ -191,7 +235,11 @@ impl PairInputs {
         self.chosen.check(expected)?;
         self.rejected.check(expected)?;
         self.gold.iter().try_for_each(|gold| gold.check(expected))?;
-        let numbers = [("margins", self.margins.as_ref()), ("uncertainties", self.uncertainties.as_ref())];
+        let numbers = [
+            ("margins", self.margins.as_ref()),
+            ("uncertainties", self.uncertainties.as_ref()),
+            ("degree_logps", self.degree_logps.as_ref()),
+        ];
         require_shape(expected, 1, &numbers)
     }
 }

@@ -19,6 +19,7 @@ mod option;
 pub mod pair;
 mod positive_part;
 mod registry;
+pub mod reward;
 mod sorting;
 mod spec;
 #[cfg(test)]

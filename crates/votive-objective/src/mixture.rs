@@ -68,6 +68,12 @@ impl Mixture {
         self.0.iter().fold(Needs::NONE, |needs, term| needs.or(term.objective.needs()))
     }
 
+    /// Whether any term compares whole lists of completions.
+    #[must_use]
+    pub fn reads_lists(&self) -> bool {
+        self.0.iter().any(|term| matches!(term.objective, Objective::List(_)))
+    }
+
     /// Whether completions that are not desirable have a loss under any term.
     #[must_use]
     pub fn reads_undesirable(&self) -> bool {

@@ -37,6 +37,10 @@ impl Needs {
     pub const TOKEN_WEIGHTS: Self = Self(8 | 1 << 20);
     /// What a value head says of each completion.
     pub const VALUES: Self = Self(1 << 21);
+    /// What a reward model that is trained says of each completion. The policy is then that model, and has no log-probabilities.
+    pub const REWARDS: Self = Self(1 << 23);
+    /// How likely a degree head finds how much was taken out of a copy of each chosen completion.
+    pub const DEGREES: Self = Self(1 << 24);
     /// A random number for each list, drawn by whoever has random numbers.
     pub const DRAWS: Self = Self(1 << 22);
 
@@ -50,7 +54,7 @@ impl Needs {
     /// All rows of a step at once, because a loss depends on the others'; a step must not be cut into parts.
     pub const WHOLE_BATCH: Self = Self(1 << 19);
 
-    const NAMES: [(Self, &'static str); 18] = [
+    const NAMES: [(Self, &'static str); 20] = [
         (Self::REFERENCE, "REFERENCE"),
         (Self::LENGTHS, "LENGTHS"),
         (Self::KL, "KL"),
@@ -69,6 +73,8 @@ impl Needs {
         (Self::TOKEN_WEIGHTS, "TOKEN_WEIGHTS"),
         (Self::VALUES, "VALUES"),
         (Self::DRAWS, "DRAWS"),
+        (Self::REWARDS, "REWARDS"),
+        (Self::DEGREES, "DEGREES"),
     ];
 
     /// Both needs.

@@ -3,7 +3,7 @@
 use crate::error::{ObjectiveError, Result};
 use crate::header::Header;
 use crate::spec::MethodSpec;
-use crate::{game, list, pair, unpaired};
+use crate::{game, list, pair, reward, unpaired};
 
 /// Makes the table, and takes the head of each file along.
 macro_rules! methods {
@@ -27,6 +27,7 @@ methods![
     &unpaired::apo_zero_unpaired::SPEC,
     &unpaired::bco::SPEC,
     &pair::bco_pair::SPEC,
+    &reward::bradley_terry::SPEC,
     &pair::cardinal::SPEC,
     &pair::cdpo::SPEC,
     &pair::cpo::SPEC,
@@ -52,6 +53,7 @@ methods![
     &pair::iterpref::SPEC,
     &unpaired::kto::SPEC,
     &pair::ld_dpo::SPEC,
+    &pair::mapl::SPEC,
     &pair::mapo::SPEC,
     &list::mc_po::SPEC,
     &pair::mixdpo_gamma::SPEC,
@@ -67,6 +69,7 @@ methods![
     &pair::rorpo::SPEC,
     &pair::rpo_regularized::SPEC,
     &pair::rwr::SPEC,
+    &reward::scaled_bradley_terry::SPEC,
     &pair::selm::SPEC,
     &unpaired::sft::SPEC,
     &pair::sigmoid_norm::SPEC,
@@ -74,6 +77,7 @@ methods![
     &pair::slic::SPEC,
     &pair::smpo::SPEC,
     &pair::sparsepo::SPEC,
+    &pair::spo_self_supervised::SPEC,
     &pair::spo_sequential::SPEC,
     &game::sppo::SPEC,
     &pair::sppo_hard::SPEC,

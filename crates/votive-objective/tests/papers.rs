@@ -97,6 +97,9 @@ impl Given {
         if self.has("uncertainties") {
             pairs = pairs.with_uncertainties(self.get("uncertainties"));
         }
+        if self.has("degree_logps") {
+            pairs = pairs.with_degree_logps(self.get("degree_logps"));
+        }
         let loss = objective.evaluate(&pairs).unwrap();
         let rewards = [("chosen_rewards", loss.chosen_rewards), ("rejected_rewards", loss.rejected_rewards)];
         (loss.per_pair, rewards.into())

@@ -98,7 +98,10 @@ fn pairs(inputs: &BTreeMap<String, Var>) -> PairInputs {
         reference_errors: Some(get(&format!("reference_{side}_errors"))),
         distances: Some(get(&format!("{side}_distances"))),
     };
-    let mut pairs = PairInputs::new(get("policy_chosen_logps"), get("policy_rejected_logps"));
+    let mut pairs = match both("policy_", "_rewards") {
+        Some([chosen, rejected]) => PairInputs::of_rewards(chosen, rejected).unwrap(),
+        None => PairInputs::new(get("policy_chosen_logps"), get("policy_rejected_logps")),
+    };
     if let Some([chosen, rejected]) = both("reference_", "_logps") {
         pairs = pairs.with_reference(chosen, rejected);
     }

@@ -99,7 +99,8 @@ mod tests {
             let judgment = answer.judgment(about(true));
             assert_eq!(judgment.finding.winner(), reversed);
             // Evidence is what was seen.
-            let [evidence] = judgment.evidence.as_slice() else { panic!("{judgment:?}") };
+            assert_eq!(judgment.evidence.len(), 1);
+            let evidence = &judgment.evidence[0];
             assert_eq!((evidence.finding.winner(), evidence.is_reversed), (straight, true));
         }
     }

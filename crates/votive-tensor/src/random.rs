@@ -39,6 +39,10 @@ pub enum Stream {
     Rollout = 14,
     /// Flips and crops of images.
     Augmentation = 15,
+    /// Completions of a list that a loss draws by itself.
+    Negatives = 16,
+    /// What is taken out of copies of completions.
+    Removal = 17,
 }
 
 /// The draws that belong to one `(seed, stream, step, sample)`.

@@ -16,6 +16,7 @@ mod error;
 pub mod events;
 pub mod front_end;
 pub mod gradients;
+mod heads;
 mod history;
 mod lock;
 pub mod memory;

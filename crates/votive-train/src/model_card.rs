@@ -82,13 +82,19 @@ pub fn write(folder: &Path, facts: &RunFacts) -> Result<()> {
     };
     let base = base_name(&plan.model);
     let (method, _) = objective(plan);
-    let mut card = front_matter(&base, library, is_adapter, &["votive", "preference-optimization", &method]);
+    let is_reward_model = plan.trains_reward_model();
+    let (task, tag, title) = match is_reward_model {
+        true => ("text-classification", "reward-model", format!("A reward model made of {base}")),
+        false => (library.task(), "preference-optimization", format!("{base}, aligned with {method}")),
+    };
+    let mut card = front_matter(&base, library, task, is_adapter, &["votive", tag, &method]);
     // Writing to a String cannot fail.
     let _ = write!(
         card,
-        "# {base}, aligned with {method}\n\n\
-         {} of [{base}](#what-went-in), trained on preferences with the objective `{method}`.\n\n",
-        if is_adapter { "A LoRA adapter" } else { "All weights" }
+        "# {title}\n\n\
+         {} of [{base}](#what-went-in){}, trained on preferences with the objective `{method}`.\n\n",
+        if is_adapter { "A LoRA adapter" } else { "All weights" },
+        if is_reward_model { " with a head that says how good a text is" } else { "" }
     );
     card += &facts.what_went_in()?;
     card += &facts.what_came_out()?;
@@ -106,14 +112,14 @@ pub fn derive(folder: &Path, from: &Path, base: &Path, library: Library, made: &
     let old = if old.is_file() { fs::read_to_string(&old).map_err(at(&old))? } else { String::new() };
     let body = old.find(MARK).and_then(|start| old[start..].split_once("\n\n")).map(|(_, body)| body);
     let name = base_name(base);
-    let mut card = front_matter(&name, library, library == Library::Peft, &["votive"]);
+    let mut card = front_matter(&name, library, library.task(), library == Library::Peft, &["votive"]);
     let own = format!("# Made from {name}\n");
     let _ = write!(card, "{made}\n\n{}", body.unwrap_or(&own));
     Ok(files::write_bytes(&folder.join(FILE), card.as_bytes())?)
 }
 
 /// The block that the hub reads, and the mark below it.
-fn front_matter(base: &str, library: Library, is_adapter: bool, tags: &[&str]) -> String {
+fn front_matter(base: &str, library: Library, task: &str, is_adapter: bool, tags: &[&str]) -> String {
     let mut tags: Vec<String> = tags.iter().map(|tag| quoted(tag)).collect();
     if is_adapter {
         tags.push(quoted("lora"));
@@ -124,7 +130,7 @@ fn front_matter(base: &str, library: Library, is_adapter: bool, tags: &[&str]) -
         library.name(),
         quoted(base),
         library.relation(is_adapter),
-        library.task(),
+        task,
         tags.join(", "),
         env!("CARGO_PKG_VERSION"),
     )
@@ -329,7 +335,7 @@ mod tests {
         fs::write(from.join(FILE), "somebody's words").unwrap();
         derive(&to, &from, &base, Library::Transformers, "Merged.").unwrap();
         assert!(card().contains("Merged.\n\n# Made from base") && !card().contains("somebody"));
-        let old = front_matter("base", Library::Peft, true, &[]) + "# Title\n\nFacts.\n";
+        let old = front_matter("base", Library::Peft, "text-generation", true, &[]) + "# Title\n\nFacts.\n";
         fs::write(from.join(FILE), old).unwrap();
         derive(&to, &from, &base, Library::Transformers, "Merged.").unwrap();
         assert!(

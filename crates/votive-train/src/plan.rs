@@ -22,8 +22,8 @@ use crate::recipe::{NamesOrRule, Resolver, Setting, to_toml};
 use crate::reference::ReferencePlan;
 use std::path::{Path, PathBuf};
 use votive_data::{AugmentationPolicy, ImageDataSource, RowPolicy, TextSource, Traversal};
-use votive_model::{LoraConfig, LoraFormat, Targets};
-use votive_objective::Mixture;
+use votive_model::{LoraConfig, LoraFormat, SCORE, Targets};
+use votive_objective::{Mixture, Needs};
 use votive_tensor::Storage;
 
 /// Rows of a step, and inner dimensions of an adapter, at most: a misprint does not fill the memory.
@@ -114,6 +114,8 @@ pub struct DataPlan {
     pub eval_fraction: f64,
     /// How much single tokens count, for objectives that read it.
     pub token_weights: TokenWeightRule,
+    /// How many degrees of copies of completions there are, for objectives that read them.
+    pub degrees: usize,
 }
 
 /// Where the weights of single tokens come from.
@@ -225,7 +227,10 @@ impl Plan {
         let adapter_format = adapter_format(&mut r, kind);
         let data = data::data(&mut r, kind);
         let objective = objective::objective(&mut r);
-        let reference = reference::reference(&mut r);
+        let trains_rewards =
+            objective.as_ref().is_some_and(|objective| objective.needs().contains(Needs::REWARDS));
+        let adapter = if trains_rewards { adapter.map(with_score) } else { adapter };
+        let reference = reference::reference(&mut r, if trains_rewards { "none" } else { "frozen" });
         let base_model = reference::base(&mut r);
         let rollout = if kind == Modality::Image { rollout::rollout(&mut r) } else { None };
         let diffusion = (kind == Modality::Image).then(|| match &rollout {
@@ -242,10 +247,11 @@ impl Plan {
                 &mut r,
                 objective,
                 (&reference, base_model.is_some()),
-                &data.token_weights,
+                (&data.token_weights, data.degrees),
                 kind,
             );
             objective::check_batch(&mut r, objective, &train);
+            objective::check_rewards(&mut r, objective, (&model, kind), (&reference, sample.is_some()));
             if let Some(rollout) = &rollout {
                 objective::check_rollouts(&mut r, objective, rollout.pairs);
             }
@@ -274,6 +280,12 @@ impl Plan {
         })
     }
 
+    /// Whether a reward model is trained, and no model that writes or draws.
+    #[must_use]
+    pub fn trains_reward_model(&self) -> bool {
+        self.objective.needs().contains(Needs::REWARDS)
+    }
+
     /// Every key with its value.
     #[must_use]
     pub fn settings(&self) -> &[Setting] {
@@ -300,7 +312,7 @@ pub fn describe(modality: Modality) -> Result<Vec<Setting>> {
     adapter_format(&mut r, modality);
     data::data(&mut r, modality);
     let after_data = r.settings().len();
-    reference::reference(&mut r);
+    reference::reference(&mut r, "frozen");
     reference::base(&mut r);
     let of_one_kind = r.settings().len();
     let before_optimizer = r.settings().len();
@@ -433,8 +445,16 @@ fn adapter_of_text(r: &mut Resolver, config: LoraConfig) -> LoraConfig {
 
 const TARGETS: &str = "Modules that get an adapter: names or endings of names; or one string: `all-linear`, or a \
                        regular expression of whole names.";
-const MODULES_TO_SAVE: &str =
-    "Modules that are trained whole and saved with the adapter, by endings of their names.";
+const MODULES_TO_SAVE: &str = "Modules that are trained whole and saved with the adapter, by endings of their names; a \
+                               reward model's head `score` is one of them in any case.";
+
+/// The adapter of a reward model, which has the head whole.
+fn with_score(mut config: LoraConfig) -> LoraConfig {
+    if config.modules_to_save.iter().all(|module| module != SCORE) {
+        config.modules_to_save.push(SCORE.to_owned());
+    }
+    config
+}
 
 fn as_targets(given: NamesOrRule) -> Targets {
     match given {

@@ -8,6 +8,7 @@
 mod held_out;
 mod log_ratios;
 mod losses;
+mod padding;
 mod rows;
 mod sums;
 
@@ -19,6 +20,7 @@ use crate::ema::Ema;
 use crate::error::{Result, TrainError};
 use crate::front_end::{FrontEnd, Likelihood, Sample};
 use crate::gradients::Gradients;
+use crate::heads::Heads;
 use crate::optimizer::AdamW;
 use crate::plan::Plan;
 use crate::reference::Reference;
@@ -69,6 +71,8 @@ pub struct Resumed {
     pub num_tokens: u64,
     /// The log-ratios of the completions so far.
     pub log_ratios: LogRatios,
+    /// What was kept of the objective's heads.
+    pub heads: Option<BTreeMap<String, Tensor>>,
 }
 
 /// What a step sees.
@@ -86,6 +90,7 @@ pub struct Run<'a, F: FrontEnd> {
     params: Params,
     parameters: Vec<(String, Tensor)>,
     policy: F::Network,
+    heads: Heads,
     reference: Reference<F::Network>,
     /// The model that the first of several rounds started from.
     base: Option<F::Network>,
@@ -154,11 +159,15 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             ema: None,
             num_tokens: 0,
             log_ratios: LogRatios::default(),
+            heads: None,
         };
-        let Resumed { params, optimizer, num_tokens, log_ratios, ema, .. } = resumed.unwrap_or_else(fresh);
+        let Resumed { params, optimizer, num_tokens, log_ratios, ema, heads, .. } =
+            resumed.unwrap_or_else(fresh);
         let ema = plan.ema.map(|plan| Ema::new(plan, &params, ema)).transpose()?;
         let policy = front.network(&params)?;
-        let parameters = params.trainable();
+        let sizes = (front.state_width(), plan.data.degrees);
+        let heads = Heads::new(plan.objective.needs(), sizes, (plan.train.seed, params.device()), heads)?;
+        let parameters = [params.trainable(), heads.trainable()].concat();
         let order = rows::order(plan, front)?;
         Ok(Self {
             plan,
@@ -166,6 +175,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             params,
             parameters,
             policy,
+            heads,
             reference,
             base,
             optimizer,
@@ -206,6 +216,12 @@ impl<'a, F: FrontEnd> Run<'a, F> {
     #[must_use]
     pub fn front(&self) -> &'a F {
         self.front
+    }
+
+    /// What is trained of the objective's heads, by name.
+    #[must_use]
+    pub fn heads(&self) -> Vec<(String, Tensor)> {
+        self.heads.trainable()
     }
 
     /// The policy's network.
@@ -269,7 +285,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         self.optimizer.step(&self.parameters, &evaluation.gradients, learning_rate)?;
         self.at_start = false;
         if let Some(ema) = &mut self.ema {
-            ema.follow(&self.parameters, step + 1)?;
+            ema.follow(&self.params.trainable(), step + 1)?;
         }
         let divergence = self.follow(step)?;
         evaluation.means.extend(divergence.map(|found| (Cow::Borrowed("reference/divergence"), found)));

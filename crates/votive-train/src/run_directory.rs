@@ -5,6 +5,7 @@ use crate::checkpoint::{self, at};
 use crate::error::{Result, TrainError};
 use crate::events::EVENTS_FILE;
 use crate::front_end::{FrontEnd, SaveDtype};
+use crate::heads::HEADS_FILE;
 use crate::history::History;
 use crate::lock::RunLock;
 use crate::model_card::{self, RunFacts};
@@ -175,6 +176,7 @@ impl RunDirectory {
             optimizer,
             reference: kept(REFERENCE_FILE)?,
             ema: kept(EMA_FILE)?,
+            heads: kept(HEADS_FILE)?,
             num_tokens: state.num_tokens,
             log_ratios: state.log_ratios,
         };
@@ -198,6 +200,7 @@ impl RunDirectory {
                 let values = ema.values().iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
                 files::write(&trainer.join(EMA_FILE), values, DType::F32, BTreeMap::new())?;
             }
+            write_heads(&trainer, run)?;
             let (num_tokens, log_ratios) = (run.num_tokens(), run.log_ratios());
             let state =
                 TrainerState { schema_version: 1, step, num_tokens, log_ratios, plan: plan.to_toml() };
@@ -255,6 +258,7 @@ impl RunDirectory {
         let metrics = self.path.join(METRICS_FILE);
         checkpoint::write(&self.path, FINAL, run.steps_done(), |folder| {
             front.save(&run.outcome()?, folder, plan.train.save_dtype)?;
+            write_heads(folder, run)?;
             model_card::write(folder, &RunFacts { plan, rows: front.rows(), metrics: &metrics })
         })?;
         Ok(())
@@ -292,6 +296,15 @@ impl RunDirectory {
         let folder = if *step == train.steps { FINAL.to_owned() } else { checkpoint_folder(*step) };
         let best = serde_json::json!({ "step": step, "eval_loss": loss, "folder": folder });
         Ok(files::write_json(&self.path.join(BEST_FILE), &best)?)
+    }
+}
+
+/// Writes the objective's heads, if it has some.
+fn write_heads<F: FrontEnd>(folder: &Path, run: &Run<F>) -> Result<()> {
+    let heads = run.heads();
+    match heads.is_empty() {
+        true => Ok(()),
+        false => Ok(files::write(&folder.join(HEADS_FILE), heads, DType::F32, BTreeMap::new())?),
     }
 }
 

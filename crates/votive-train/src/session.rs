@@ -2,8 +2,8 @@
 
 use crate::error::{Result, TrainError};
 use crate::front_end::{
-    DenoisingFrontEnd, DenoisingSettings, ImageSettings, PipelineSettings, RolloutFrontEnd, RolloutSettings,
-    TextFrontEnd,
+    DenoisingFrontEnd, DenoisingSettings, ImageSettings, PipelineSettings, RewardFrontEnd, RolloutFrontEnd,
+    RolloutSettings, TextFrontEnd, TextModel,
 };
 use crate::plan::{DiffusionPlan, Plan, Prefer, RewardKind, RolloutPlan};
 use crate::reward::{ClipReward, ImageReward, Reversed};
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use votive_data::{
     Buckets, CaptionRow, DataReport, FramedPair, ImageDataSource, ImageLimits, ImageSize, RowPolicy,
-    TextRecords, TextSource, TokenizedPair, frame_pairs, read_captions, screen_image_pairs,
+    ScoredList, TextRecords, TextSource, TokenizedPair, frame_pairs, read_captions, screen_image_pairs,
+    screen_shown_images,
 };
 use votive_model::stable_diffusion::StableDiffusionFolder;
 use votive_model::{ModelError, Params};
@@ -25,6 +26,8 @@ const MOST_PIXELS: usize = 4096;
 pub enum Prepared {
     /// A language model.
     Text(Box<TextFrontEnd>, Params, RowReport),
+    /// A reward model.
+    Reward(Box<RewardFrontEnd>, Params, RowReport),
     /// A diffusion model and pictures on disk.
     Image(Box<DenoisingFrontEnd>, Params, RowReport),
     /// A diffusion model that draws the pictures itself.
@@ -45,7 +48,17 @@ pub fn prepare(
     progress: impl Fn(usize, usize),
 ) -> Result<Prepared> {
     match (&plan.diffusion, &plan.rollout) {
-        (None, _) => prepare_text(plan, device),
+        (None, _) if plan.trains_reward_model() => {
+            let seed = plan.train.seed;
+            let (front, params) = RewardFrontEnd::open_reward_model(&plan.model, device, plan.base, seed)?;
+            let (front, report) = with_rows(plan, front)?;
+            Ok(Prepared::Reward(Box::new(front), trainable(plan, params)?, report))
+        }
+        (None, _) => {
+            let (front, params) = TextFrontEnd::open_stored(&plan.model, device, plan.base)?;
+            let (front, report) = with_rows(plan, front)?;
+            Ok(Prepared::Text(Box::new(front), trainable(plan, params)?, report))
+        }
         (Some(diffusion), None) => prepare_image(plan, diffusion, device, progress),
         (Some(diffusion), Some(rollout)) => {
             let reward: Arc<dyn ImageReward> = match &rollout.clip {
@@ -57,8 +70,8 @@ pub fn prepare(
     }
 }
 
-fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
-    let (front, params) = TextFrontEnd::open_stored(&plan.model, device, plan.base)?;
+/// The rows that the plan says, as the model reads them.
+fn with_rows<M: TextModel>(plan: &Plan, front: TextFrontEnd<M>) -> Result<(TextFrontEnd<M>, RowReport)> {
     let mut policy = plan.data.rows;
     let positions = front.max_positions();
     let most = policy.max_length.unwrap_or(positions);
@@ -69,7 +82,16 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
     policy.max_length = Some(most);
     let source = &plan.data.source;
     let read = |source: &TextSource| {
-        let (rows, report) = tokenize(&front, source, policy)?;
+        let (rows, report) = match plan.objective.reads_lists() {
+            true => {
+                let shown = |list: &ScoredList| (list.row, list.images.clone());
+                let limits = ImageLimits::default();
+                let lists = screen_shown_images(source.read_lists()?, shown, policy.faulty_rows, &limits)?;
+                let (lists, report) = front.tokenizer().tokenize_lists(lists, policy)?;
+                (TextRows::Lists(lists), report)
+            }
+            false => tokenize(&front, source, policy)?,
+        };
         let rows = preferred(plan, rows);
         if plan.objective.reads_undesirable() { Ok((rows, report)) } else { desirable(rows, report) }
     };
@@ -79,10 +101,17 @@ fn prepare_text(plan: &Plan, device: &Device) -> Result<Prepared> {
     })?;
     let front = match train.followed_by(held_out)? {
         TextRows::Pairs(pairs) => front.with_pairs(pairs),
+        TextRows::Unpaired(_) if plan.trains_reward_model() => {
+            let file = report.train.file.display();
+            let reason =
+                format!("{file}: single completions with labels, and a reward model is trained on pairs");
+            return Err(TrainError::Plan(reason));
+        }
         TextRows::Unpaired(examples) => front.with_unpaired(examples, most),
+        TextRows::Lists(lists) => front.with_lists(lists),
     };
-    let front = front.weighing_tokens(plan.data.token_weights.clone());
-    Ok(Prepared::Text(Box::new(front.holding_out(report.held_out)), trainable(plan, params)?, report))
+    let front = front.weighing_tokens(plan.data.token_weights.clone()).copying(plan.train.seed);
+    Ok((front.holding_out(report.held_out), report))
 }
 
 /// The rows as the recipe prefers them.
@@ -93,7 +122,11 @@ fn preferred<R: Rows>(plan: &Plan, rows: R) -> R {
     }
 }
 
-fn tokenize(front: &TextFrontEnd, source: &TextSource, policy: RowPolicy) -> Result<(TextRows, DataReport)> {
+fn tokenize<M: TextModel>(
+    front: &TextFrontEnd<M>,
+    source: &TextSource,
+    policy: RowPolicy,
+) -> Result<(TextRows, DataReport)> {
     Ok(match source.read()?.screened(policy.faulty_rows, &ImageLimits::default())? {
         TextRecords::Pairs(records) => {
             let (pairs, report) = front.tokenizer().tokenize_pairs(&records, policy)?;
@@ -111,6 +144,7 @@ fn desirable(rows: TextRows, mut report: DataReport) -> Result<(TextRows, DataRe
     let examples = match rows {
         TextRows::Pairs(pairs) => pairs.into_iter().flat_map(TokenizedPair::unpair).collect(),
         TextRows::Unpaired(examples) => examples,
+        TextRows::Lists(lists) => lists.into_iter().flat_map(|list| list.completions).collect(),
     };
     let (kept, others): (Vec<_>, Vec<_>) = examples.into_iter().partition(|example| example.label);
     (report.rows_kept, report.completions_not_read) = (kept.len(), others.len());

@@ -9,7 +9,9 @@ use crate::plan::{EvalPlan, EvalRows};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::path::Path;
-use votive_data::{CaptionRow, DataReport, FramedPair, ImageSource, TokenizedPair, TokenizedUnpaired};
+use votive_data::{
+    CaptionRow, DataReport, FramedPair, ImageSource, TokenizedList, TokenizedPair, TokenizedUnpaired,
+};
 
 /// What happened to the rows of a run.
 #[derive(Clone, Debug)]
@@ -141,6 +143,7 @@ impl Rows for Vec<CaptionRow> {
 pub(crate) enum TextRows {
     Pairs(Vec<TokenizedPair>),
     Unpaired(Vec<TokenizedUnpaired>),
+    Lists(Vec<TokenizedList>),
 }
 
 impl Rows for TextRows {
@@ -148,6 +151,7 @@ impl Rows for TextRows {
         match self {
             Self::Pairs(rows) => rows.len(),
             Self::Unpaired(rows) => rows.len(),
+            Self::Lists(rows) => rows.len(),
         }
     }
 
@@ -158,6 +162,7 @@ impl Rows for TextRows {
                 let turned = |row: TokenizedUnpaired| TokenizedUnpaired { label: !row.label, ..row };
                 Self::Unpaired(rows.into_iter().map(turned).collect())
             }
+            Self::Lists(rows) => Self::Lists(rows.into_iter().map(TokenizedList::turned).collect()),
         }
     }
 
@@ -172,6 +177,14 @@ impl Rows for TextRows {
                 let (rest, held_out) =
                     rows.into_iter().partition(|row| !picked(&bytes(&row.prompt_ids, &row.images)));
                 (Self::Unpaired(rest), Self::Unpaired(held_out))
+            }
+            Self::Lists(rows) => {
+                let prompt = |row: &TokenizedList| {
+                    row.completions.first().map(|one| bytes(&one.prompt_ids, &one.images))
+                };
+                let (rest, held_out) =
+                    rows.into_iter().partition(|row| !prompt(row).is_some_and(|p| picked(&p)));
+                (Self::Lists(rest), Self::Lists(held_out))
             }
         }
     }
@@ -189,6 +202,7 @@ impl TextRows {
             (Self::Unpaired(rows), Some(Self::Unpaired(others))) => {
                 Ok(Self::Unpaired([rows, others].concat()))
             }
+            (Self::Lists(rows), Some(Self::Lists(others))) => Ok(Self::Lists([rows, others].concat())),
             _ => Err(TrainError::Plan(
                 "eval.path and data.path differ: one has pairs, the other single completions with labels"
                     .to_owned(),

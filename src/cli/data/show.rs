@@ -109,6 +109,18 @@ impl Shown for PreferencePair {
                 ("chosen", Part::Turns(chosen)),
                 ("rejected", Part::Turns(rejected)),
             ],
+            PairText::TwoPrompts { chosen, rejected } => {
+                let sides = [("prompt of chosen", chosen), ("prompt of rejected", rejected)];
+                let prompts = sides.map(|(name, side)| match side {
+                    Completion::Plain { prompt, .. } => (name, Part::Text(prompt)),
+                    Completion::Chat { prompt, .. } => (name, Part::Turns(prompt)),
+                });
+                let completion = match chosen {
+                    Completion::Plain { completion, .. } => Part::Text(completion),
+                    Completion::Chat { completion, .. } => Part::Turns(completion),
+                };
+                prompts.into_iter().chain([("completion", completion)]).collect()
+            }
         }
     }
 

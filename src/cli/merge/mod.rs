@@ -3,11 +3,13 @@
 
 mod expression;
 mod model;
+mod reward_model;
 mod sum;
 mod terms;
 mod verify;
 
 use crate::cli::prompts;
+use crate::cli::score::is_reward_model;
 use crate::cli::text_model::TextModel;
 use crate::cli::{Code, Context, Failure, Outcome};
 use candle_core::{DType, Tensor};
@@ -39,7 +41,7 @@ use votive_train::model_card::{self, Library};
   votive merge base=sd15 dpo=dpo-sd15 npo=npo.safetensors --sum '0.2*base + 0.8*dpo + npo' --out negative
   votive merge a=runs/a/final b=b.safetensors --sum '0.5*a + 0.5*b' --model sd15 --format kohya --out mixed
 
---verify reads the folder back and computes the logits of the same rows with it and with model and adapter. They may differ
+--verify reads the folder back and computes the logits (of a reward model the rewards) of the same rows with it and with model and adapter. They may differ
 by what rounding to the stored type does to the merged weights in memory, and by 1.6e-5 of the largest logit for f32
 arithmetic; beyond that the merge ends with exit code 5, and nothing is left behind. After --sum, weights are compared.")]
 pub(crate) struct Args {
@@ -156,13 +158,13 @@ impl Args {
             return sum::write(&Terms::merged(model, adapter), self, ctx)
                 .map_err(|failure| failure.at(format!("{} (Stable Diffusion)", model.display())));
         }
+        if is_reward_model(model, Some(adapter), ctx)? {
+            return self.merge_reward_model(model, adapter, ctx);
+        }
         let device = ctx.device()?;
         let (config, base) = load_causal_lm(model, &device)?;
         let adapted = base.with_lora(Lora::load(adapter, &device)?)?;
-        let float = match self.dtype {
-            Some(dtype) => dtype.to_candle(),
-            None => hub_folder::stored_dtype(model)?,
-        };
+        let float = self.float(model)?;
         let mut comparison = None;
         hub_folder::write_folder(&self.out, |folder| -> Outcome {
             write_merged(model, &adapted, folder, float, self.shard_mib << 20)?;
@@ -173,6 +175,14 @@ impl Args {
             Ok(())
         })?;
         report(self, float, comparison.as_ref(), ctx)
+    }
+
+    /// The type that weights are stored in.
+    fn float(&self, model: &Path) -> Outcome<DType> {
+        Ok(match self.dtype {
+            Some(dtype) => dtype.to_candle(),
+            None => hub_folder::stored_dtype(model)?,
+        })
     }
 
     /// What a card says of how its model was made.
@@ -193,22 +203,28 @@ impl Args {
     ) -> Outcome<Comparison> {
         let build = |params: &Params| params.build(|scope| config.build(scope));
         let TextModel { network: stored, tokenizer } = TextModel::load(folder, None, adapted.device())?;
-        let positions = config.max_positions();
-        let rows = match &self.prompts {
-            Some(file) => rows_of(file, &tokenizer, positions)?,
-            None => built_in_rows(tokenizer.vocab_size(), positions),
-        };
+        let rows = self.rows(&tokenizer, config.max_positions())?;
         let merged = adapted.merged()?;
         let rounded = build(&rounded(&merged, float)?)?;
         let networks = Networks { adapted: build(adapted)?, merged: build(&merged)?, rounded, stored };
-        let comparison = compare(&networks, &rows)?;
-        match comparison.is_within_bound() {
-            true => Ok(comparison),
-            false => {
-                Err(Failure::new(Code::Numbers, format!("the merged model is another one: {comparison}"))
-                    .hint("this is a defect of votive or of the disk; please report it"))
-            }
+        within_bound(compare(&networks, &rows)?)
+    }
+
+    /// The rows that networks are compared on.
+    fn rows(&self, tokenizer: &TextTokenizer, positions: usize) -> Outcome<Vec<Vec<u32>>> {
+        match &self.prompts {
+            Some(file) => rows_of(file, tokenizer, positions),
+            None => Ok(built_in_rows(tokenizer.vocab_size(), positions)),
         }
+    }
+}
+
+/// Refuses a merged model that says other numbers.
+fn within_bound(comparison: Comparison) -> Outcome<Comparison> {
+    match comparison.is_within_bound() {
+        true => Ok(comparison),
+        false => Err(Failure::new(Code::Numbers, format!("the merged model is another one: {comparison}"))
+            .hint("this is a defect of votive or of the disk; please report it")),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::cli::{Code, Failure, Outcome};
 use candle_core::Tensor;
 use serde_json::{Value, json};
 use std::fmt;
-use votive_model::{CausalLm, Decoder};
+use votive_model::{CausalLm, Decoder, RewardModel};
 use votive_tensor::random::{Draws, Stream};
 
 /// Rows that are made up, and tokens of each.
@@ -12,30 +12,61 @@ const ROWS: u64 = 8;
 const TOKENS: usize = 64;
 
 /// The networks that should be one.
-pub(super) struct Networks {
+pub(super) struct Networks<N> {
     /// The model under its adapter.
-    pub(super) adapted: Decoder,
+    pub(super) adapted: N,
     /// The adapter in the weights, in memory.
-    pub(super) merged: Decoder,
+    pub(super) merged: N,
     /// The same, rounded to the type that is stored.
-    pub(super) rounded: Decoder,
+    pub(super) rounded: N,
     /// What was read back from disk.
-    pub(super) stored: Decoder,
+    pub(super) stored: N,
 }
 
-/// How far the stored network's logits are from those of the model under its adapter.
+/// A network that says numbers of a row of tokens.
+pub(super) trait Says {
+    /// What the numbers are.
+    const WHAT: &'static str;
+
+    /// The numbers, `(T, V)`; a reward model says one.
+    ///
+    /// # Errors
+    /// If the row does not fit the network.
+    fn numbers(&self, row: &[u32]) -> Outcome<Tensor>;
+}
+
+impl Says for Decoder {
+    const WHAT: &'static str = "logit";
+
+    fn numbers(&self, row: &[u32]) -> Outcome<Tensor> {
+        let ids = Tensor::new(row, self.device())?.unsqueeze(0)?;
+        Ok(self.logits(&self.hidden(&ids)?.squeeze(0)?)?)
+    }
+}
+
+impl Says for RewardModel {
+    const WHAT: &'static str = "reward";
+
+    fn numbers(&self, row: &[u32]) -> Outcome<Tensor> {
+        Ok(self.rewards(&[row.to_vec()], None)?.unsqueeze(1)?)
+    }
+}
+
+/// How far the stored network's numbers are from those of the model under its adapter.
 #[derive(Clone, Debug)]
 pub(super) struct Comparison {
+    /// `logit` or `reward`.
+    what: &'static str,
     pub(super) largest_difference: f64,
     /// How far they may be apart: what rounding to the stored type did in memory, and the noise of f32 arithmetic.
     pub(super) bound: f64,
-    largest_logit: f64,
+    largest: f64,
     tokens: usize,
-    /// Positions at which both find the same token the most probable one.
-    same_top: usize,
+    /// Positions at which both find the same token the most probable one, where there are several.
+    same_top: Option<usize>,
 }
 
-/// The noise of f32 arithmetic as a part of the largest logit: sums in another order, over many layers. Merging a random
+/// The noise of f32 arithmetic as a part of the largest number: sums in another order, over many layers. Merging a random
 /// adapter into networks of the fixtures' sizes moves logits by a tenth of it.
 const NOISE: f64 = 270.0 / (1u32 << 24) as f64;
 
@@ -48,36 +79,35 @@ pub(super) fn built_in_rows(vocabulary: usize, positions: usize) -> Vec<Vec<u32>
     (0..ROWS).map(row).collect()
 }
 
-/// Compares the logits at every position of every row.
+/// Compares the logits at every position of every row, or the rewards of the rows.
 ///
 /// # Errors
-/// If a logit is not a number, or a row does not fit the networks.
-pub(super) fn compare(networks: &Networks, rows: &[Vec<u32>]) -> Outcome<Comparison> {
-    let (mut difference, mut rounding, mut largest, mut tokens, mut same_top) = (0f64, 0f64, 0f64, 0, 0);
+/// If one is not a number, or a row does not fit the networks.
+pub(super) fn compare<N: Says>(networks: &Networks<N>, rows: &[Vec<u32>]) -> Outcome<Comparison> {
+    let (mut difference, mut rounding, mut largest, mut tokens) = (0f64, 0f64, 0f64, 0);
+    let mut same_top = None;
     for row in rows {
-        let (adapted, stored) = (logits(&networks.adapted, row)?, logits(&networks.stored, row)?);
-        let rounded = (logits(&networks.merged, row)? - logits(&networks.rounded, row)?)?;
+        let (adapted, stored) = (networks.adapted.numbers(row)?, networks.stored.numbers(row)?);
+        let rounded = (networks.merged.numbers(row)? - networks.rounded.numbers(row)?)?;
         let (apart, rounded) = (most(&(&adapted - &stored)?)?, most(&rounded)?);
         if !(apart.is_finite() && rounded.is_finite()) {
-            return Err(Failure::new(Code::Numbers, "a logit is not a number"));
+            return Err(Failure::new(Code::Numbers, format!("a {} is not a number", N::WHAT)));
         }
         (difference, rounding) = (difference.max(apart), rounding.max(rounded));
         largest = largest.max(most(&adapted)?);
-        let top = |t: &Tensor| t.argmax(1)?.to_vec1::<u32>();
-        same_top += top(&adapted)?.iter().zip(top(&stored)?).filter(|(a, b)| **a == *b).count();
+        if adapted.dim(1)? > 1 {
+            let top = |t: &Tensor| t.argmax(1)?.to_vec1::<u32>();
+            let same = top(&adapted)?.iter().zip(top(&stored)?).filter(|(a, b)| **a == *b).count();
+            same_top = Some(same_top.unwrap_or(0) + same);
+        }
         tokens += row.len();
     }
     let bound = rounding + NOISE * largest;
-    Ok(Comparison { largest_difference: difference, bound, largest_logit: largest, tokens, same_top })
+    Ok(Comparison { what: N::WHAT, largest_difference: difference, bound, largest, tokens, same_top })
 }
 
 fn most(t: &Tensor) -> Outcome<f64> {
     Ok(f64::from(t.abs()?.max_all()?.to_scalar::<f32>()?))
-}
-
-fn logits(network: &Decoder, row: &[u32]) -> Outcome<Tensor> {
-    let ids = Tensor::new(row, network.device())?.unsqueeze(0)?;
-    Ok(network.logits(&network.hidden(&ids)?.squeeze(0)?)?)
 }
 
 impl Comparison {
@@ -86,10 +116,11 @@ impl Comparison {
     }
 
     pub(super) fn to_json(&self) -> Value {
+        let what = self.what;
         json!({
-            "max_logit_difference": self.largest_difference,
+            format!("max_{what}_difference"): self.largest_difference,
             "bound": self.bound,
-            "max_logit": self.largest_logit,
+            format!("max_{what}"): self.largest,
             "tokens": self.tokens,
             "same_top_token": self.same_top,
         })
@@ -98,12 +129,16 @@ impl Comparison {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, largest_difference, bound, largest, tokens, same_top } = self;
         write!(
             f,
-            "largest logit difference {:.3e} over {} tokens (bound {:.3e}, largest logit {:.2}); the most probable token is \
-             the same at {} of them",
-            self.largest_difference, self.tokens, self.bound, self.largest_logit, self.same_top
-        )
+            "largest {what} difference {largest_difference:.3e} over {tokens} tokens (bound {bound:.3e}, largest {what} \
+             {largest:.2})"
+        )?;
+        match same_top {
+            Some(same) => write!(f, "; the most probable token is the same at {same} of them"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -250,7 +250,11 @@ fn evaluate(objective: &Objective, given: &Given) -> Outcome<BTreeMap<String, Te
 }
 
 fn pair_inputs(given: &Given) -> Outcome<PairInputs> {
-    let mut pairs = PairInputs::new(given.get("policy_chosen_logps")?, given.get("policy_rejected_logps")?);
+    let mut pairs = if given.has("policy_chosen_rewards") {
+        PairInputs::of_rewards(given.get("policy_chosen_rewards")?, given.get("policy_rejected_rewards")?)?
+    } else {
+        PairInputs::new(given.get("policy_chosen_logps")?, given.get("policy_rejected_logps")?)
+    };
     if given.has("reference_chosen_logps") {
         let (chosen, rejected) =
             (given.get("reference_chosen_logps")?, given.get("reference_rejected_logps")?);
@@ -283,6 +287,9 @@ fn pair_inputs(given: &Given) -> Outcome<PairInputs> {
     }
     if given.has("uncertainties") {
         pairs = pairs.with_uncertainties(given.get("uncertainties")?);
+    }
+    if given.has("degree_logps") {
+        pairs = pairs.with_degree_logps(given.get("degree_logps")?);
     }
     if given.has("chosen_values") {
         pairs = pairs.with_values(given.get("chosen_values")?, given.get("rejected_values")?);

@@ -82,12 +82,17 @@ const PAIR: &[Input] = &[
         "(B,) |ε_θ − ε_ref|² of the chosen latents, a mean over each",
     ),
     input("rejected_distances", Needs::DISTANCES, "(B,) the same of the rejected latents"),
-    input("margins", Needs::MARGINS, "(B,) by how much each pair was preferred, in the scorer's units"),
+    input("margins", Needs::MARGINS, MARGINS),
     input("chosen_scores", Needs::SCORES, "(B,) what y_w was given by whoever judged; no gradient"),
     input("rejected_scores", Needs::SCORES, "(B,) what y_l was given"),
     input("base_chosen_logps", Needs::BASE, "(B,) log π_base(y_w|x), nats, of the first round's start"),
     input("base_rejected_logps", Needs::BASE, "(B,) log π_base(y_l|x), nats"),
     input("uncertainties", Needs::UNCERTAINTIES, "(B,) how unsure each pair's label is, nats; no gradient"),
+    input(
+        "degree_logps",
+        Needs::DEGREES,
+        "(B,) log-probability that a degree head gives to how much was taken out of a copy of y_w, nats",
+    ),
     input("chosen_values", Needs::VALUES, "(B,) what a value head says of y_w"),
     input("rejected_values", Needs::VALUES, "(B,) what a value head says of y_l"),
     of_tokens(
@@ -99,6 +104,16 @@ const PAIR: &[Input] = &[
     of_tokens("rejected_token_weights", Needs::TOKEN_WEIGHTS, "(B, L) the same of y_l in the log-ratio"),
     of_tokens("rejected_token_kl_weights", Needs::TOKEN_WEIGHTS, "(B, L) the same in the divergence"),
 ];
+
+const REWARDS: &[Input] = &[
+    input("policy_chosen_rewards", Needs::REWARDS, "(B,) what the reward model that is trained says of y_w"),
+    input("policy_rejected_rewards", Needs::REWARDS, "(B,) what it says of y_l"),
+    input("chosen_lengths", Needs::LENGTHS, "(B,) |y_w|, tokens"),
+    input("rejected_lengths", Needs::LENGTHS, "(B,) |y_l|, tokens"),
+    input("margins", Needs::MARGINS, MARGINS),
+];
+
+const MARGINS: &str = "(B,) by how much each pair was preferred, in the scorer's units";
 
 const ERRORS_OF_REFERENCE: Needs = Needs::REFERENCE.or(Needs::ERRORS);
 
@@ -144,6 +159,7 @@ const GRADIENT: (&str, &str) =
 /// Everything that an objective of this kind can be given, in a fixed order.
 pub(crate) fn of(objective: &Objective) -> &'static [Input] {
     match objective {
+        Objective::Pair(objective) if objective.needs().contains(Needs::REWARDS) => REWARDS,
         Objective::Pair(_) => PAIR,
         Objective::Unpaired(_) => UNPAIRED,
         Objective::List(_) => LIST,
@@ -153,6 +169,12 @@ pub(crate) fn of(objective: &Objective) -> &'static [Input] {
 /// Name and meaning of what an objective of this kind returns.
 pub(crate) fn outputs_of(objective: &Objective) -> &'static [(&'static str, &'static str)] {
     match objective {
+        Objective::Pair(objective) if objective.needs().contains(Needs::REWARDS) => &[
+            LOSS,
+            ("chosen_rewards", "(B,) reward of each chosen completion"),
+            ("rejected_rewards", "(B,) reward of each rejected completion"),
+            GRADIENT,
+        ],
         Objective::Pair(_) => &[
             LOSS,
             ("chosen_rewards", "(B,) implicit reward of each chosen completion"),

@@ -1,7 +1,6 @@
-//! A language model with the rows that it scores.
+//! A language model or a reward model with the rows that it scores.
 
 use crate::cli::{Code, Context, Failure, Outcome};
-use candle_core::Tensor;
 use clap::ValueEnum;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -9,8 +8,8 @@ use std::path::{Path, PathBuf};
 use votive_data::{
     DataReport, FaultyRows, ImageLimits, LongRows, RowPolicy, TextRecords, TextTokenizer, read_text,
 };
-use votive_model::{Lora, Params};
-use votive_train::front_end::{FrontEnd, Sample, TextFrontEnd};
+use votive_model::{CausalLmConfig, Lora, Params, RewardModelConfig, SCORE};
+use votive_train::front_end::{FrontEnd, RewardFrontEnd, Sample, TextFrontEnd, TextModel};
 
 /// Which rows are scored, and how.
 #[derive(Debug, clap::Args)]
@@ -62,11 +61,11 @@ impl RowArgs {
 
 /// One completion of a row, as it is scored.
 pub(crate) struct ScoredCompletion {
-    /// Σ log π over its trained tokens, in nats.
-    pub(crate) logp: f64,
+    /// Σ log π over its trained tokens, in nats; of a reward model its reward.
+    pub(crate) score: f64,
     /// Its trained tokens.
     pub(crate) ids: Vec<u32>,
-    /// log π of each, in nats.
+    /// log π of each, in nats, if they were asked for; a reward model has none.
     pub(crate) token_logps: Vec<f32>,
 }
 
@@ -89,28 +88,71 @@ struct Tokens {
 }
 
 /// A model, and rows as it reads them.
-pub(crate) struct Scorer<'a> {
+pub(crate) struct Scorer<'a, M = CausalLmConfig> {
     args: &'a RowArgs,
-    front: TextFrontEnd,
+    front: TextFrontEnd<M>,
     params: Params,
     rows: Vec<Tokens>,
     /// What became of the rows of the data.
     pub(crate) report: DataReport,
 }
 
+/// Whether a model says how good texts are: a reward model's folder, or an adapter that brings a reward model's head.
+pub(crate) fn is_reward_model(model: &Path, adapter: Option<&Path>, ctx: &Context) -> Outcome<bool> {
+    if RewardModelConfig::is_in(model)? {
+        return Ok(true);
+    }
+    let adapter = adapter.map(|path| Ok::<_, Failure>(Lora::load(path, &ctx.device()?)?)).transpose()?;
+    Ok(adapter.is_some_and(|lora| lora.has_whole(SCORE)))
+}
+
+/// A reward model: a folder, or an adapter over a language model's.
+pub(crate) fn open_reward_model(
+    model: &Path,
+    adapter: Option<&Path>,
+    ctx: &Context,
+) -> Outcome<(RewardFrontEnd, Params)> {
+    let device = ctx.device()?;
+    // The head that a language model gets here is not used: the adapter brings its own.
+    let (front, params) = RewardFrontEnd::open_reward_model(model, &device, None, 0)?;
+    Ok((front, adapted(params, adapter, ctx)?))
+}
+
+fn adapted(params: Params, adapter: Option<&Path>, ctx: &Context) -> Outcome<Params> {
+    Ok(match adapter {
+        Some(adapter) => params.with_lora(Lora::load(adapter, &ctx.device()?)?)?,
+        None => params,
+    })
+}
+
 impl<'a> Scorer<'a> {
-    /// Opens a model with an adapter, if there is one, and tokenizes the rows for it.
+    /// Opens a language model with an adapter, if there is one, and tokenizes the rows for it.
     pub(crate) fn open(
         model: &Path,
         adapter: Option<&Path>,
         args: &'a RowArgs,
         ctx: &Context,
     ) -> Outcome<Self> {
-        let device = ctx.device()?;
-        let (front, mut params) = TextFrontEnd::open(model, &device)?;
-        if let Some(adapter) = adapter {
-            params = params.with_lora(Lora::load(adapter, &device)?)?;
-        }
+        let (front, params) = TextFrontEnd::open(model, &ctx.device()?)?;
+        Self::with_rows(front, adapted(params, adapter, ctx)?, model, args)
+    }
+}
+
+impl<'a> Scorer<'a, RewardModelConfig> {
+    /// Opens a reward model with an adapter, if there is one, and tokenizes the rows for it.
+    pub(crate) fn open_reward_model(
+        model: &Path,
+        adapter: Option<&Path>,
+        args: &'a RowArgs,
+        ctx: &Context,
+    ) -> Outcome<Self> {
+        let (front, params) = open_reward_model(model, adapter, ctx)?;
+        Self::with_rows(front, params, model, args)
+    }
+}
+
+impl<'a, M: TextModel> Scorer<'a, M> {
+    fn with_rows(front: TextFrontEnd<M>, params: Params, model: &Path, args: &'a RowArgs) -> Outcome<Self> {
         let positions = front.max_positions();
         let max_length = args.max_length.map_or(positions, NonZeroUsize::get);
         if max_length > positions {
@@ -166,8 +208,8 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// Every row in the order of the data.
-    pub(crate) fn score(&self, ctx: &Context) -> Outcome<Vec<ScoredRow>> {
+    /// Every row in the order of the data; `per_token` says whether single tokens are read, too.
+    pub(crate) fn score(&self, per_token: bool, ctx: &Context) -> Outcome<Vec<ScoredRow>> {
         let network = self.front.network(&self.params)?;
         let samples: Vec<Sample> = (0..self.rows.len()).map(|row| Sample { row, position: row }).collect();
         let progress = ctx.output.progress("scoring", "rows", samples.len() as u64);
@@ -175,22 +217,21 @@ impl<'a> Scorer<'a> {
         for samples in samples.chunks(self.args.batch.get()) {
             let batch = self.front.batch(0, samples)?;
             let likelihood = self.front.likelihood(&network, &batch, None)?;
-            let logps = likelihood.logps.to_vec1::<f32>()?;
-            if let Some(i) = logps.iter().position(|logp| !logp.is_finite()) {
-                return Err(self.not_finite(self.rows[samples[i % samples.len()].row].row, logps[i]));
+            let scores = likelihood.logps.to_vec1::<f32>()?;
+            if let Some(i) = scores.iter().position(|score| !score.is_finite()) {
+                return Err(self.not_finite(self.rows[samples[i % samples.len()].row].row, scores[i]));
             }
-            let tokens = likelihood.tokens.as_ref();
-            let token_logps = tokens.map(|tokens| tokens.scores.log_probs().and_then(|t| numbers(&t)));
-            let token_logps = token_logps.transpose()?.unwrap_or_default();
-            let counts = tokens.map(|tokens| tokens.counts.as_slice()).unwrap_or_default();
-            let mut completions: Vec<_> =
-                split(&token_logps, counts).into_iter().zip(logps).map(Some).collect();
+            let token_logps = match likelihood.tokens.as_ref().filter(|_| per_token) {
+                Some(tokens) => split(&tokens.scores.log_probs()?.to_vec1::<f32>()?, &tokens.counts),
+                None => vec![Vec::new(); scores.len()],
+            };
+            let mut completions: Vec<_> = token_logps.into_iter().zip(scores).map(Some).collect();
             for (i, sample) in samples.iter().enumerate() {
                 let tokens = &self.rows[sample.row];
                 let sides = tokens.completions.iter().enumerate().map(|(side, ids)| {
-                    let (token_logps, logp) =
+                    let (token_logps, score) =
                         completions[side * samples.len() + i].take().unwrap_or_default();
-                    ScoredCompletion { logp: f64::from(logp), ids: ids.clone(), token_logps }
+                    ScoredCompletion { score: f64::from(score), ids: ids.clone(), token_logps }
                 });
                 scored.push(ScoredRow {
                     row: tokens.row,
@@ -205,15 +246,11 @@ impl<'a> Scorer<'a> {
         Ok(scored)
     }
 
-    fn not_finite(&self, row: usize, logp: f32) -> Failure {
-        let data = self.args.data.display();
-        Failure::new(Code::Numbers, format!("{data}: row {row}: its log-probability is {logp}"))
+    fn not_finite(&self, row: usize, score: f32) -> Failure {
+        let (data, what) = (self.args.data.display(), M::SCORE);
+        Failure::new(Code::Numbers, format!("{data}: row {row}: its {what} is {score}"))
             .hint("the weights of the model or its adapter are damaged")
     }
-}
-
-fn numbers(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
-    tensor.to_vec1::<f32>()
 }
 
 /// One list for each count, from the front.

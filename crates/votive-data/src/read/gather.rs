@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use super::dataset_info::Tags;
 use super::format::{FORMATS, Format, Meaning};
-use super::pairing::{pair_text, scores_of_sides};
-use super::ranking::{PairChoice, Ranking, choose};
+use super::pairing::{completion_text, pair_text, scores_of_sides};
+use super::ranking::{PairChoice, Pairs, Ranking, choose};
 use super::records::{Records, Refused};
 use super::row::Row;
 use super::text::TextRecords;
 use crate::error::{DataError, Place, Result};
-use crate::record::{Completion, ImageSource, PairText, PreferencePair, RowNumbers, UnpairedExample};
+use crate::record::{
+    Completion, ImageSource, PairText, PreferencePair, RowNumbers, ScoredList, UnpairedExample,
+};
 use crate::report::RowProblem;
 
 /// What is known after some rows.
@@ -18,13 +20,23 @@ pub(super) struct Gathered {
     records: Records<()>,
     pairs: Vec<PreferencePair>,
     unpaired: Vec<UnpairedExample>,
+    lists: Vec<ScoredList>,
     format: Option<&'static Format>,
     /// The kind of the first record, with its row.
     kind: Option<(Kind, Place)>,
-    choice: PairChoice,
+    choice: Lists,
     tags: Tags,
     /// Rows of the files that are read, blank ones included.
     position: usize,
+}
+
+/// What becomes of several completions of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lists {
+    /// Pairs.
+    Pairs(PairChoice),
+    /// They stay together, and a pair is a list of two.
+    Whole,
 }
 
 /// Kinds of records that one data set does not mix.
@@ -33,6 +45,7 @@ enum Kind {
     Strings,
     Implicit,
     Chat,
+    TwoPrompts,
     LabelledStrings,
     LabelledChat,
 }
@@ -43,6 +56,7 @@ impl Kind {
             PairText::Plain { .. } => Self::Strings,
             PairText::Implicit { .. } => Self::Implicit,
             PairText::Chat { .. } => Self::Chat,
+            PairText::TwoPrompts { .. } => Self::TwoPrompts,
         }
     }
 
@@ -53,11 +67,20 @@ impl Kind {
         }
     }
 
+    /// Of a completion among several.
+    fn of_list(text: &Completion) -> Self {
+        match text {
+            Completion::Plain { .. } => Self::Strings,
+            Completion::Chat { .. } => Self::Chat,
+        }
+    }
+
     fn words(self) -> &'static str {
         match self {
             Self::Strings => "strings with a prompt",
             Self::Implicit => "strings without a prompt",
             Self::Chat => "conversations",
+            Self::TwoPrompts => "one completion after two prompts",
             Self::LabelledStrings => "strings with a label",
             Self::LabelledChat => "conversations with a label",
         }
@@ -66,16 +89,11 @@ impl Kind {
 
 impl Gathered {
     /// Nothing yet; `format` settles the layout beforehand.
-    pub(super) fn new(
-        file: PathBuf,
-        format: Option<&'static Format>,
-        choice: PairChoice,
-        tags: Tags,
-    ) -> Self {
+    pub(super) fn new(file: PathBuf, format: Option<&'static Format>, choice: Lists, tags: Tags) -> Self {
         let mut records = Records::new(file, Vec::new());
         records.format = format.map(|format| format.name);
-        let (pairs, unpaired, kind) = (Vec::new(), Vec::new(), None);
-        Self { records, pairs, unpaired, format, kind, choice, tags, position: 0 }
+        let (pairs, unpaired, lists, kind) = (Vec::new(), Vec::new(), Vec::new(), None);
+        Self { records, pairs, unpaired, lists, format, kind, choice, tags, position: 0 }
     }
 
     /// Begins a file, and returns the number of rows before it.
@@ -122,6 +140,11 @@ impl Gathered {
                 let (gold, numbers) = (Some(gold), numbers(difference, scores));
                 self.add_pair(&row, PreferencePair { row: row.number, images, text, gold, numbers })?;
             }
+            Meaning::Unpaired(..) if self.choice == Lists::Whole => {
+                let (place, expected) =
+                    (row.place("completions"), "a row has several completions with scores");
+                return Err(DataError::MissingField { place, expected });
+            }
             Meaning::Unpaired(text, label) => {
                 self.require_kind(Kind::of_completion(&text), &row)?;
                 let numbers = numbers(None, [row.optional_number("score")?, None]);
@@ -149,6 +172,21 @@ impl Gathered {
 
     fn add_pair(&mut self, row: &Row, pair: PreferencePair) -> Result<()> {
         self.require_kind(Kind::of_pair(&pair.text), row)?;
+        if self.choice == Lists::Whole {
+            let PreferencePair { text, images, numbers, .. } = pair;
+            let scores = match numbers.scores {
+                [Some(chosen), Some(rejected)] => [chosen, rejected],
+                // Only the order is known.
+                _ => [1.0, 0.0],
+            };
+            let Some(sides) = text.sides() else {
+                let (place, expected) = (row.place("prompt"), "a list has its prompt in a column of its own");
+                return Err(DataError::MissingField { place, expected });
+            };
+            let completions = sides.into_iter().zip(scores).collect();
+            self.lists.push(ScoredList { row: row.number, images, completions, weight: numbers.weight });
+            return Ok(());
+        }
         self.pairs.push(pair);
         Ok(())
     }
@@ -163,7 +201,10 @@ impl Gathered {
     ) -> Result<()> {
         let Ranking { prompt, completions, options } = ranking;
         let scores: Vec<_> = completions.iter().map(|(_, score)| *score).collect();
-        let made = choose(&scores, self.choice);
+        let made = match self.choice {
+            Lists::Pairs(choice) => choose(&scores, choice),
+            Lists::Whole => Pairs::default(),
+        };
         for _ in scores.iter().filter(|score| score.is_none()) {
             self.refuse(row, RowProblem::Unscored, "");
         }
@@ -172,6 +213,25 @@ impl Gathered {
         }
         if scores.iter().flatten().count() < 2 {
             self.refuse(row, RowProblem::NoRival, "");
+        }
+        if self.choice == Lists::Whole && scores.iter().flatten().count() > 1 {
+            let scored = completions.iter().filter_map(|(text, score)| Some((text.clone(), (*score)?)));
+            let mut list = Vec::new();
+            for (text, score) in scored {
+                let mut text = completion_text(prompt.clone(), text, row)?;
+                if let Completion::Chat { options: found, .. } = &mut text {
+                    found.clone_from(options);
+                }
+                self.require_kind(Kind::of_list(&text), row)?;
+                list.push((text, score));
+            }
+            let weight = numbers(None, [None; 2]).weight;
+            self.lists.push(ScoredList {
+                row: row.number,
+                images: images.to_vec(),
+                completions: list,
+                weight,
+            });
         }
         for (better, worse, margin) in made.pairs {
             let side = |place: usize| completions[place].0.clone();
@@ -204,6 +264,11 @@ impl Gathered {
         let here = row.place("");
         let first = self.kind.as_ref().map_or(&here, |(_, place)| place);
         mixed(row, words(found), words(settled), first)
+    }
+
+    /// The lists.
+    pub(super) fn finish_lists(self) -> Records<ScoredList> {
+        self.records.with_rows(self.lists)
     }
 
     /// The records.

@@ -57,7 +57,7 @@ impl<T> Records<T> {
     }
 
     /// The same, with other records of the same rows.
-    pub(super) fn with_rows<U>(self, rows: Vec<U>) -> Records<U> {
+    pub(crate) fn with_rows<U>(self, rows: Vec<U>) -> Records<U> {
         let Self { file, rows_read, refused, ignored_columns, format, shards, rows: _ } = self;
         Records { file, rows, rows_read, refused, ignored_columns, format, shards }
     }

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::dataset_info::{self, Entry, Tags};
 use super::format::{Format, PAIR_COLUMNS, UNPAIRED_COLUMNS};
-use super::gather::Gathered;
+use super::gather::{Gathered, Lists};
 use super::ranking::PairChoice;
 use super::records::Records;
 use super::shards::files_of;
 use super::table::visit_rows_beside_images;
 use crate::error::{DataError, Place, Result};
 use crate::pixels::ImageLimits;
-use crate::record::{PreferencePair, UnpairedExample};
+use crate::record::{PreferencePair, ScoredList, UnpairedExample};
 use crate::report::FaultyRows;
 use crate::screening::screen_shown_images;
 
@@ -75,6 +75,18 @@ impl TextSource {
     /// If a path cannot be read, is of an unknown kind, or is a folder of several splits; if the columns are of no known
     /// layout; if a row lacks a column, holds the wrong kind of value, or is of another kind than the first.
     pub fn read(&self) -> Result<TextRecords> {
+        Ok(self.gather(Lists::Pairs(self.pairs))?.finish())
+    }
+
+    /// Reads every row as a list of scored completions; a pair is a list of two.
+    ///
+    /// # Errors
+    /// As [`TextSource::read`]; if a row has one completion with a label.
+    pub fn read_lists(&self) -> Result<Records<ScoredList>> {
+        Ok(self.gather(Lists::Whole)?.finish_lists())
+    }
+
+    fn gather(&self, lists: Lists) -> Result<Gathered> {
         let entry = self.entry()?;
         let (mut paths, mut format, mut tags) = (self.paths.clone(), self.format, Tags::default());
         let mut columns = Vec::new();
@@ -82,7 +94,7 @@ impl TextSource {
             (paths, tags, columns) = (vec![path], named, renamed);
             format = format.or(Format::find(&formatting));
         }
-        let mut gathered = Gathered::new(self.origin(), format, self.pairs, tags);
+        let mut gathered = Gathered::new(self.origin(), format, lists, tags);
         for file in files_of(&paths, self.split.as_deref(), WHAT)? {
             let before = gathered.start_file(&file);
             let read = visit_rows_beside_images(&file, WHAT, before, &SHOWN_IMAGES, &mut |mut row| {
@@ -91,7 +103,7 @@ impl TextSource {
             })?;
             gathered.end_file(read);
         }
-        Ok(gathered.finish())
+        Ok(gathered)
     }
 
     /// What the records are called in messages.

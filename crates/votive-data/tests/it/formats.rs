@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use votive_data::{
     Completion, DataError, FORMATS, Format, Message, PairChoice, PairText, PreferencePair, Records, Result,
-    RowPolicy, RowProblem, TextRecords, TextSource, TextTokenizer,
+    RowPolicy, RowProblem, ScoredList, TextRecords, TextSource, TextTokenizer,
 };
 
 use crate::{Folder, check_message, fixture};
@@ -223,6 +223,130 @@ fn numbers_are_read_beside_any_layout() {
         let error = read_as(&[wrong], None, PairChoice::BestWorst).unwrap_err();
         check_message(error, &[&format!("row 1, field `{field}`"), message]);
     }
+}
+
+fn lists_of(rows: &[Value]) -> Result<Records<ScoredList>> {
+    let folder = Folder::new();
+    let lines: String = rows.iter().map(|row| row.to_string() + "\n").collect();
+    TextSource::new(folder.write("rows.jsonl", lines)).read_lists()
+}
+
+#[test]
+fn a_list_stays_whole_with_its_scores_in_the_order_of_the_file() {
+    let answers = json!([{"answer": "b", "rank": 2}, {"answer": "a", "rank": 1}, {"answer": "c", "rank": 3}]);
+    let rated = |response: &str, rating: f64| json!({"response": response, "overall_score": rating});
+    for (row, expected, is_chat) in [
+        (
+            json!({"prompt": "x", "completions": ["b", "a", "c"], "scores": [2, 3, 1], "weight": 2}),
+            [2.0, 3.0, 1.0],
+            false,
+        ),
+        (
+            json!({"prompt": "x", "responses": ["b", "a", "c"], "ranks": [2, 1, 3], "weight": 2}),
+            [-2.0, -1.0, -3.0],
+            false,
+        ),
+        (json!({"prompt": "x", "answers": answers, "weight": 2}), [-2.0, -1.0, -3.0], true),
+        (
+            json!({"instruction": "x", "completions": [rated("b", 2.0), rated("a", 9.5), rated("c", 1.0)], "weight": 2}),
+            [2.0, 9.5, 1.0],
+            true,
+        ),
+    ] {
+        let records = lists_of(std::slice::from_ref(&row)).unwrap();
+        let [ScoredList { row: 1, completions, weight: Some(2.0), .. }] = &*records.rows else {
+            panic!("{records:?}")
+        };
+        let text = |completion: &Completion| match completion {
+            Completion::Plain { prompt, completion } => (prompt.clone(), completion.clone(), false),
+            Completion::Chat { prompt, completion, .. } => {
+                let said = |turns: &[Message]| turns.last().unwrap().content().unwrap().to_owned();
+                (said(prompt), said(completion), true)
+            }
+        };
+        let found: Vec<_> = completions.iter().map(|(one, score)| (text(one), *score)).collect();
+        let expected: Vec<_> = ["b", "a", "c"]
+            .into_iter()
+            .zip(expected)
+            .map(|(answer, score)| (("x".to_owned(), answer.to_owned(), is_chat), score))
+            .collect();
+        assert_eq!(found, expected, "{row}");
+    }
+}
+
+#[test]
+fn a_pair_is_a_list_of_two_and_what_has_no_score_is_left_out() {
+    let scores = |row: Value| {
+        let records = lists_of(&[row]).unwrap();
+        let scores = records
+            .rows
+            .first()
+            .map(|list| list.completions.iter().map(|(_, score)| *score).collect::<Vec<_>>());
+        (scores, records.refused.iter().map(|refused| refused.problem).collect::<Vec<_>>())
+    };
+    let pair = json!({"prompt": "x", "chosen": "a", "rejected": "b"});
+    assert_eq!(scores(pair.clone()), (Some(vec![1.0, 0.0]), vec![]));
+    let mut scored = pair;
+    (scored["score_chosen"], scored["score_rejected"]) = (json!(7.5), json!(3));
+    assert_eq!(scores(scored), (Some(vec![7.5, 3.0]), vec![]));
+    let list = |numbers: Value| json!({"prompt": "x", "completions": ["a", "b", "c"], "scores": numbers});
+    assert_eq!(scores(list(json!([1, null, 3]))), (Some(vec![1.0, 3.0]), vec![RowProblem::Unscored]));
+    let lonely = vec![RowProblem::Unscored, RowProblem::Unscored, RowProblem::NoRival];
+    assert_eq!(scores(list(json!([1, null, "N/A"]))), (None, lonely));
+    let labelled = json!({"prompt": "x", "completion": "a", "label": true});
+    check_message(
+        lists_of(&[labelled]).unwrap_err(),
+        &["row 1", "`completions`", "several completions with scores"],
+    );
+    let implicit = json!({"chosen": "x a", "rejected": "x b"});
+    check_message(lists_of(&[implicit]).unwrap_err(), &["row 1", "`prompt`", "a column of its own"]);
+}
+
+#[test]
+fn lists_are_tokenized_completion_by_completion() {
+    let tokenizer = TextTokenizer::load(&fixture("text/llama")).unwrap();
+    let list = |scores: [f64; 3]| json!({"prompt": "The cat", "completions": [" sat", " ran", " slept well"], "scores": scores});
+    let records = lists_of(&[list([1.0, 2.0, 2.0]), list([3.0, 3.0, 3.0]), list([0.0, -1.0, -2.0])]).unwrap();
+    let (lists, report) = tokenizer.tokenize_lists(records, RowPolicy::default()).unwrap();
+    assert_eq!((report.rows_read, report.records, report.rows_kept), (3, 3, 2));
+    assert_eq!(report.dropped[&RowProblem::Tie].first, [2]);
+    assert_eq!(report.lengths.sequences, 9);
+    let best =
+        |list: &votive_data::TokenizedList| list.completions.iter().map(|one| one.label).collect::<Vec<_>>();
+    assert_eq!(lists.iter().map(best).collect::<Vec<_>>(), [[false, true, false], [true, false, false]]);
+    assert_eq!(lists[1].scores(), [0.0, -1.0, -2.0]);
+    let turned = lists[1].clone().turned();
+    assert_eq!((best(&turned), turned.scores()), (vec![false, false, true], vec![0.0, 1.0, 2.0]));
+    for (one, text) in lists[0].completions.iter().zip([" sat", " ran", " slept well"]) {
+        let eos = tokenizer.decode(&one.completion_ids, true).unwrap();
+        assert_eq!(eos.trim(), text.trim());
+    }
+}
+
+/// What both prompts begin with is the prompt; the rest of each stands before the completion and is not trained.
+#[test]
+fn a_completion_after_two_prompts_is_a_pair() {
+    let tokenizer = TextTokenizer::load(&fixture("text/llama")).unwrap();
+    let row =
+        |good: &str, bad: &str| json!({"prompt_chosen": good, "prompt_rejected": bad, "completion": " sat"});
+    let records = pairs_of(&[row("The cat on the chair", "The cat and a moon paper")]);
+    assert_eq!(records.format, Some("two-prompts"));
+    let (pairs, _) = tokenizer.tokenize_pairs(&records, RowPolicy::default()).unwrap();
+    let [pair] = &*pairs else { panic!("{pairs:?}") };
+    let trained = |ids: &[u32], untrained: &[std::ops::Range<usize>]| {
+        let rest = ids.iter().enumerate().filter(|(at, _)| !untrained.iter().any(|span| span.contains(at)));
+        rest.map(|(_, id)| *id).collect::<Vec<_>>()
+    };
+    let sides = [(&pair.chosen_ids, &pair.chosen_untrained), (&pair.rejected_ids, &pair.rejected_untrained)];
+    let [chosen, rejected] = sides.map(|(ids, untrained)| trained(ids, untrained));
+    assert_eq!(chosen, rejected);
+    assert_ne!(pair.chosen_ids, pair.rejected_ids);
+    for ((ids, _), whole) in sides.iter().zip(["The cat on the chair sat", "The cat and a moon paper sat"]) {
+        let all = [pair.prompt_ids.as_slice(), ids].concat();
+        assert_eq!(tokenizer.decode(&all, true).unwrap().trim(), whole);
+    }
+    let refused = |row: Value| tokenizer.tokenize_pairs(&pairs_of(&[row]), RowPolicy::default()).unwrap_err();
+    check_message(refused(row("The cat", "The cat")), &["row 1", "are the same"]);
 }
 
 #[test]

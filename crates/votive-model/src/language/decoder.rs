@@ -4,12 +4,12 @@ use super::cache::KvCache;
 use super::llava::ImageFeatures;
 use super::rope::{Angles, Positions, Rotary};
 use super::sizes::Sizes;
-use crate::causal_lm::{CausalLm, Head, TokenBatch};
+use crate::causal_lm::{CausalLm, Head, TokenBatch, check_ids};
 use crate::error::{ModelError, Result};
 use crate::image_tokens::{ImageInput, Seen};
 use crate::nn::{Embedding, RmsNorm};
 use crate::params::Scope;
-use crate::prefix_tree::PrefixTree;
+use crate::prefix_tree::{PrefixTree, Text};
 use candle_core::{Device, IndexOp, Tensor};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -158,6 +158,33 @@ impl Decoder {
                 .segment(&x, move |x| layer.forward(x, &places, None).map_err(candle_core::Error::wrap))?;
         }
         Ok(self.norm.forward(&x)?.squeeze(0)?)
+    }
+
+    /// Hidden states after the last norm of one token of each row, `(R, D)`. What rows begin with alike is computed once.
+    ///
+    /// # Errors
+    /// If a row is longer than the model's positions, an id is not in the vocabulary, or a row has no such token.
+    pub(crate) fn hidden_at(
+        &self,
+        rows: &[Vec<u32>],
+        at: &[usize],
+        recorder: Option<&Recorder>,
+    ) -> Result<Tensor> {
+        check_ids(rows.iter().map(Vec::as_slice), self.vocabulary())?;
+        // What comes behind the token cannot change it, but for how long the text is.
+        let begun = |(row, at): (&Vec<u32>, &usize)| Text {
+            tokens: row.iter().take(at + 1).copied().collect(),
+            length: row.len(),
+        };
+        let texts: Vec<Text> = rows.iter().zip(at).map(begun).collect();
+        let tree = PrefixTree::new(&texts, self.short_texts());
+        let place = |(row, at): (usize, &usize)| {
+            let place = tree.place(row, *at).map(|place| place as u32);
+            place.ok_or_else(|| ModelError::Tokens(format!("row {row} has no token at position {at}")))
+        };
+        let places = at.iter().enumerate().map(place).collect::<Result<Vec<u32>>>()?;
+        let places = Tensor::new(places, self.device())?;
+        Ok(self.tree_hidden(&tree, None, recorder)?.index_select(&places, 0)?)
     }
 
     /// Embedded tokens through the layers and the last norm.

@@ -14,12 +14,15 @@ mod longrope;
 mod mlp;
 mod olmo2;
 mod phi3;
+mod reward_model;
 mod rope;
 mod sizes;
 mod smollm3;
 
 pub use cache::KvCache;
 pub use decoder::Decoder;
+pub use reward_model::{RewardModel, RewardModelConfig, SCORE};
+pub use reward_model::{load_reward_model, new_reward_model, save_reward_model};
 pub use sizes::Sizes;
 
 use crate::config::ConfigFile;
@@ -30,6 +33,7 @@ use crate::params::{Params, Scope};
 use candle_core::{DType, Device, Tensor};
 use decoder::Roots;
 use llama::{Family, LlamaConfig};
+use reward_model::SCORE_WEIGHT;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -43,6 +47,10 @@ pub struct Architecture {
     pub model_type: &'static str,
     /// Name of transformers' class, in `architectures`.
     pub class: &'static str,
+    /// The same of reward models, sequence classification with one label, if transformers has it.
+    pub reward_class: Option<&'static str>,
+    /// `pad_token_id` that its configuration class assumes where there is none.
+    pad_token_id: Option<u32>,
     /// Code in a model's folder that may be passed over, because it is what that class is.
     own_code: Option<&'static str>,
     read: fn(&ConfigFile) -> Result<Arc<dyn Network>>,
@@ -74,19 +82,34 @@ impl Architecture {
         }
     }
 
+    /// The row of a language model's configuration.
     fn of(config: &ConfigFile) -> Result<&'static Self> {
+        let row = Self::of_type(config)?;
+        if row.reward_class.is_some_and(|class| config.get("architectures") == Some(&json!([class]))) {
+            let what = "a reward model, which gives scores and no words; a language model is asked for";
+            return Err(config.unsupported("architectures", what));
+        }
+        config.only("architectures", &[json!([row.class])])?;
+        row.without_own_code(config, "AutoModelForCausalLM")
+    }
+
+    /// The row of a configuration's `model_type`.
+    fn of_type(config: &ConfigFile) -> Result<&'static Self> {
         let model_type = config.maybe_str("model_type")?.unwrap_or_default();
-        let row = ARCHITECTURES.iter().find(|row| row.model_type == model_type).ok_or_else(|| {
+        ARCHITECTURES.iter().find(|row| row.model_type == model_type).ok_or_else(|| {
             let known: Vec<_> = ARCHITECTURES.iter().map(|row| row.model_type).collect();
             config.unsupported("model_type", &format!("supported: {}", known.join(", ")))
-        })?;
-        config.only("architectures", &[json!([row.class])])?;
-        let code = config.object("auto_map").and_then(|map| map.get("AutoModelForCausalLM").cloned());
+        })
+    }
+
+    /// The row, unless the folder brings code of its own for what transformers calls `auto_class`.
+    fn without_own_code(&'static self, config: &ConfigFile, auto_class: &str) -> Result<&'static Self> {
+        let code = config.object("auto_map").and_then(|map| map.get(auto_class).cloned());
         match code {
-            Some(code) if row.own_code.is_none_or(|own| code != own) => {
+            Some(code) if self.own_code.is_none_or(|own| code != own) => {
                 Err(config.unsupported("auto_map", "models that bring their own code are not run"))
             }
-            _ => Ok(row),
+            _ => Ok(self),
         }
     }
 }
@@ -124,8 +147,9 @@ pub struct CausalLmConfig {
 /// Fields that name the type that weights are stored in: transformers 5's, and that of transformers 4.
 const DTYPE_FIELDS: [&str; 2] = ["dtype", "torch_dtype"];
 
-/// Writes the type that weights are stored in into a configuration, and into the configurations of parts that name one.
-pub(crate) fn set_dtype(config: &mut Value, dtype: &str) {
+/// A configuration of weights that are stored in this type, which its parts name too if they name one.
+pub(crate) fn with_dtype(config: &Value, dtype: &str) -> Value {
+    let mut config = config.clone();
     let [new, old] = DTYPE_FIELDS;
     let field = if config.get(new).is_some() { new } else { old };
     config[field] = json!(dtype);
@@ -136,6 +160,14 @@ pub(crate) fn set_dtype(config: &mut Value, dtype: &str) {
             }
         }
     }
+    config
+}
+
+/// A configuration with nothing said of the type that weights are stored in.
+fn without_dtype(config: &Value) -> Value {
+    let mut config = with_dtype(config, "");
+    DTYPE_FIELDS.iter().for_each(|field| config[*field] = Value::Null);
+    config
 }
 
 impl CausalLmConfig {
@@ -217,9 +249,7 @@ impl CausalLmConfig {
     /// The `config.json` of these weights, stored in a type with torch's name `dtype`, e.g. `float16`.
     #[must_use]
     pub fn to_json(&self, dtype: &str) -> Value {
-        let mut json = self.json.clone();
-        set_dtype(&mut json, dtype);
-        json
+        with_dtype(&self.json, dtype)
     }
 
     /// Whether a tensor carries nothing, though some checkpoints hold it: a head that is the embedding again, or the
@@ -240,13 +270,7 @@ impl From<LlamaConfig> for CausalLmConfig {
 /// Configurations are equal if they describe the same network, whatever type its weights are stored in.
 impl PartialEq for CausalLmConfig {
     fn eq(&self, other: &Self) -> bool {
-        let bare = |json: &Value| {
-            let mut json = json.clone();
-            DTYPE_FIELDS.iter().for_each(|field| json[*field] = Value::Null);
-            set_dtype(&mut json, "");
-            json
-        };
-        bare(&self.json) == bare(&other.json)
+        without_dtype(&self.json) == without_dtype(&other.json)
     }
 }
 
@@ -286,7 +310,8 @@ pub fn load_causal_lm_stored(
 }
 
 /// Matrices that are tables of vectors, or read as one.
-const TABLES: [&str; 3] = ["embed_tokens.weight", "lm_head.weight", "position_embedding.weight"];
+const TABLES: [&str; 4] =
+    ["embed_tokens.weight", "lm_head.weight", SCORE_WEIGHT, "position_embedding.weight"];
 
 /// Whether a tensor is the weight of a linear map, neither embedding nor head.
 fn is_linear_map(name: &str, tensor: &Tensor) -> bool {
@@ -299,14 +324,7 @@ fn is_linear_map(name: &str, tensor: &Tensor) -> bool {
 /// # Errors
 /// If a file cannot be written, or the parameters carry an adapter, which has files of its own.
 pub fn save_causal_lm(folder: &Path, config: &CausalLmConfig, params: &Params, float: DType) -> Result<()> {
-    let dtype = match float {
-        DType::F32 => "float32",
-        DType::F16 => "float16",
-        DType::BF16 => "bfloat16",
-        other => {
-            return Err(ModelError::Tokens(format!("weights are stored as f32, f16 or bf16, not {other:?}")));
-        }
-    };
+    let dtype = crate::hub_folder::torch_dtype(float)?;
     if params.lora().is_some() {
         return Err(ModelError::Adapter(
             "merge it or save it by itself; a model folder holds whole weights".to_owned(),

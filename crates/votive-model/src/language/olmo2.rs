@@ -22,6 +22,8 @@ use votive_tensor::Activation;
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     model_type: "olmo2",
     class: "Olmo2ForCausalLM",
+    reward_class: Some("Olmo2ForSequenceClassification"),
+    pad_token_id: Some(1),
     own_code: None,
     read: |file| Ok(Arc::new(Olmo2Config::read(file)?)),
 };

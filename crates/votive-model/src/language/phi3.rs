@@ -24,6 +24,8 @@ use votive_tensor::Activation;
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     model_type: "phi3",
     class: "Phi3ForCausalLM",
+    reward_class: Some("Phi3ForSequenceClassification"),
+    pad_token_id: Some(32_000),
     // The hub's folders bring the code that became transformers' class.
     own_code: Some("modeling_phi3.Phi3ForCausalLM"),
     read: |file| Ok(Arc::new(Phi3Config::read(file)?)),

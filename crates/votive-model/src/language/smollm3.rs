@@ -20,6 +20,8 @@ use votive_tensor::Activation;
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     model_type: "smollm3",
     class: "SmolLM3ForCausalLM",
+    reward_class: Some("SmolLM3ForSequenceClassification"),
+    pad_token_id: Some(128_004),
     own_code: None,
     read: |file| Ok(Arc::new(SmolLm3Config::read(file)?)),
 };

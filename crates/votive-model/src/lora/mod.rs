@@ -193,6 +193,12 @@ impl Lora {
         self.layers.keys().map(String::as_str)
     }
 
+    /// Whether it has the module of this path whole.
+    #[must_use]
+    pub fn has_whole(&self, path: &str) -> bool {
+        self.saved.keys().any(|name| name.rsplit_once('.').is_some_and(|(module, _)| module == path))
+    }
+
     pub(crate) fn layer(&self, path: &str) -> Option<&LoraLayer> {
         self.layers.get(path)
     }
@@ -255,7 +261,8 @@ impl Lora {
                 return Err(self.misfit(name, &found));
             }
         }
-        self.check_tied_head(!shapes.contains_key("lm_head.weight"))
+        let has_head = ["lm_head.weight", "score.weight"].iter().any(|head| shapes.contains_key(head));
+        self.check_tied_head(!has_head)
     }
 
     /// The same adapter with the paths and shapes of this network's modules in the place of a file's.

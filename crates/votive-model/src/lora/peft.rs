@@ -65,7 +65,7 @@ impl Lora {
         let config = &self.config;
         json!({
             "peft_type": "LORA",
-            "task_type": Value::Null,
+            "task_type": self.saved("score.weight").map(|_| "SEQ_CLS"),
             "base_model_name_or_path": base_model,
             "r": config.rank,
             "lora_alpha": config.alpha,

@@ -5,8 +5,8 @@
 //! a completion over completions y' of π_ref; π_ref is the policy of the round before.
 //! Against SPPO: preference scores instead of win rates. They are antisymmetric, `s(y ≻ y') = −s(y' ≻ y)`, so a tie is 0
 //! and not ½, and they have no bounds, so a cycle and a landslide are told apart.
-//! Departures: none known. That the loss is SPPO's with scores in the place of `P − ½`, and its factor of ½, is recalled
-//! from the paper and not read again; `beta` is that of the authors' script.
+//! Departures: none known. That the loss is SPPO's with scores in the place of `P − ½`, and its factor of ½, is recalled and
+//! could not be confirmed (a guess); `beta` is that of the authors' script.
 //! The paper says GPO, which is also Tang et al.'s name (arXiv:2402.05749) for a family of losses; hence the id.
 //! Checked against: the formula, written independently in tools/parity/objectives_papers.py.
 
@@ -29,7 +29,8 @@ pub static SPEC: MethodSpec = MethodSpec {
     reduction: Reduction::Mean,
     options: &[OptionDoc {
         name: "beta",
-        doc: "β > 0: a mean preference score of β is worth one nat; scores are mean scores against others, 0 for a tie",
+        doc: "β > 0: a mean preference score of β is worth one nat; scores are mean scores against others, 0 for a tie. That \
+              the loss is SPPO's with scores in the place of win rates, and its factor ½, could not be confirmed (a guess)",
     }],
     defaults: || json!(GeneralPreference::default()),
     build: |options| read_options::<GeneralPreference>(ID, options)?.checked(),

@@ -29,7 +29,11 @@ pub static SPEC: MethodSpec = MethodSpec {
     reduction: Reduction::Mean,
     options: &[
         OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference; a guess" },
-        OptionDoc { name: "negatives", doc: "one that the `kernel` draws (MC-PO), or `all` (ranking NCE)" },
+        OptionDoc {
+            name: "negatives",
+            doc: "one that the `kernel` draws (MC-PO; how many the paper draws could not be confirmed, one is a guess), or \
+                  `all` (ranking NCE)",
+        },
     ],
     defaults: || json!(McPo::default()),
     build: |options| read_options::<McPo>("mc_po", options)?.checked(),

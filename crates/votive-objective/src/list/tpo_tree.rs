@@ -7,16 +7,16 @@
 //! Against DPO: all answers to a prompt at once, and a confusion at the top of the list counts more. Two completions with
 //! weight 1 are DPO.
 //! Departures: the paper's adaptive step reward, which weighs steps by how alike hidden states are, is not here: a completion's
-//! log-ratio is the sum over its tokens. That λ is LiPO's is recalled from the paper. The authors' released code has the
-//! other sign (it minimises `−log σ(β·L)` of a ranking loss L, which raises L), no λ, and adds log 2 for each tie; this is the
+//! log-ratio is the sum over its tokens. That λ is LiPO's is recalled and could not be confirmed (a guess), so it is an
+//! option; `equal` weights are 1. The authors' released code has the other sign (it minimises `−log σ(β·L)` of a ranking loss L, which raises L), no λ, and adds log 2 for each tie; this is the
 //! paper's form.
 //! Checked against: the formula, written independently in tools/parity/objectives_papers.py.
 
-use crate::error::Result;
+use crate::error::{ObjectiveError, Result};
 use crate::list::contract::{ListInputs, ListLoss, ListObjective};
 use crate::needs::Needs;
 use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
@@ -31,22 +31,41 @@ pub static SPEC: MethodSpec = MethodSpec {
     domains: &[Domain::Text],
     needs: Needs::REFERENCE.or(Needs::SCORES),
     reduction: Reduction::Mean,
-    options: &[OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference" }],
+    options: &[
+        OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference" },
+        OptionDoc {
+            name: "weights",
+            doc: "λ of two completions: LiPO's `lambda` (that the paper has it could not be confirmed: a guess), or `equal`, \
+                  which is 1",
+        },
+    ],
     defaults: || json!(TreePo::default()),
     build: |options| read_options::<TreePo>(ID, options)?.checked(),
 };
 
-/// TPO with its one option.
+/// What two completions count, of which one is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// LiPO's λ.
+    Lambda,
+    /// 1.
+    Equal,
+}
+
+/// TPO with its options.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TreePo {
     /// β.
     pub beta: f64,
+    /// λ.
+    pub weights: Weights,
 }
 
 impl Default for TreePo {
     fn default() -> Self {
-        Self { beta: 0.5 }
+        Self { beta: 0.5, weights: Weights::Lambda }
     }
 }
 
@@ -62,12 +81,11 @@ fn differences(values: &Tensor) -> Result<Tensor> {
     Ok(values.unsqueeze(2)?.broadcast_sub(&values.unsqueeze(1)?)?)
 }
 
-/// λ of every two completions, `(B, N, N)`; 0 where the first is not better.
-fn weights(rewards: &Tensor, scores: &Tensor) -> Result<Tensor> {
+/// LiPO's λ of every two completions, `(B, N, N)`, where the first is better.
+fn lambda(rewards: &Tensor, scores: &Tensor) -> Result<Tensor> {
     let dtype = rewards.dtype();
     let ln2 = std::f64::consts::LN_2;
     let gains = differences(&(scores * ln2)?.exp()?)?;
-    let is_better = differences(scores)?.gt(0.0)?.to_dtype(dtype)?;
     // A completion's rank is 1 and how many have larger rewards, or equal ones and an earlier place: where a run starts, all
     // rewards are equal.
     let difference = differences(rewards)?;
@@ -76,7 +94,20 @@ fn weights(rewards: &Tensor, scores: &Tensor) -> Result<Tensor> {
     let is_equal = difference.eq(0.0)?.to_dtype(dtype)?.broadcast_mul(&is_earlier)?;
     let ahead = (difference.lt(0.0)?.to_dtype(dtype)? + is_equal)?.sum(2)?;
     let discounts = (ahead + 2.0)?.log()?.recip()?;
-    Ok(((gains * differences(&discounts)?.abs()?)? * is_better)?)
+    Ok((gains * differences(&discounts)?.abs()?)?)
+}
+
+/// Refuses scores whose gains `2^v` have no numbers in f32; the authors' lie between −100 and 100.
+fn require_gains(scores: &Tensor) -> Result<()> {
+    let scores = scores.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    match scores.into_iter().find(|score| score.is_nan() || score.abs() > 100.0) {
+        None => Ok(()),
+        Some(found) => {
+            let what =
+                "between -100 and 100, where λ has numbers; divide all scores, or use weights = \"equal\"";
+            Err(ObjectiveError::Input { name: "scores", found, what })
+        }
+    }
 }
 
 impl ListObjective for TreePo {
@@ -87,7 +118,15 @@ impl ListObjective for TreePo {
     fn evaluate(&self, inputs: &ListInputs) -> Result<ListLoss> {
         inputs.check()?;
         let rewards = (inputs.logratios()? * self.beta)?;
-        let weights = weights(&rewards.detach(), &inputs.scores()?)?;
+        let scores = inputs.scores()?;
+        if self.weights == Weights::Lambda {
+            require_gains(&scores)?;
+        }
+        let is_better = differences(&scores)?.gt(0.0)?.to_dtype(rewards.dtype())?;
+        let weights = match self.weights {
+            Weights::Lambda => (lambda(&rewards.detach(), &scores)? * is_better)?,
+            Weights::Equal => is_better,
+        };
         let losses = (log_sigmoid(&differences(&rewards)?)? * weights)?;
         Ok(ListLoss { per_list: losses.sum((1, 2))?.neg()?, rewards: rewards.detach() })
     }
@@ -102,7 +141,7 @@ mod tests {
     fn run(rewards: [f64; 3], scores: [f64; 3]) -> f64 {
         let list = |values: [f64; 3]| row(&values).reshape((1, 3)).unwrap();
         let inputs = ListInputs::new(list(rewards)).with_reference(list([0.0; 3])).with_scores(list(scores));
-        numbers(&TreePo { beta: 1.0 }.evaluate(&inputs).unwrap().per_list)[0]
+        numbers(&TreePo { beta: 1.0, weights: Weights::Lambda }.evaluate(&inputs).unwrap().per_list)[0]
     }
 
     #[test]
@@ -118,13 +157,17 @@ mod tests {
         assert_eq!(run([3.0, 2.0, 1.0], [1.0, 1.0, 1.0]), 0.0);
     }
 
+    /// Two completions are DPO times their weight.
     #[test]
-    fn two_completions_are_dpo_times_their_weight() {
+    fn hand_arithmetic() {
         let list = |values: [f64; 2]| row(&values).reshape((1, 2)).unwrap();
         let inputs = ListInputs::new(list([3f64.ln(), 0.0]))
             .with_reference(list([0.0, 0.0]))
             .with_scores(list([1.0, 0.0]));
-        let found = numbers(&TreePo { beta: 1.0 }.evaluate(&inputs).unwrap().per_list)[0];
+        let found =
+            numbers(&TreePo { beta: 1.0, weights: Weights::Lambda }.evaluate(&inputs).unwrap().per_list)[0];
         assert_near(found, (1.0 / 2f64.ln() - 1.0 / 3f64.ln()) * (4f64 / 3.0).ln());
+        let equal = TreePo { beta: 1.0, weights: Weights::Equal };
+        assert_near(numbers(&equal.evaluate(&inputs).unwrap().per_list)[0], (4f64 / 3.0).ln());
     }
 }

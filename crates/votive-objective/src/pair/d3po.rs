@@ -93,8 +93,9 @@ mod tests {
     use crate::PairObjective;
     use candle_core::{Device, Var};
 
+    /// Within the bound it is DPO, and beyond it there is no gradient.
     #[test]
-    fn beyond_the_bound_there_is_no_gradient_and_within_it_is_dpo() {
+    fn hand_arithmetic() {
         let t = |x: &[f64]| Tensor::new(x, &Device::Cpu).unwrap();
         let chosen = Var::from_tensor(&t(&[0.05, 3.0])).unwrap();
         let inputs = PairInputs::new(chosen.as_tensor().clone(), t(&[0.02, 0.0]))

@@ -12,10 +12,10 @@ use crate::error::Result;
 use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::pair::spread::standard_deviation;
+use crate::pair::tempered::{self, Tempered};
 use crate::positive_part::positive_part;
-use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use crate::spec::{Domain, MethodSpec, Objective, Reduction};
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
 
@@ -29,40 +29,14 @@ pub static SPEC: MethodSpec = MethodSpec {
     domains: &[Domain::Text],
     needs: Needs::REFERENCE.or(Needs::WHOLE_BATCH),
     reduction: Reduction::Mean,
-    options: &[
-        OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference" },
-        OptionDoc {
-            name: "tau",
-            doc: "τ > 0: what β·h is divided by where the batch's statistics are taken",
-        },
-    ],
-    defaults: || json!(Aqfl::default()),
-    build: |options| read_options::<Aqfl>(ID, options)?.checked(),
+    options: tempered::OPTIONS,
+    defaults: || json!(Tempered::default()),
+    build: |options| Ok(Objective::Pair(Box::new(Aqfl(Tempered::read(ID, options)?)))),
 };
 
 /// AQFL with its options.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Aqfl {
-    /// β.
-    pub beta: f64,
-    /// τ.
-    pub tau: f64,
-}
-
-impl Default for Aqfl {
-    fn default() -> Self {
-        Self { beta: 0.05, tau: 0.05 }
-    }
-}
-
-impl Aqfl {
-    fn checked(self) -> Result<Objective> {
-        require_positive(ID, "beta", self.beta)?;
-        require_positive(ID, "tau", self.tau)?;
-        Ok(Objective::Pair(Box::new(self)))
-    }
-}
+#[derive(Clone, Debug)]
+pub struct Aqfl(pub Tempered);
 
 impl MarginObjective for Aqfl {
     fn needs(&self) -> Needs {
@@ -70,11 +44,11 @@ impl MarginObjective for Aqfl {
     }
 
     fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
-        inputs.implicit_rewards(self.beta)
+        inputs.implicit_rewards(self.0.beta)
     }
 
     fn loss(&self, margin: &Tensor) -> Result<Tensor> {
-        let scaled = (margin / self.tau)?;
+        let scaled = (margin / self.0.tau)?;
         let against = log_sigmoid(&scaled.neg()?)?.exp()?.mean_all()?;
         let first = (against * standard_deviation(&scaled)?)?;
         let mean = log_sigmoid(&scaled.mean_all()?)?.exp()?;
@@ -95,7 +69,7 @@ mod tests {
 
     #[test]
     fn hand_arithmetic() {
-        let aqfl = Aqfl { beta: 1.0, tau: 1.0 };
+        let aqfl = Aqfl(Tempered { beta: 1.0, tau: 1.0 });
         let logistic = |x: f64| 1.0 / (1.0 + (-x).exp());
         let blend = |distance: f64, loss: f64, hinge: f64| {
             let share = logistic(0.1 * distance);

@@ -12,10 +12,10 @@ use crate::contract::PairInputs;
 use crate::error::Result;
 use crate::margin::MarginObjective;
 use crate::needs::Needs;
+use crate::pair::tempered::{self, Tempered};
 use crate::positive_part::positive_part;
-use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use crate::spec::{Domain, MethodSpec, Objective, Reduction};
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
 
@@ -29,40 +29,14 @@ pub static SPEC: MethodSpec = MethodSpec {
     domains: &[Domain::Text],
     needs: Needs::REFERENCE.or(Needs::WHOLE_BATCH),
     reduction: Reduction::Mean,
-    options: &[
-        OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference" },
-        OptionDoc {
-            name: "tau",
-            doc: "τ > 0: what β·h is divided by where the batch's statistics are taken",
-        },
-    ],
-    defaults: || json!(Aql::default()),
-    build: |options| read_options::<Aql>(ID, options)?.checked(),
+    options: tempered::OPTIONS,
+    defaults: || json!(Tempered::default()),
+    build: |options| Ok(Objective::Pair(Box::new(Aql(Tempered::read(ID, options)?)))),
 };
 
 /// AQL with its options.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Aql {
-    /// β.
-    pub beta: f64,
-    /// τ.
-    pub tau: f64,
-}
-
-impl Default for Aql {
-    fn default() -> Self {
-        Self { beta: 0.05, tau: 0.05 }
-    }
-}
-
-impl Aql {
-    fn checked(self) -> Result<Objective> {
-        require_positive(ID, "beta", self.beta)?;
-        require_positive(ID, "tau", self.tau)?;
-        Ok(Objective::Pair(Box::new(self)))
-    }
-}
+#[derive(Clone, Debug)]
+pub struct Aql(pub Tempered);
 
 impl MarginObjective for Aql {
     fn needs(&self) -> Needs {
@@ -70,12 +44,12 @@ impl MarginObjective for Aql {
     }
 
     fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
-        inputs.implicit_rewards(self.beta)
+        inputs.implicit_rewards(self.0.beta)
     }
 
     fn loss(&self, margin: &Tensor) -> Result<Tensor> {
-        let mean = log_sigmoid(&(margin / self.tau)?.mean_all()?)?.exp()?;
-        let quantile = ((mean - 0.5)?.affine(0.01, 0.5)? * self.tau)?;
+        let mean = log_sigmoid(&(margin / self.0.tau)?.mean_all()?)?.exp()?;
+        let quantile = ((mean - 0.5)?.affine(0.01, 0.5)? * self.0.tau)?;
         let share = log_sigmoid(&margin.neg()?.broadcast_add(&quantile)?)?.exp()?;
         let hinge = positive_part(&(1.0 - margin)?)?;
         let logistic = log_sigmoid(margin)?.neg()?;
@@ -92,7 +66,8 @@ mod tests {
     fn hand_arithmetic() {
         let ln3 = 3f64.ln();
         // The mean is 0, so m = ½; with τ = 2·ln 3 the middle pair's share is σ(ln 3).
-        let loss = losses(&Aql { beta: 1.0, tau: 2.0 * ln3 }, &pairs(&[0.0, ln3, 0.0], &[0.0, 0.0, ln3]));
+        let loss =
+            losses(&Aql(Tempered { beta: 1.0, tau: 2.0 * ln3 }), &pairs(&[0.0, ln3, 0.0], &[0.0, 0.0, ln3]));
         assert_near(loss[0], 0.75 * 2f64.ln() + 0.25);
         assert_near(loss[1], 0.5 * (4f64 / 3.0).ln());
         assert_near(loss[2], 0.9 * 4f64.ln() + 0.1 * (1.0 + ln3));

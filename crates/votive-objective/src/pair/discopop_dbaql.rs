@@ -14,9 +14,9 @@ use crate::margin::MarginObjective;
 use crate::needs::Needs;
 use crate::pair::spread::variance;
 use crate::pair::tangent_exp::tangent_exp;
-use crate::spec::{Domain, MethodSpec, Objective, OptionDoc, Reduction, read_options, require_positive};
+use crate::pair::tempered::{self, Tempered};
+use crate::spec::{Domain, MethodSpec, Objective, Reduction};
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use votive_tensor::log_sigmoid;
 
@@ -30,40 +30,14 @@ pub static SPEC: MethodSpec = MethodSpec {
     domains: &[Domain::Text],
     needs: Needs::REFERENCE.or(Needs::WHOLE_BATCH),
     reduction: Reduction::Mean,
-    options: &[
-        OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference" },
-        OptionDoc {
-            name: "tau",
-            doc: "τ > 0: what β·h is divided by where the batch's statistics are taken",
-        },
-    ],
-    defaults: || json!(Dbaql::default()),
-    build: |options| read_options::<Dbaql>(ID, options)?.checked(),
+    options: tempered::OPTIONS,
+    defaults: || json!(Tempered::default()),
+    build: |options| Ok(Objective::Pair(Box::new(Dbaql(Tempered::read(ID, options)?)))),
 };
 
 /// DBAQL with its options.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Dbaql {
-    /// β.
-    pub beta: f64,
-    /// τ.
-    pub tau: f64,
-}
-
-impl Default for Dbaql {
-    fn default() -> Self {
-        Self { beta: 0.05, tau: 0.05 }
-    }
-}
-
-impl Dbaql {
-    fn checked(self) -> Result<Objective> {
-        require_positive(ID, "beta", self.beta)?;
-        require_positive(ID, "tau", self.tau)?;
-        Ok(Objective::Pair(Box::new(self)))
-    }
-}
+#[derive(Clone, Debug)]
+pub struct Dbaql(pub Tempered);
 
 impl MarginObjective for Dbaql {
     fn needs(&self) -> Needs {
@@ -71,11 +45,11 @@ impl MarginObjective for Dbaql {
     }
 
     fn scores(&self, inputs: &PairInputs) -> Result<[Tensor; 2]> {
-        inputs.implicit_rewards(self.beta)
+        inputs.implicit_rewards(self.0.beta)
     }
 
     fn loss(&self, margin: &Tensor) -> Result<Tensor> {
-        let blend = log_sigmoid(&variance(&(margin / self.tau)?)?)?.exp()?;
+        let blend = log_sigmoid(&variance(&(margin / self.0.tau)?)?)?.exp()?;
         let logistic = log_sigmoid(&(margin / 0.9)?)?.neg()?;
         let exponential = tangent_exp(&(margin * -0.9)?)?;
         let difference = (logistic - &exponential)?;
@@ -90,7 +64,7 @@ mod tests {
 
     #[test]
     fn hand_arithmetic() {
-        let dbaql = Dbaql { beta: 0.9, tau: 0.9 };
+        let dbaql = Dbaql(Tempered { beta: 0.9, tau: 0.9 });
         // Equal pairs: half logistic, half exponential.
         assert_near(losses(&dbaql, &pairs(&[0.0, 0.0], &[0.0, 0.0]))[0], 0.5 * (2f64.ln() + 1.0));
         // Margins 0 and 2·√(ln 3/2) have the variance ln 3: ¾ logistic.

@@ -91,8 +91,9 @@ mod tests {
     use crate::completion::Denoised;
     use candle_core::{Device, Tensor};
 
+    /// The scalar form is the mean over residuals.
     #[test]
-    fn the_scalar_form_is_the_mean_over_residuals() {
+    fn hand_arithmetic() {
         let (noise, policy, reference) = ([0.3, -1.2], [0.5, -0.7], [0.1, -0.9]);
         let mean = |a: [f64; 2], b: [f64; 2]| ((a[0] - b[0]).powi(2) + (a[1] - b[1]).powi(2)) / 2.0;
         let t = |x: f64| Tensor::new(&[x], &Device::Cpu).unwrap();

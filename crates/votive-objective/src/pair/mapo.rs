@@ -86,7 +86,21 @@ impl PairObjective for MaPo {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use crate::completion::Denoised;
     use candle_core::Device;
+
+    #[test]
+    fn hand_arithmetic() {
+        // Errors 2·ln 2 and 2·ln 3 have the ratios ln 2 and ½·ln 3, whose difference is ½·ln(4/3).
+        let t = |x: f64| Tensor::new(&[x], &Device::Cpu).unwrap();
+        let side = |error: f64| Denoised { policy_errors: t(error), reference_errors: None, distances: None };
+        let inputs =
+            PairInputs::new(t(0.0), t(0.0)).with_denoised(side(2.0 * 2f64.ln()), side(2.0 * 3f64.ln()));
+        let found = MaPo { beta: 0.5, scale: 1.0 }.evaluate(&inputs).unwrap();
+        let expected = 2.0 * 2f64.ln() + 0.5 * 0.75f64.sqrt().ln_1p();
+        assert!((found.per_pair.to_vec1::<f64>().unwrap()[0] - expected).abs() < 1e-14);
+        assert!((found.chosen_rewards.to_vec1::<f64>().unwrap()[0] - 2f64.ln()).abs() < 1e-14);
+    }
 
     #[test]
     fn the_likelihood_ratio_is_a_over_exp_a_minus_one() {

@@ -28,7 +28,10 @@ pub static SPEC: MethodSpec = MethodSpec {
     reduction: Reduction::Mean,
     options: &[
         OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference" },
-        OptionDoc { name: "eta", doc: "η ≥ 0: weight of the likelihood term" },
+        OptionDoc {
+            name: "eta",
+            doc: "η ≥ 0: weight of the likelihood term; that it is a mean over tokens is a guess",
+        },
     ],
     defaults: || json!(RpoRegularized::default()),
     build: |options| read_options::<RpoRegularized>("rpo_regularized", options)?.checked(),

@@ -98,8 +98,9 @@ mod tests {
     use crate::PairObjective;
     use candle_core::Device;
 
+    /// A tie counts nothing, and certainty counts in full.
     #[test]
-    fn a_tie_counts_nothing_and_certainty_counts_in_full() {
+    fn hand_arithmetic() {
         let t = |x: &[f64]| Tensor::new(x, &Device::Cpu).unwrap();
         let inputs = PairInputs::new(t(&[2.0, 2.0]), t(&[1.0, 1.0]))
             .with_reference(t(&[0.0, 0.0]), t(&[0.0, 0.0]))

@@ -7,7 +7,8 @@
 //! Against DPO: preferences between steps instead of solutions, and a value head that learns the same order, which a beam
 //! search by steps can use.
 //! Departures: the weights w_v and w_m, the margin m, and that the square is halved over both steps are guesses: the
-//! paper says that the value's loss is a margin loss and a squared error, not how they are weighed. `value_weight = 0` with
+//! paper says that the value's loss is a margin loss and a squared error, not how they are weighed. In training V is
+//! `tanh` of a linear map of the state that the step's last token is predicted from. `value_weight = 0` with
 //! `margin_weight = 0` is the step loss alone and needs no value head.
 //! Checked against: the formula, written independently in tools/parity/objectives_papers.py.
 

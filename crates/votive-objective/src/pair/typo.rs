@@ -26,7 +26,7 @@ pub static SPEC: MethodSpec = MethodSpec {
     reduction: Reduction::Mean,
     options: &[OptionDoc {
         name: "lambda",
-        doc: "λ ≥ 0: weight of the reference's own completions; the default is a guess",
+        doc: "λ ≥ 0: weight of the reference's own completions; the default is a guess, and the loss's form is recalled",
     }],
     defaults: || json!(Typo::default()),
     build: |options| read_options::<Typo>("typo", options)?.checked(),

@@ -33,7 +33,7 @@ pub static SPEC: MethodSpec = MethodSpec {
         OptionDoc { name: "beta", doc: "β > 0, per nat: strength of the pull to the reference" },
         OptionDoc {
             name: "alpha",
-            doc: "α ≥ 0: weight of the value's term, times β; the default is a guess",
+            doc: "α ≥ 0: weight of the value's term, times β; the default is a guess, and the term's form is recalled",
         },
     ],
     defaults: || json!(Vpo::default()),

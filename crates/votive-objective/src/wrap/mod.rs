@@ -5,6 +5,7 @@
 //! is written as that.
 
 pub mod beta_distribution;
+pub mod center_rewards;
 pub mod f_divergence;
 pub mod gold_nll;
 pub mod label_smoothing;
@@ -78,6 +79,7 @@ wrappers![
     &policy_weight::SPEC,
     &nll::SPEC,
     &gold_nll::SPEC,
+    &center_rewards::SPEC,
 ];
 
 /// Makes an objective from a method's options and, below `with`, its wrappers' options.

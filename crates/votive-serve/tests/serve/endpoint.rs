@@ -48,7 +48,7 @@ impl Speaker for Echo {
         let parts = || talk.turns.iter().flat_map(|turn| &turn.parts);
         let images = parts().filter(|part| matches!(part, Part::Image(_))).count();
         let last =
-            parts().filter_map(|part| if let Part::Text(text) = part { Some(text) } else { None }).last();
+            parts().filter_map(|part| if let Part::Text(text) = part { Some(text) } else { None }).next_back();
         let text = last.cloned().unwrap_or_default();
         let said = match text.as_str() {
             "too long" => Err(Silence::Unreadable("it is too long".to_owned())),

@@ -49,6 +49,14 @@ const COLLISION: usize = 5;
 const COLUMNS: usize = 6;
 
 impl TokenScores {
+    /// Those of the first `tokens` tokens.
+    ///
+    /// # Errors
+    /// If there are fewer.
+    pub fn of_first(&self, tokens: usize) -> Result<Self> {
+        Ok(Self(self.0.narrow(0, 0, tokens)?))
+    }
+
     /// Log-probability of each token, nats, `(N,)`.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bandits;
+mod exploring;
 mod games;
 mod lists;
 mod population;

@@ -1,7 +1,9 @@
 //! Likelihood front ends: how rows of data become log-probabilities of a network.
 //!
-//! The loop knows only [`FrontEnd`]; text and diffusion are its two implementations.
+//! The loop knows only [`FrontEnd`]; text and diffusion are its implementations. A reward model's numbers go the same way: its rewards
+//! stand where log-probabilities do.
 
+mod copies;
 mod denoising;
 mod encoded;
 mod pair_latents;
@@ -11,6 +13,8 @@ mod prompts;
 mod rollout;
 mod shown_images;
 mod text;
+mod text_batch;
+mod text_model;
 
 pub use denoising::{BetaConvention, DenoisingBatch, DenoisingFrontEnd, DenoisingSettings};
 pub use encoded::EncodedCounts;
@@ -19,13 +23,16 @@ pub use pair_latents::{ImageSettings, PairsOfFile};
 pub use pipeline::{PipelineSettings, TrainedPipeline};
 pub use prompts::{EncodedPrompts, PromptEncoder};
 pub use rollout::{RolloutBatch, RolloutFrontEnd, RolloutPairs, RolloutSettings};
-pub use text::{TextBatch, TextFrontEnd};
+pub use text::{RewardFrontEnd, TextFrontEnd};
+pub use text_batch::TextBatch;
+pub use text_model::TextModel;
 
-use crate::error::Result;
+use crate::error::{Result, TrainError};
+use crate::plan::Plan;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use votive_model::{Head, Params, files};
-use votive_objective::CompletionFacts;
+use votive_objective::{CompletionFacts, Needs};
 use votive_tensor::TokenScores;
 use votive_tensor::segment::Recorder;
 
@@ -73,7 +80,7 @@ impl SaveDtype {
 
 /// What a network makes of the sequences of a batch.
 pub struct Likelihood {
-    /// Log-probability of every sequence, `(R,)`: f32, or f64 where it is made of denoising errors.
+    /// Log-probability of every sequence, `(R,)`: f32, or f64 where it is made of denoising errors. Of a reward model its reward.
     pub logps: Tensor,
     /// The same token by token, where sequences have tokens.
     pub tokens: Option<TokenLikelihood>,
@@ -88,6 +95,28 @@ impl Likelihood {
     #[must_use]
     pub fn new(logps: Tensor) -> Self {
         Self { logps, tokens: None, denoised: None, rewards: None }
+    }
+
+    /// What it says of the first so many sequences, and the log-probabilities of the others.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn split_at(self, sequences: usize) -> Result<(Self, Tensor)> {
+        let rest = self.logps.narrow(0, sequences, self.logps.dim(0)? - sequences)?;
+        let denoised = self.denoised.map(|DenoisedLikelihood { predictions, weights, errors }| {
+            let first = |tensor: Tensor| tensor.narrow(0, 0, sequences);
+            let (predictions, weights, errors) = (first(predictions)?, first(weights)?, first(errors)?);
+            Ok::<_, TrainError>(DenoisedLikelihood { predictions, weights, errors })
+        });
+        Ok((
+            Self {
+                logps: self.logps.narrow(0, 0, sequences)?,
+                tokens: self.tokens.map(|tokens| tokens.of_first(sequences)).transpose()?,
+                denoised: denoised.transpose()?,
+                rewards: self.rewards.map(|rewards| rewards.narrow(0, 0, sequences)).transpose()?,
+            },
+            rest,
+        ))
     }
 }
 
@@ -139,6 +168,59 @@ pub struct TokenLikelihood {
     pub scores: TokenScores,
 }
 
+impl TokenLikelihood {
+    /// What the last token of every sequence is predicted from, `(R, D)`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn last_states(&self) -> Result<Tensor> {
+        let ends = self.counts.iter().scan(0u32, |end, count| {
+            *end += *count as u32;
+            Some(end.saturating_sub(1))
+        });
+        let ends: Vec<u32> = ends.collect();
+        Ok(self.head.hidden.index_select(&Tensor::new(ends, self.head.hidden.device())?, 0)?)
+    }
+
+    /// That of the first so many sequences.
+    fn of_first(self, sequences: usize) -> Result<Self> {
+        let Self { mut counts, mut head, scores } = self;
+        counts.truncate(sequences);
+        let tokens = counts.iter().sum();
+        head.hidden = head.hidden.narrow(0, 0, tokens)?;
+        head.targets.truncate(tokens);
+        Ok(Self { scores: scores.of_first(tokens)?, counts, head })
+    }
+}
+
+/// What goes through a policy with its rows' own completions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whether rows' gold completions do.
+    pub gold: bool,
+    /// Of how many degrees there are copies of the chosen completions, out of which something was taken.
+    pub degrees: Option<usize>,
+}
+
+impl Wanted {
+    /// What the objective of a plan reads.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let reads = |need| plan.objective.needs().contains(need);
+        Self { gold: reads(Needs::GOLD), degrees: reads(Needs::DEGREES).then_some(plan.data.degrees) }
+    }
+}
+
+/// A batch with further completions behind those of its rows.
+pub struct Extended<B> {
+    /// Everything.
+    pub batch: B,
+    /// Lengths of the gold completions in tokens, if they are there.
+    pub gold_lengths: Option<Vec<f64>>,
+    /// How much was taken out of each copy, if they are there.
+    pub degrees: Option<Vec<u32>>,
+}
+
 /// Networks that a batch may ask; neither keeps a graph.
 #[derive(Clone, Copy)]
 pub struct Networks<'a, N> {
@@ -181,7 +263,8 @@ pub trait FrontEnd {
     /// Number of a kept row in its file, counted from 1.
     fn source_row(&self, row: usize) -> usize;
 
-    /// The completions of a kept row and what an objective counts in them: of all rows two, the chosen first, or one.
+    /// The completions of a kept row and what an objective counts in them: of all rows two, the chosen first, or one, or those of
+    /// a list.
     fn completions(&self, row: usize) -> Vec<CompletionFacts>;
 
     /// What an objective counts in the completions of some rows, as their sequences lie in a batch: the first completions
@@ -229,7 +312,7 @@ pub trait FrontEnd {
     fn is_fixed(&self) -> bool;
 
     /// The rows of `samples` as they are at `step`: a sequence for each completion, first those of all rows' first
-    /// completions, then those of the second ones.
+    /// completions, then those of the second ones, and so on.
     ///
     /// # Errors
     /// If a row cannot be read.
@@ -283,12 +366,18 @@ pub trait FrontEnd {
     /// If a row cannot be read.
     fn divergence_batch(&self, step: u64, samples: &[Sample]) -> Result<Self::Batch>;
 
-    /// The third, gold completions of some rows, a sequence for each, with their lengths in tokens; none if rows have none.
+    /// The batch of some rows at a step with further completions behind all others, first the gold ones of all rows, then
+    /// copies of the chosen ones; none if nothing is wanted or rows lack it.
     ///
     /// # Errors
     /// If a row cannot be read.
-    fn gold_batch(&self, _samples: &[Sample]) -> Result<Option<(Self::Batch, Vec<f64>)>> {
+    fn extended(&self, _step: u64, _samples: &[Sample], _: Wanted) -> Result<Option<Extended<Self::Batch>>> {
         Ok(None)
+    }
+
+    /// Width of the states that heads read; 0 if there are none.
+    fn state_width(&self) -> usize {
+        0
     }
 
     /// What each sequence of a batch is, as bytes: equal bytes have equal log-probabilities.

@@ -1,24 +1,26 @@
-//! Log-probabilities of completions under a language model: summed over completion tokens, end of text included.
+//! Rows of text as the tokens that a network reads, whether it is a language model or a reward model.
 //!
-//! Source: Rafailov et al., arXiv:2305.18290, Sec. 4; tokens and masks follow TRL 1.16.
+//! Source: tokens and masks follow TRL 1.16.
 
+use super::copies::Copies;
 use super::shown_images::ShownImages;
-use super::{FrontEnd, Likelihood, Sample, SaveDtype, TokenLikelihood};
+use super::text_batch::TextBatch;
+use super::text_model::TextModel;
+use super::{Extended, FrontEnd, Likelihood, Sample, SaveDtype, Wanted};
 use crate::checkpoint::at;
 use crate::error::{Result, TrainError};
 use crate::plan::TokenWeightRule;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use votive_data::{
-    RowNumbers, TextTokenizer, TokenizedPair, TokenizedUnpaired, after_last, collate_mismatched,
-    collate_pairs, collate_unpaired, differing_lines,
+    RowNumbers, TextTokenizer, TokenizedList, TokenizedPair, TokenizedUnpaired, after_last, collate_lists,
+    collate_mismatched, collate_pairs, collate_pairs_and, collate_unpaired, differing_lines,
 };
 use votive_model::{
-    CausalLm, CausalLmConfig, ImageInput, Lora, Params, TokenBatch, load_causal_lm, load_causal_lm_stored,
-    save_causal_lm,
+    CausalLmConfig, Lora, Params, RewardModelConfig, load_causal_lm_stored, load_reward_model,
+    new_reward_model,
 };
 use votive_objective::CompletionFacts;
 use votive_tensor::Storage;
@@ -28,6 +30,7 @@ use votive_tensor::segment::Recorder;
 enum Rows {
     Pairs(Vec<TokenizedPair>),
     Unpaired(Vec<TokenizedUnpaired>),
+    Lists(Vec<TokenizedList>),
 }
 
 impl Rows {
@@ -35,29 +38,35 @@ impl Rows {
         match self {
             Self::Pairs(rows) => rows[row].numbers,
             Self::Unpaired(rows) => rows[row].numbers,
+            Self::Lists(rows) => RowNumbers { weight: rows[row].weight, ..RowNumbers::default() },
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Pairs(rows) => rows.len(),
+            Self::Unpaired(rows) => rows.len(),
+            Self::Lists(rows) => rows.len(),
         }
     }
 }
 
-/// A language model's folder with tokenized rows.
-pub struct TextFrontEnd {
+/// A model's folder with tokenized rows: a language model's, or a reward model's ([`RewardFrontEnd`]).
+pub struct TextFrontEnd<M = CausalLmConfig> {
     folder: PathBuf,
-    config: CausalLmConfig,
+    model: M,
     tokenizer: TextTokenizer,
     rows: Rows,
     held_out: usize,
     max_length: Option<usize>,
     token_weights: TokenWeightRule,
+    copies: Copies,
     /// How images are prepared, if the model sees any.
     images: Option<ShownImages>,
 }
 
-/// Some rows as padded tokens.
-pub struct TextBatch {
-    tokens: votive_data::TextBatch,
-    /// The images that each sequence shows.
-    images: Vec<Vec<ImageInput>>,
-}
+/// A reward model's folder with tokenized rows.
+pub type RewardFrontEnd = TextFrontEnd<RewardModelConfig>;
 
 /// Files of a model folder that belong to its tokenizer or image processor, not to its weights.
 const TOKENIZER_FILES: [&str; 12] = [
@@ -90,26 +99,70 @@ impl TextFrontEnd {
     /// As [`TextFrontEnd::open`].
     pub fn open_stored(folder: &Path, device: &Device, storage: Option<Storage>) -> Result<(Self, Params)> {
         let (config, params) = load_causal_lm_stored(folder, device, storage)?;
+        Ok((Self::new(folder, config, TextTokenizer::load(folder)?)?, params))
+    }
+
+    /// The model's configuration.
+    #[must_use]
+    pub fn config(&self) -> &CausalLmConfig {
+        &self.model
+    }
+}
+
+impl RewardFrontEnd {
+    /// Reads a reward model's folder, or a language model's, on which a fresh head is put, drawn from `seed`. Linear maps are frozen
+    /// and kept as `storage` says, if it says anything.
+    ///
+    /// # Errors
+    /// If a file is missing or the architecture is not supported.
+    pub fn open_reward_model(
+        folder: &Path,
+        device: &Device,
+        storage: Option<Storage>,
+        seed: u64,
+    ) -> Result<(Self, Params)> {
         let tokenizer = TextTokenizer::load(folder)?;
-        tokenizer.check_model_vocabulary(config.vocab_size())?;
-        let (tokenizer, images) = match config.image_tokens() {
+        let (config, params) = if RewardModelConfig::is_in(folder)? {
+            load_reward_model(folder, device, storage)?
+        } else {
+            new_reward_model(folder, device, storage, (tokenizer.pad_id()?, seed))?
+        };
+        Ok((Self::new(folder, config, tokenizer)?, params))
+    }
+
+    /// The model's configuration.
+    #[must_use]
+    pub fn reward_config(&self) -> &RewardModelConfig {
+        &self.model
+    }
+}
+
+impl<M: TextModel> TextFrontEnd<M> {
+    fn new(folder: &Path, model: M, tokenizer: TextTokenizer) -> Result<Self> {
+        tokenizer.check_model_vocabulary(model.sizes().vocab_size)?;
+        let (tokenizer, images) = match model.image_tokens() {
             None => (tokenizer, None),
             Some(tokens) => {
                 let (tokenizer, images) = ShownImages::of(folder, tokenizer, tokens)?;
                 (tokenizer, Some(images))
             }
         };
-        let front = Self {
+        Ok(Self {
             folder: folder.into(),
-            config,
+            model,
             tokenizer,
             rows: Rows::Pairs(Vec::new()),
             held_out: 0,
             max_length: None,
             token_weights: TokenWeightRule::default(),
+            copies: Copies::default(),
             images,
-        };
-        Ok((front, params))
+        })
+    }
+
+    /// What the rows are read by.
+    pub(crate) fn model(&self) -> &M {
+        &self.model
     }
 
     /// The tokenizer of the folder.
@@ -121,7 +174,7 @@ impl TextFrontEnd {
     /// Longest row that the model can read, in tokens.
     #[must_use]
     pub fn max_positions(&self) -> usize {
-        self.config.max_positions()
+        self.model.sizes().max_position_embeddings
     }
 
     /// Trains on pairs.
@@ -136,19 +189,34 @@ impl TextFrontEnd {
         Self { rows: Rows::Unpaired(examples), max_length: Some(max_length), ..self }
     }
 
-    /// The model's configuration.
+    /// Trains on lists of scored completions.
     #[must_use]
-    pub fn config(&self) -> &CausalLmConfig {
-        &self.config
+    pub fn with_lists(self, lists: Vec<TokenizedList>) -> Self {
+        Self { rows: Rows::Lists(lists), ..self }
     }
 
-    /// Tokens of every row's prompt and of its completions: two of a pair, one of an example.
+    /// Tokens of every row's prompt and of its completions: two of a pair, with its gold one and its copy if they
+    /// are wanted, one of an example, all of a list.
     #[must_use]
-    pub fn lengths_in_all(&self) -> Vec<(usize, Vec<usize>)> {
+    pub fn lengths_in_all(&self, wanted: Wanted) -> Vec<(usize, Vec<usize>)> {
         match &self.rows {
             Rows::Pairs(rows) => rows
                 .iter()
-                .map(|row| (row.prompt_ids.len(), vec![row.chosen_ids.len(), row.rejected_ids.len()]))
+                .map(|row| {
+                    let gold =
+                        row.gold.as_ref().filter(|_| wanted.gold).map(|gold| gold.completion_ids.len());
+                    // A copy is not longer than what it is made of.
+                    let copy = wanted.degrees.map(|_| row.chosen_ids.len());
+                    let sides = [row.chosen_ids.len(), row.rejected_ids.len()];
+                    (row.prompt_ids.len(), sides.into_iter().chain(gold).chain(copy).collect())
+                })
+                .collect(),
+            Rows::Lists(rows) => rows
+                .iter()
+                .map(|row| {
+                    let prompt = row.completions.first().map_or(0, |one| one.prompt_ids.len());
+                    (prompt, row.completions.iter().map(|one| one.completion_ids.len()).collect())
+                })
                 .collect(),
             Rows::Unpaired(rows) => {
                 rows.iter().map(|row| (row.prompt_ids.len(), vec![row.completion_ids.len()])).collect()
@@ -162,6 +230,10 @@ impl TextFrontEnd {
         match &self.rows {
             Rows::Pairs(rows) => rows.iter().map(|row| row.images.len()).max().unwrap_or(0),
             Rows::Unpaired(rows) => rows.iter().map(|row| row.images.len()).max().unwrap_or(0),
+            Rows::Lists(rows) => {
+                let first = rows.iter().filter_map(|row| row.completions.first());
+                first.map(|one| one.images.len()).max().unwrap_or(0)
+            }
         }
     }
 
@@ -175,6 +247,12 @@ impl TextFrontEnd {
     #[must_use]
     pub fn weighing_tokens(self, token_weights: TokenWeightRule) -> Self {
         Self { token_weights, ..self }
+    }
+
+    /// Draws copies of completions by this seed, for objectives that read them.
+    #[must_use]
+    pub fn copying(self, seed: u64) -> Self {
+        Self { copies: Copies { seed }, ..self }
     }
 
     /// A batch with the pixels of its images, which are read anew each time.
@@ -191,68 +269,35 @@ impl TextFrontEnd {
     }
 }
 
-impl TextBatch {
-    /// The padded tokens and their masks.
-    #[must_use]
-    pub fn tokens(&self) -> &votive_data::TextBatch {
-        &self.tokens
-    }
-
-    /// The sequences without padding, and the completion tokens among them.
-    fn token_batch(&self) -> Result<TokenBatch> {
-        let tokens = &self.tokens;
-        let row =
-            |i: usize| tokens.input_ids[i * tokens.width..i * tokens.width + tokens.lengths[i]].to_vec();
-        let rows = (0..tokens.n_sequences).map(row).collect();
-        Ok(TokenBatch::new(rows, self.wanted().collect())?.with_images(self.images.clone()))
-    }
-
-    /// Number of completion tokens of every sequence.
-    fn completion_tokens(&self) -> impl Iterator<Item = usize> + '_ {
-        let count = |row: &[u8]| row.iter().filter(|wanted| **wanted == 1).count();
-        self.tokens.completion_mask.chunks(self.tokens.width.max(1)).map(count)
-    }
-
-    /// (sequence, position) of every completion token.
-    fn wanted(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let width = self.tokens.width;
-        let mask = self.tokens.completion_mask.iter().enumerate();
-        mask.filter(|(_, wanted)| **wanted == 1).map(move |(cell, _)| (cell / width, cell % width))
-    }
-}
-
-impl FrontEnd for TextFrontEnd {
-    type Network = Arc<dyn CausalLm>;
+impl<M: TextModel> FrontEnd for TextFrontEnd<M> {
+    type Network = M::Network;
     type Batch = TextBatch;
 
     fn network(&self, params: &Params) -> Result<Self::Network> {
-        Ok(Arc::new(params.build(|scope| self.config.build(scope))?))
+        self.model.network(params)
     }
 
     fn other_network(&self, folder: &Path, device: &Device) -> Result<Self::Network> {
-        let (config, params) = load_causal_lm(folder, device)?;
+        let (model, params) = M::read(folder, device)?;
         let tokenizer = TextTokenizer::load(folder)?;
         let difference = self.tokenizer.difference(&tokenizer).or_else(|| {
-            let is_same = config.image_tokens() == self.config.image_tokens();
+            let is_same = model.image_tokens() == self.model.image_tokens();
             (!is_same).then(|| "it reads images in another way".to_owned())
         });
         if let Some(difference) = difference {
             let folder = folder.display();
             return Err(TrainError::Plan(format!("reference.path = {folder}: {difference}")));
         }
-        Ok(Arc::new(params.build(|scope| config.build(scope))?))
+        model.network(&params)
     }
 
     fn network_identity(&self) -> Vec<u8> {
         // Which type the weights are stored in does not matter: they are hashed themselves.
-        self.config.to_json("").to_string().into_bytes()
+        self.model.to_json("").to_string().into_bytes()
     }
 
     fn rows(&self) -> usize {
-        let all = match &self.rows {
-            Rows::Pairs(rows) => rows.len(),
-            Rows::Unpaired(rows) => rows.len(),
-        };
+        let all = self.rows.count();
         all - self.held_out.min(all)
     }
 
@@ -264,6 +309,7 @@ impl FrontEnd for TextFrontEnd {
         match &self.rows {
             Rows::Pairs(rows) => rows[row].row,
             Rows::Unpaired(rows) => rows[row].row,
+            Rows::Lists(rows) => rows[row].row,
         }
     }
 
@@ -282,6 +328,10 @@ impl FrontEnd for TextFrontEnd {
                 let row = &rows[row];
                 vec![facts(row.label, &row.completion_ids, &row.untrained)]
             }
+            Rows::Lists(rows) => {
+                let of = |one: &TokenizedUnpaired| facts(one.label, &one.completion_ids, &one.untrained);
+                rows[row].completions.iter().map(of).collect()
+            }
         }
     }
 
@@ -297,6 +347,7 @@ impl FrontEnd for TextFrontEnd {
         let sides = match &self.rows {
             Rows::Pairs(_) => 2,
             Rows::Unpaired(_) => 1,
+            Rows::Lists(rows) => return Some(rows[row].scores()),
         };
         self.rows.numbers(row).scores.into_iter().take(sides).collect()
     }
@@ -333,6 +384,14 @@ impl FrontEnd for TextFrontEnd {
         Ok(Some(weights.into_iter().zip(untrained).map(trained).collect()))
     }
 
+    fn bucket(&self, row: usize) -> usize {
+        match &self.rows {
+            Rows::Pairs(_) | Rows::Unpaired(_) => 0,
+            // A batch is of lists of one length.
+            Rows::Lists(rows) => rows[row].completions.len(),
+        }
+    }
+
     fn is_fixed(&self) -> bool {
         true
     }
@@ -348,6 +407,10 @@ impl FrontEnd for TextFrontEnd {
                 let examples: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
                 collate_unpaired(&examples, pad)
             }
+            Rows::Lists(rows) => {
+                let lists: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
+                collate_lists(&lists, pad)
+            }
         })
     }
 
@@ -358,26 +421,46 @@ impl FrontEnd for TextFrontEnd {
     fn divergence_batch(&self, _: u64, samples: &[Sample]) -> Result<TextBatch> {
         let examples: Vec<TokenizedUnpaired> = match &self.rows {
             Rows::Unpaired(rows) => samples.iter().map(|sample| rows[sample.row].clone()).collect(),
+            Rows::Lists(rows) => {
+                samples.iter().flat_map(|sample| rows[sample.row].completions.clone()).collect()
+            }
             Rows::Pairs(rows) => {
                 let (chosen, rejected): (Vec<_>, Vec<_>) =
                     samples.iter().map(|sample| rows[sample.row].clone().unpair().into()).unzip();
                 chosen.into_iter().chain(rejected).collect()
             }
         };
-        let most = self.max_length.unwrap_or(self.config.max_positions());
+        let most = self.max_length.unwrap_or(self.max_positions());
         let examples: Vec<_> = examples.iter().collect();
         self.with_images(collate_mismatched(&examples, Some(most), self.pad_id()?))
     }
 
-    fn gold_batch(&self, samples: &[Sample]) -> Result<Option<(TextBatch, Vec<f64>)>> {
+    fn extended(&self, step: u64, samples: &[Sample], wanted: Wanted) -> Result<Option<Extended<TextBatch>>> {
         let Rows::Pairs(rows) = &self.rows else { return Ok(None) };
-        let golds: Option<Vec<_>> = samples.iter().map(|sample| rows[sample.row].gold.as_ref()).collect();
-        let Some(golds) = golds else { return Ok(None) };
-        let trained = |one: &&TokenizedUnpaired| {
-            (one.completion_ids.len() - one.untrained.iter().map(Range::len).sum::<usize>()) as f64
+        let pairs: Vec<_> = samples.iter().map(|sample| &rows[sample.row]).collect();
+        let golds: Option<Vec<_>> =
+            pairs.iter().map(|pair| pair.gold.as_ref().filter(|_| wanted.gold)).collect();
+        let copy = |(sample, pair): (&Sample, &&TokenizedPair), degrees: usize| {
+            self.copies.of(&self.tokenizer, pair, degrees, (step, sample.position as u64))
         };
-        let lengths = golds.iter().map(trained).collect();
-        Ok(Some((self.with_images(collate_unpaired(&golds, self.pad_id()?))?, lengths)))
+        let copies = wanted.degrees.map(|degrees| {
+            samples.iter().zip(&pairs).map(|row| copy(row, degrees)).collect::<Result<Vec<_>>>()
+        });
+        let (copies, degrees): (Vec<_>, Vec<u32>) =
+            copies.transpose()?.unwrap_or_default().into_iter().unzip();
+        if (wanted.gold && golds.is_none()) || (!wanted.gold && copies.is_empty()) {
+            return Ok(None);
+        }
+        let golds = golds.filter(|_| wanted.gold);
+        let others: Vec<_> = golds.iter().flatten().copied().chain(&copies).collect();
+        let batch = self.with_images(collate_pairs_and(&pairs, &others, self.pad_id()?))?;
+        let lengths = || batch.completion_tokens().skip(2 * pairs.len()).take(pairs.len());
+        let gold_lengths = golds.is_some().then(|| lengths().map(|count| count as f64).collect());
+        Ok(Some(Extended { gold_lengths, degrees: wanted.degrees.map(|_| degrees), batch }))
+    }
+
+    fn state_width(&self) -> usize {
+        self.model.sizes().hidden_size
     }
 
     fn sequence_identities(&self, batch: &TextBatch) -> Vec<Vec<u8>> {
@@ -402,14 +485,7 @@ impl FrontEnd for TextFrontEnd {
         batch: &TextBatch,
         recorder: Option<&Recorder>,
     ) -> Result<Likelihood> {
-        let head = network.head(&batch.token_batch()?, recorder)?;
-        let scores = head.scores()?;
-        let rows: Vec<u32> = batch.wanted().map(|(row, _)| row as u32).collect();
-        let counts = batch.completion_tokens().collect();
-        let rows = Tensor::new(rows, head.hidden.device())?;
-        let zeros = Tensor::zeros(batch.tokens.n_sequences, DType::F32, head.hidden.device())?;
-        let logps = zeros.index_add(&rows, &scores.log_probs()?, 0)?;
-        Ok(Likelihood { tokens: Some(TokenLikelihood { counts, head, scores }), ..Likelihood::new(logps) })
+        self.model.likelihood(network, batch, recorder)
     }
 
     fn dump(
@@ -425,9 +501,9 @@ impl FrontEnd for TextFrontEnd {
             ("input_ids", Tensor::from_vec(tokens.input_ids.clone(), shape, device)?),
             ("attention_mask", Tensor::from_vec(tokens.attention_mask.clone(), shape, device)?),
             ("completion_mask", Tensor::from_vec(tokens.completion_mask.clone(), shape, device)?),
-            ("policy_logps", policy.detach()),
+            (M::SAYS[0], policy.detach()),
         ];
-        named.extend(reference.map(|reference| ("reference_logps", reference.clone())));
+        named.extend(reference.map(|reference| (M::SAYS[1], reference.clone())));
         Ok(named.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect())
     }
 
@@ -452,7 +528,7 @@ impl FrontEnd for TextFrontEnd {
     fn save(&self, params: &Params, folder: &Path, dtype: SaveDtype) -> Result<()> {
         match params.lora() {
             Some(lora) => lora.save(folder, &self.folder.to_string_lossy())?,
-            None => save_causal_lm(folder, &self.config, params, dtype.of(&self.folder, "model")?)?,
+            None => self.model.write(folder, params, dtype.of(&self.folder, "model")?)?,
         }
         for name in TOKENIZER_FILES {
             let from = self.folder.join(name);
@@ -467,8 +543,8 @@ impl FrontEnd for TextFrontEnd {
         if start.lora().is_some() {
             return Ok(start.with_lora_values(Lora::load(folder, start.device())?)?);
         }
-        let (config, params) = load_causal_lm(folder, start.device())?;
-        if config != self.config {
+        let (model, params) = M::read(folder, start.device())?;
+        if model != self.model {
             let reason = "its config.json is not the model's".to_owned();
             return Err(TrainError::Checkpoint { path: folder.into(), reason });
         }

@@ -1,10 +1,10 @@
-//! Buffers of a language model.
+//! Buffers of a language model or a reward model.
 //!
 //! The parts of a layer are those of Llama; other architectures have a norm more or fewer, which counts little beside the
 //! projections.
 
 use super::{Activations, FLOAT, Footprint, Part, runs_reference};
-use crate::front_end::{FrontEnd, TextFrontEnd};
+use crate::front_end::{FrontEnd, TextFrontEnd, TextModel, Wanted};
 use crate::plan::Plan;
 use crate::run::order;
 use votive_data::{DataOrder, Phases};
@@ -70,10 +70,10 @@ impl Widths {
     }
 }
 
-/// Tokens of the largest batch that the run will see: all that are computed, and those of the completions.
+/// Tokens of the largest batch that the run will see: all that are computed, and those whose head is read.
 struct Shape {
     tokens: u64,
-    completions: u64,
+    read: u64,
 }
 
 /// Rows that are drawn to find the largest batch at most: a longer run is judged by its beginning.
@@ -81,15 +81,15 @@ const MOST_DRAWN: usize = 1 << 20;
 
 impl Shape {
     /// With `rows` rows in a batch, in the order in which the run takes them.
-    fn of(front: &TextFrontEnd, plan: &Plan, rows: usize) -> Self {
+    fn of<M: TextModel>(front: &TextFrontEnd<M>, plan: &Plan, rows: usize) -> Self {
         let train = &plan.train;
         // A prompt is computed once, whatever follows it.
         let sizes: Vec<[usize; 2]> = front
-            .lengths_in_all()
+            .lengths_in_all(Wanted::of(plan))
             .into_iter()
             .map(|(prompt, completions)| {
-                let completions = completions.iter().sum::<usize>();
-                [prompt + completions, completions]
+                let read = completions.iter().map(|tokens| front.model().places(*tokens)).sum();
+                [prompt + completions.iter().sum::<usize>(), read]
             })
             .collect();
         // A run whose rows lack their margins does not begin.
@@ -103,29 +103,29 @@ impl Shape {
             let tokens = |batch: &[usize]| batch.iter().map(|row| sizes[*row][i]).sum::<usize>();
             drawn.chunks(rows).map(tokens).max().unwrap_or(0) as u64
         };
-        Self { tokens: largest(0), completions: largest(1) }
+        Self { tokens: largest(0), read: largest(1) }
     }
 }
 
-fn tokens_in_all(front: &TextFrontEnd) -> u64 {
+fn tokens_in_all<M: TextModel>(front: &TextFrontEnd<M>) -> u64 {
     let row = |(prompt, completions): &(usize, Vec<usize>)| prompt + completions.iter().sum::<usize>();
-    front.lengths_in_all().iter().map(row).sum::<usize>() as u64
+    front.lengths_in_all(Wanted { gold: true, degrees: None }).iter().map(row).sum::<usize>() as u64
 }
 
-impl Footprint for TextFrontEnd {
+impl<M: TextModel> Footprint for TextFrontEnd<M> {
     fn activations(&self, plan: &Plan, params: &Params, rows: usize) -> Activations {
-        let sizes = self.config().sizes();
+        let sizes = self.model().sizes();
         let (widths, layers) = (Widths::of(sizes, params), sizes.num_hidden_layers as u64);
-        let Shape { tokens, completions } = Shape::of(self, plan, rows);
+        let Shape { tokens, read } = Shape::of(self, plan, rows);
         // A recomputed layer keeps its result, and the copy that is handed on.
         let (kept, inside) = if plan.train.recompute {
             (2 * widths.hidden * layers, widths.kept() + RECOMPUTE_BUFFERS * widths.hidden)
         } else {
             (widths.kept() * layers, 0)
         };
-        let head = 2 * widths.hidden * tokens + (widths.hidden + 1) * completions;
-        let logits = HEAD.0.min(completions) * HEAD.1.min(sizes.vocab_size as u64);
-        let head_backward = logits + widths.hidden * (completions + 2 * tokens);
+        let head = 2 * widths.hidden * tokens + (widths.hidden + 1) * read;
+        let logits = HEAD.0.min(read) * HEAD.1.min(self.model().outputs() as u64);
+        let head_backward = logits + widths.hidden * (read + 2 * tokens);
         let reference = if runs_reference(plan) { widths.forward() * tokens } else { 0 };
         let passing = head_backward.max((inside + widths.backward()) * tokens).max(reference);
         let divergence = if plan.objective.needs().contains(Needs::KL) {
@@ -139,7 +139,7 @@ impl Footprint for TextFrontEnd {
         ];
         let images = (rows * self.most_images()) as u64;
         if images > 0 {
-            let (layer, layers, others) = self.config().image_activations();
+            let (layer, layers, others) = self.model().image_activations();
             // A recomputed layer keeps its result, and one layer at a time is there in full.
             let vectors = (layers * layer / 6) as u64;
             let of_layers =

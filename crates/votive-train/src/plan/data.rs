@@ -64,7 +64,23 @@ pub(super) fn data(r: &mut Resolver, modality: Modality) -> DataPlan {
         r.mistake("data.eval_fraction", "must be below 1, or nothing is left to train on");
     }
     let token_weights = if images.is_none() { token_weights(r) } else { TokenWeightRule::default() };
-    DataPlan { source, images, rows, prefer, traversal, curriculum, eval_fraction, token_weights }
+    let degrees = if images.is_none() { degrees(r) } else { DEGREES };
+    DataPlan { source, images, rows, prefer, traversal, curriculum, eval_fraction, token_weights, degrees }
+}
+
+/// Degrees of copies if the recipe says nothing.
+pub(super) const DEGREES: usize = 4;
+/// Degrees of copies at most: a completion has no more key phrases.
+const MOST_DEGREES: u64 = 1000;
+
+fn degrees(r: &mut Resolver) -> usize {
+    let doc = "In how many degrees key phrases are taken out of copies of the chosen completions, none of them among these, for \
+               objectives that read it (a guess).";
+    let found = r.whole("data.degrees", 2, Some(DEGREES as u64), doc).unwrap_or(DEGREES as u64);
+    if found > MOST_DEGREES {
+        r.mistake("data.degrees", &format!("must be at most {MOST_DEGREES}"));
+    }
+    found.min(MOST_DEGREES) as usize
 }
 
 fn token_weights(r: &mut Resolver) -> TokenWeightRule {

@@ -1,5 +1,6 @@
 //! What a recipe says of the objective: one table for each term of its sum.
 
+use super::data::DEGREES;
 use super::{Modality, TokenWeightRule, TrainPlan};
 use crate::error::Result;
 use crate::front_end::RolloutPairs;
@@ -7,6 +8,7 @@ use crate::recipe::{Resolver, Setting, did_you_mean};
 use crate::reference::ReferencePlan;
 use serde_json::{Map, Value};
 use std::path::Path;
+use votive_model::RewardModelConfig;
 use votive_objective::{
     METHODS, Mixture, Needs, Objective, ObjectiveError, OptionDoc, Reduction, Term, WITH, WRAPPERS, build,
     find,
@@ -139,9 +141,12 @@ pub(super) fn check(
     r: &mut Resolver,
     objective: &Mixture,
     (reference, has_base): (&ReferencePlan, bool),
-    weights: &TokenWeightRule,
+    (weights, degrees): (&TokenWeightRule, usize),
     kind: Modality,
 ) {
+    if degrees != DEGREES && !objective.needs().contains(Needs::DEGREES) {
+        r.mistake("data.degrees", "no objective of this recipe reads copies of completions");
+    }
     if *weights != TokenWeightRule::default() && !objective.needs().contains(Needs::TOKEN_WEIGHTS) {
         r.mistake("data.token_weights", "no objective of this recipe weighs single tokens");
     }
@@ -151,6 +156,8 @@ pub(super) fn check(
     let of_texts = [
         (Needs::TOKENS, "looks at single tokens, which a denoiser does not have"),
         (Needs::ALIGNMENT, "weighs by what a policy would write, which a denoiser does not say"),
+        (Needs::VALUES, "reads a value head, which only a language model can have here"),
+        (Needs::DEGREES, "takes key phrases out of completions, which pictures do not have"),
         (Needs::GOLD, "imitates a third completion, which only rows of text can have"),
     ];
     for term in objective.terms() {
@@ -172,13 +179,13 @@ pub(super) fn check(
         if needs.contains(Needs::BASE) && !has_base {
             r.mistake("reference.base", &format!("`{id}` needs the model that the first round started from"));
         }
-        if matches!(term.objective, Objective::List(_)) {
-            let what = "compares lists of completions; rows become pairs or single completions here, so it can be \
-                        evaluated on given numbers (`votive methods eval`) and not trained with";
+        let is_of_lists = matches!(term.objective, Objective::List(_));
+        if is_of_lists && kind == Modality::Image {
+            let what = "compares lists of completions; rows of images become pairs";
             r.mistake(&format!("objective.{id}"), what);
         }
-        if needs.contains(Needs::VALUES) {
-            let what = "reads a value head, which no model here has; its options may do without";
+        if objective.reads_lists() && !is_of_lists {
+            let what = "cannot be added to an objective of lists: rows become lists or pairs, not both";
             r.mistake(&format!("objective.{id}"), what);
         }
         let is_cached = matches!(reference, ReferencePlan::Cached { .. });
@@ -186,6 +193,49 @@ pub(super) fn check(
             let what = format!("`{id}` looks at single tokens, and a cached reference has only their sums");
             r.mistake("reference.kind", &what);
         }
+    }
+}
+
+/// Notes objectives that read a reward model's rewards where there are none, and others where there is nothing else.
+pub(super) fn check_rewards(
+    r: &mut Resolver,
+    objective: &Mixture,
+    (model, kind): (&Path, Modality),
+    (reference, has_samples): (&ReferencePlan, bool),
+) {
+    let (of_rewards, others): (Vec<&Term>, Vec<&Term>) =
+        objective.terms().iter().partition(|term| term.objective.needs().contains(Needs::REWARDS));
+    let Some(id) = of_rewards.first().map(|term| term.spec.id) else {
+        let is_reward_model = kind == Modality::Text && RewardModelConfig::is_in(model).unwrap_or(false);
+        if let Some(term) = others.first().filter(|_| is_reward_model) {
+            let of_rewards = METHODS.iter().filter(|spec| spec.needs.contains(Needs::REWARDS));
+            let known = of_rewards.map(|spec| spec.id).collect::<Vec<_>>().join(", ");
+            let what = format!(
+                "is a reward model, and `{}` reads log-probabilities, which it does not have; a reward model is trained by {known}",
+                term.spec.id
+            );
+            r.mistake("model.path", &what);
+        }
+        return;
+    };
+    for term in others {
+        let what = format!(
+            "reads log-probabilities, and `{id}` a reward model's rewards; a model has one or the other"
+        );
+        r.mistake(&format!("objective.{}", term.spec.id), &what);
+    }
+    if kind == Modality::Image {
+        let what = "trains a reward model of texts, and the model is one that draws";
+        r.mistake(&format!("objective.{id}"), what);
+    }
+    if *reference != ReferencePlan::None {
+        r.mistake("reference.kind", &format!("`{id}` compares with no reference; leave [reference] out"));
+    }
+    if has_samples {
+        r.mistake(
+            "sample",
+            &format!("`{id}` trains a reward model, which writes nothing; leave [sample] out"),
+        );
     }
 }
 

@@ -11,11 +11,11 @@ const REFERENCES: [&str; 9] =
     ["frozen", "adapter_off", "cached", "model", "adapter", "soft", "hard", "bema", "none"];
 
 /// Every kind of reference has keys of its own; those of the others are refused.
-pub(super) fn reference(r: &mut Resolver) -> ReferencePlan {
+pub(super) fn reference(r: &mut Resolver, usual: &'static str) -> ReferencePlan {
     let kind = r.choice(
         "reference.kind",
         &REFERENCES,
-        "frozen",
+        usual,
         "What the policy is compared with: its start (`frozen`, `adapter_off`, `cached`), another `model` or `adapter`, or \
          itself some steps ago (`soft`, `hard`, `bema`).",
     );
@@ -82,7 +82,7 @@ pub(super) fn keys() -> Result<Vec<Setting>> {
     for kind in REFERENCES {
         let mut r =
             Resolver::parse(Path::new("reference"), &format!("[reference]\nkind = \"{kind}\"\n"), &[])?;
-        reference(&mut r);
+        reference(&mut r, "frozen");
         keys.extend(r.settings().iter().skip(1).cloned());
     }
     let mut seen = BTreeSet::new();

@@ -118,7 +118,7 @@ impl<N> Reference<N> {
         device: &Device,
     ) -> Result<Option<Likelihood>> {
         if let Source::Table(Table { rows, .. }) = &self.source {
-            let sides = rows.first().map_or(1, Vec::len);
+            let sides = samples.first().map_or(1, |sample| rows[sample.row].len());
             let values: Vec<f32> = (0..sides)
                 .flat_map(|side| samples.iter().map(move |sample| rows[sample.row][side]))
                 .collect();

@@ -24,7 +24,7 @@ const CHECKED: usize = 4;
 const KEYS: &str = "keys";
 const LOGPS: &str = "logps";
 
-/// For every row the log-probabilities of its sequences: chosen and rejected, or the one completion.
+/// For every row the log-probabilities of its sequences: chosen and rejected, the one completion, or those of a list.
 pub(super) struct Table {
     pub(super) rows: Vec<Vec<f32>>,
     /// Rows that came from a file.
@@ -73,7 +73,8 @@ fn compute<F: FrontEnd>(
     progress: impl Fn(usize, usize),
 ) -> Result<Vec<Vec<f32>>> {
     let mut table = Vec::with_capacity(rows.len());
-    for group in rows.chunks(batch_size.max(1)) {
+    let alike = rows.chunk_by(|a, b| front.bucket(*a) == front.bucket(*b));
+    for group in alike.flat_map(|rows| rows.chunks(batch_size.max(1))) {
         let batch = front.batch(0, &samples(group))?;
         let logps = front.logps(network, &batch)?.to_vec1::<f32>()?;
         let sides = logps.len() / group.len();

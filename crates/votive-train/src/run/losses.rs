@@ -1,31 +1,58 @@
 //! From the likelihoods of some of a step's rows to their part of its loss, term by term.
 
 use super::Run;
+use super::padding::{Padding, activations};
 use super::sums::Sums;
 use crate::error::{Result, TrainError};
-use crate::front_end::{FrontEnd, Likelihood, Networks, Sample, TokenLikelihood};
-use candle_core::{DType, Device, Tensor};
+use crate::front_end::{FrontEnd, Likelihood, Networks, Sample, TokenLikelihood, Wanted};
+use candle_core::{DType, Tensor};
 use std::ops::Range;
 use votive_objective::{
-    CompletionFacts, Denoised, Needs, Objective, PairInputs, Term, TokenWeights, Tokens, UnpairedInputs,
+    CompletionFacts, Denoised, ListInputs, Needs, Objective, PairInputs, Term, TokenWeights, Tokens,
+    UnpairedInputs,
 };
+use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
 
 /// Some rows of a step with what policy and reference make of them.
 pub(super) struct Micro<'a, B> {
     pub(super) step: u64,
+    /// The step whose draws are the rows'.
+    drawn_at: u64,
     pub(super) samples: &'a [Sample],
     pub(super) batch: B,
     pub(super) policy: Likelihood,
     pub(super) reference: Option<Likelihood>,
     /// Log-probabilities of the rows' gold completions and their lengths, if they are read.
     pub(super) gold: Option<(Tensor, Vec<f64>)>,
-    /// Tokens of the gold completions and their prompts.
-    pub(super) gold_tokens: usize,
+    /// Tokens of all sequences, gold ones and copies included.
+    units: usize,
+    /// What heads say of some rows.
+    told: Told,
     /// Log-probabilities of every sequence under the base, `(R,)`.
     pub(super) base: Option<Tensor>,
     /// The divergence estimate of the whole step.
     pub(super) kl: Option<f64>,
+}
+
+impl Told {
+    /// What there is to log of it, a number for each sequence or copy.
+    fn measures(&self) -> Result<Vec<(&'static str, Vec<f64>)>> {
+        let named = [("heads/values", &self.values), ("heads/degree_logps", &self.degree_logps)];
+        let given = named.into_iter().filter_map(|(name, tensor)| Some((name, tensor.as_ref()?)));
+        let measure =
+            |(name, tensor): (_, &Tensor)| Ok((name, tensor.to_dtype(DType::F64)?.to_vec1::<f64>()?));
+        given.map(measure).collect()
+    }
+}
+
+/// What heads say of completions.
+#[derive(Debug, Default)]
+struct Told {
+    /// V of every sequence, `(R,)`.
+    values: Option<Tensor>,
+    /// How likely the degree of each row's copy is, nats, `(B,)`.
+    degree_logps: Option<Tensor>,
 }
 
 /// What a term gave: a loss for each row or completion, and implicit rewards if it implies any.
@@ -62,24 +89,64 @@ impl<F: FrontEnd> Run<'_, F> {
         // What no objective reads may be left out of the recipe, and must not change what is logged. Reference and base come
         // first, while what the policy keeps for the backward is not in memory yet.
         let reads_reference = self.plan.objective.needs().contains(Needs::REFERENCE);
+        // What else is asked for goes through the networks with the rows' own completions, whose prompts are theirs. The reference
+        // reads it too: the same weights then give the same numbers, to the last bit.
+        let extended = self.front.extended(drawn_at, samples, Wanted::of(self.plan))?;
+        let all = extended.as_ref().map_or(&batch, |extended| &extended.batch);
         let reference = match reads_reference {
-            true => self.reference.likelihood(self.front, samples, &batch, self.device())?,
+            true => self.reference.likelihood(self.front, samples, all, self.device())?,
             false => None,
         };
         let base = self.base.as_ref().map(|base| self.front.logps(base, &batch)).transpose()?;
         let base = base.map(|logps| logps.detach());
-        let golds = match self.plan.objective.needs().contains(Needs::GOLD) {
-            true => self.front.gold_batch(samples)?,
-            false => None,
+        let units = self.front.tokens(all);
+        let found = self.front.likelihood(policy, all, segments)?;
+        let quantity = if self.gives_rewards() { "reward" } else { "log-probability" };
+        self.require_finite(step, quantity, &found.logps, samples)?;
+        let (gold_lengths, degrees) = extended.map_or((None, None), |all| (all.gold_lengths, all.degrees));
+        let further =
+            [gold_lengths.is_some(), degrees.is_some()].map(|is| if is { samples.len() } else { 0 });
+        let sequences = found.logps.dim(0)? - further[0] - further[1];
+        let is_longer = |found: &Likelihood| found.logps.dims().first().is_some_and(|rows| *rows > sequences);
+        let reference = match reference {
+            Some(longer) if is_longer(&longer) => Some(longer.split_at(sequences)?.0),
+            other => other,
         };
-        let gold_tokens = golds.as_ref().map_or(0, |(golds, _)| self.front.tokens(golds));
-        let gold = golds.map(|(golds, lengths)| -> Result<_> {
-            Ok((self.front.likelihood(policy, &golds, segments)?.logps, lengths))
-        });
+        let told = self.told(&found, (sequences, further[0]), degrees.as_deref())?;
+        let (policy, rest) = match further {
+            [0, 0] => (found, None),
+            _ => found.split_at(sequences).map(|(policy, rest)| (policy, Some(rest)))?,
+        };
+        let gold = gold_lengths
+            .zip(rest)
+            .map(|(lengths, rest)| Ok::<_, TrainError>((rest.narrow(0, 0, lengths.len())?, lengths)));
         let gold = gold.transpose()?;
-        let policy = self.front.likelihood(policy, &batch, segments)?;
-        self.require_finite(step, "log-probability", &policy.logps, samples)?;
-        Ok(Micro { step, samples, batch, policy, reference, gold, gold_tokens, base, kl })
+        Ok(Micro { step, drawn_at, samples, batch, policy, reference, gold, units, told, base, kl })
+    }
+
+    /// What heads say of the first so many sequences, and of the copies behind those and the gold ones.
+    fn told(
+        &self,
+        found: &Likelihood,
+        (sequences, golds): (usize, usize),
+        degrees: Option<&[u32]>,
+    ) -> Result<Told> {
+        let Some(tokens) = found.tokens.as_ref().filter(|_| !self.heads.trainable().is_empty()) else {
+            return Ok(Told::default());
+        };
+        let states = tokens.last_states()?;
+        let degree_logps = match degrees {
+            Some(degrees) => {
+                self.heads.degree_logps(&states.narrow(0, sequences + golds, degrees.len())?, degrees)?
+            }
+            None => None,
+        };
+        Ok(Told { values: self.heads.values(&states.narrow(0, 0, sequences)?)?, degree_logps })
+    }
+
+    /// Whether the policy is a reward model.
+    fn gives_rewards(&self) -> bool {
+        self.plan.objective.needs().contains(Needs::REWARDS)
     }
 
     /// Some rows as they are at a step, with what the networks of the moment have to say about them.
@@ -109,8 +176,9 @@ impl<F: FrontEnd> Run<'_, F> {
         sums: &mut Sums,
     ) -> Result<Tensor> {
         let inputs = Inputs::new(self, micro)?;
-        sums.add_likelihoods(micro, &inputs, self.front.tokens(&micro.batch) + micro.gold_tokens)?;
+        sums.add_likelihoods(micro, &inputs, micro.units)?;
         sums.add_measures(self.front.measures(&micro.batch, &micro.policy)?);
+        sums.add_measures(micro.told.measures()?);
         let parts = self.front.parts(&micro.batch);
         if let Some(reference) = &micro.reference {
             sums.add_log_ratios(&micro.policy.logps, &reference.logps, &inputs.lengths)?;
@@ -154,12 +222,17 @@ pub(super) struct Inputs<'a> {
     lengths: Tensor,
     /// Whether each sequence is chosen, or labelled desirable.
     pub(super) labels: Vec<bool>,
-    /// Whether sequence i and sequence i + B belong to one prompt.
-    is_paired: bool,
+    /// Completions of a row: sequences i, i + B, i + 2·B, … belong to one prompt.
+    sides: usize,
+    /// A random number for each row, for losses that draw some of its completions.
+    draws: Vec<f64>,
+    /// Whether what the policy says of them are a reward model's rewards.
+    pub(super) of_rewards: bool,
     kl: Option<f64>,
     /// The mean of log-ratios over the completions of the steps before.
     mean_logratio: f64,
     gold: Option<&'a (Tensor, Vec<f64>)>,
+    told: &'a Told,
     /// By how much each pair's chosen completion was preferred, if the data says so of all.
     margins: Option<Vec<f32>>,
     /// KL(reference ‖ policy) over the vocabulary at every trained token, `(N,)`, if a term needs it.
@@ -190,6 +263,14 @@ impl<'a> Inputs<'a> {
         let (lengths, labels): (Vec<f32>, _) =
             facts.into_iter().map(|one| (one.tokens as f32, one.is_desirable)).unzip();
         let lengths = Tensor::new(lengths, run.device())?.to_dtype(micro.policy.logps.dtype())?;
+        let draw = |sample: &Sample| {
+            let which = sample.position as u64;
+            // With as many bits as f32 holds below 1.
+            let bits =
+                Draws::new(run.plan.train.seed, Stream::Negatives, micro.drawn_at, which).below(1 << 24);
+            bits as f64 / f64::from(1 << 24)
+        };
+        let draws = micro.samples.iter().map(draw);
         let (policy, kl) = (&micro.policy, micro.kl);
         let margins = micro.samples.iter().map(|sample| Some(run.front.margin(sample.row)? as f32)).collect();
         let scores: Option<Vec<_>> =
@@ -205,10 +286,13 @@ impl<'a> Inputs<'a> {
             reference,
             lengths,
             labels,
-            is_paired: sides == 2,
+            sides,
+            draws: draws.collect(),
+            of_rewards: run.gives_rewards(),
             kl,
             mean_logratio: run.log_ratios.mean(),
             gold: micro.gold.as_ref(),
+            told: &micro.told,
             margins,
             token_kl,
             base: micro.base.as_ref(),
@@ -219,20 +303,21 @@ impl<'a> Inputs<'a> {
     }
 
     fn evaluate(&self, term: &Term) -> Result<Evaluated> {
-        match (&term.objective, self.is_paired) {
-            (Objective::Pair(objective), true) => {
+        match (&term.objective, self.sides) {
+            (Objective::Pair(objective), 2) => {
                 let loss = objective.evaluate(&self.pairs(objective.needs())?)?;
                 let rewards = Rewards::Pairs(loss.chosen_rewards, loss.rejected_rewards);
                 Ok(Evaluated { losses: loss.per_pair, rewards: Some(rewards) })
             }
-            (Objective::Pair(_), false) => Err(TrainError::Plan(format!(
+            (Objective::Pair(_), _) => Err(TrainError::Plan(format!(
                 "`{}` compares pairs, but the data has single completions with labels",
                 term.spec.id
             ))),
-            (Objective::List(_), _) => Err(TrainError::Plan(format!(
-                "`{}` compares lists of completions, which rows of data do not become yet",
-                term.spec.id
-            ))),
+            (Objective::List(objective), _) => {
+                let loss = objective.evaluate(&self.lists()?)?;
+                let rewards = Some(self.by_label(&loss.rewards.t()?.flatten_all()?)?);
+                Ok(Evaluated { losses: loss.per_list, rewards })
+            }
             (Objective::Unpaired(objective), _) => {
                 let loss = objective.evaluate(&self.unpaired(objective.needs())?)?;
                 let rewards = loss.rewards.map(|rewards| self.by_label(&rewards)).transpose()?;
@@ -243,7 +328,10 @@ impl<'a> Inputs<'a> {
 
     fn pairs(&self, needs: Needs) -> Result<PairInputs> {
         let (chosen, rejected) = halves(&self.policy.logps)?;
-        let mut inputs = PairInputs::new(chosen, rejected);
+        let mut inputs = match self.of_rewards {
+            true => PairInputs::of_rewards(chosen, rejected)?,
+            false => PairInputs::new(chosen, rejected),
+        };
         if let Some(reference) = self.reference {
             let (chosen, rejected) = halves(&reference.logps)?;
             inputs = inputs.with_reference(chosen, rejected);
@@ -265,6 +353,13 @@ impl<'a> Inputs<'a> {
         if let Some(alignment) = self.alignment(needs) {
             let (chosen, rejected) = halves(&alignment?)?;
             inputs = inputs.with_alignment(chosen, rejected);
+        }
+        if let Some(values) = &self.told.values {
+            let (chosen, rejected) = halves(values)?;
+            inputs = inputs.with_values(chosen, rejected);
+        }
+        if let Some(logps) = &self.told.degree_logps {
+            inputs = inputs.with_degree_logps(logps.clone());
         }
         if let Some(margins) = &self.margins {
             inputs = inputs.with_margins(self.like_logps(margins.clone())?);
@@ -309,6 +404,22 @@ impl<'a> Inputs<'a> {
             inputs = inputs.with_scores(self.like_logps(scores.clone())?);
         }
         Ok(inputs.with_lengths(self.lengths.clone()))
+    }
+
+    fn lists(&self) -> Result<ListInputs> {
+        // Sequences lie side by side, completion by completion.
+        let rows = |values: &Tensor| -> Result<Tensor> {
+            Ok(values.reshape((self.sides, values.dim(0)? / self.sides))?.t()?.contiguous()?)
+        };
+        let mut inputs = ListInputs::new(rows(&self.policy.logps)?);
+        if let Some(reference) = self.reference {
+            inputs = inputs.with_reference(rows(&reference.logps)?);
+        }
+        if let Some(scores) = &self.scores {
+            inputs = inputs.with_scores(rows(&self.like_logps(scores.clone())?)?);
+        }
+        let draws = Tensor::new(self.draws.as_slice(), self.lengths.device())?;
+        Ok(inputs.with_draws(draws.to_dtype(self.lengths.dtype())?))
     }
 
     /// How likely each completion is beside what the policy would write, if it is needed.
@@ -403,44 +514,6 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Where the tokens of some sequences lie among all, and their places in rows as long as the longest.
-struct Padding<'a> {
-    before: usize,
-    counts: &'a [usize],
-    width: usize,
-}
-
-impl<'a> Padding<'a> {
-    fn new(before: usize, counts: &'a [usize]) -> Self {
-        Self { before, counts, width: counts.iter().copied().max().unwrap_or(0) }
-    }
-
-    /// One value for every cell of the rows: `token` of the token that lies there, `empty` behind the end.
-    fn cells<T: Copy>(&self, token: impl Fn(usize) -> T, empty: T) -> Vec<T> {
-        let mut first = self.before;
-        let mut cells = Vec::with_capacity(self.counts.len() * self.width);
-        for count in self.counts {
-            cells.extend((first..first + count).map(&token));
-            cells.resize(cells.len() + self.width - count, empty);
-            first += count;
-        }
-        cells
-    }
-
-    /// 1 in the cells of tokens, `(B, L)`.
-    fn mask(&self, device: &Device) -> Result<Tensor> {
-        Ok(Tensor::from_vec(self.cells(|_| 1f32, 0.0), (self.counts.len(), self.width), device)?)
-    }
-
-    /// `values (N,)` of all tokens as `(B, L)`, 0 behind the end.
-    fn rows(&self, values: &Tensor) -> Result<Tensor> {
-        let zero = values.dim(0)? as u32;
-        let places = Tensor::new(self.cells(|token| token as u32, zero), values.device())?;
-        let with_zero = Tensor::cat(&[values, &Tensor::zeros(1, values.dtype(), values.device())?], 0)?;
-        Ok(with_zero.index_select(&places, 0)?.reshape((self.counts.len(), self.width))?)
-    }
-}
-
 /// What the rows of some samples say of their tokens, as the sequences lie in a batch; none if they say nothing.
 fn weights_of_rows<F: FrontEnd>(front: &F, samples: &[Sample]) -> Result<Option<Vec<f32>>> {
     let rows = samples.iter().map(|sample| front.token_weights(sample.row)).collect::<Result<Vec<_>>>()?;
@@ -449,57 +522,8 @@ fn weights_of_rows<F: FrontEnd>(front: &F, samples: &[Sample]) -> Result<Option<
     Ok(Some((0..sides).flat_map(|side| rows.iter().flat_map(move |row| row[side].iter().copied())).collect()))
 }
 
-/// A model's mean activation at every token, scaled within each sequence, `(N,)`.
-fn activations(tokens: &TokenLikelihood) -> Result<Tensor> {
-    scaled(&tokens.head.hidden.to_dtype(DType::F32)?.detach().mean(1)?, &tokens.counts)
-}
-
-/// `values (N,)` of the tokens of sequences, scaled to run from 0 to 1 within each; 1 where all of a sequence are equal.
-fn scaled(values: &Tensor, counts: &[usize]) -> Result<Tensor> {
-    let all = values.to_vec1::<f32>()?;
-    let mut scaled = Vec::with_capacity(all.len());
-    let mut first = 0;
-    for count in counts {
-        let of_one = &all[first..first + count];
-        let least = of_one.iter().copied().fold(f32::INFINITY, f32::min);
-        let span = of_one.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least;
-        scaled.extend(of_one.iter().map(|value| if span > 0.0 { (value - least) / span } else { 1.0 }));
-        first += count;
-    }
-    Ok(Tensor::from_vec(scaled, all.len(), values.device())?)
-}
-
 /// The chosen half of a batch of pairs, and the rejected one.
 fn halves(values: &Tensor) -> Result<(Tensor, Tensor)> {
     let half = values.dim(0)? / 2;
     Ok((values.narrow(0, 0, half)?, values.narrow(0, half, half)?))
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use super::*;
-    use candle_core::Var;
-
-    #[test]
-    fn weights_run_from_0_to_1_within_each_sequence() {
-        let values = Tensor::new(&[3f32, -1.0, 1.0, 7.0, 5.0, 5.0], &Device::Cpu).unwrap();
-        let found = scaled(&values, &[3, 1, 2]).unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(found, [1.0, 0.0, 0.5, 1.0, 1.0, 1.0]);
-    }
-
-    #[test]
-    fn tokens_lie_in_rows_and_each_gets_its_own_gradient() {
-        let values = Var::new(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0], &Device::Cpu).unwrap();
-        // Of sequences with 2, 1 and 3 tokens the last two.
-        let padding = Padding::new(2, &[1, 3]);
-        let rows = padding.rows(&values).unwrap();
-        assert_eq!(rows.to_vec2::<f32>().unwrap(), [[3.0, 0.0, 0.0], [4.0, 5.0, 6.0]]);
-        assert_eq!(
-            padding.mask(&Device::Cpu).unwrap().to_vec2::<f32>().unwrap(),
-            [[1.0, 0.0, 0.0], [1.0; 3]]
-        );
-        let grads = rows.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-        assert_eq!(grads.get(&values).unwrap().to_vec1::<f32>().unwrap(), [0.0, 0.0, 6.0, 8.0, 10.0, 12.0]);
-    }
 }

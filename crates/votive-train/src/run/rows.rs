@@ -1,7 +1,7 @@
 //! The rows of a run: in which order, and whether they have what is read of them.
 
 use crate::error::{Result, TrainError};
-use crate::front_end::{FrontEnd, Sample};
+use crate::front_end::{FrontEnd, Sample, Wanted};
 use crate::plan::Plan;
 use votive_data::{DataOrder, Phases};
 use votive_objective::Needs;
@@ -41,7 +41,11 @@ pub(super) fn require_what_is_read<F: FrontEnd>(plan: &Plan, front: &F) -> Resul
             if reads(Needs::UNCERTAINTIES) && front.uncertainty(row).is_none() {
                 return Err(lacking(front, row, &reader, "how unsure a label is", "`uncertainty`"));
             }
-            if reads(Needs::GOLD) && front.gold_batch(&[Sample { row, position: 0 }])?.is_none() {
+            if reads(Needs::GOLD)
+                && front
+                    .extended(0, &[Sample { row, position: 0 }], Wanted { gold: true, degrees: None })?
+                    .is_none()
+            {
                 let column = "`reference`, as TRL calls it";
                 return Err(lacking(front, row, &reader, "a gold completion", column));
             }

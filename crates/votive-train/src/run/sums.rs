@@ -18,6 +18,8 @@ pub(super) struct Sums {
     loss: f64,
     /// Sum of the log-ratios of completions, and their number.
     log_ratios: (f64, usize),
+    /// The least and the greatest reward of a reward model.
+    extremes: Option<[f64; 2]>,
     values: BTreeMap<Cow<'static, str>, (f64, usize)>,
 }
 
@@ -43,8 +45,14 @@ impl Sums {
     ) -> Result<()> {
         self.units += units;
         let labels = &inputs.labels;
-        for (logp, label) in numbers(&micro.policy.logps)?.zip(labels) {
-            self.add(if *label { "logps/chosen" } else { "logps/rejected" }, std::iter::once(logp));
+        for (said, label) in numbers(&micro.policy.logps)?.zip(labels) {
+            if inputs.of_rewards {
+                self.add("mean_reward", std::iter::once(said));
+                let [least, greatest] = self.extremes.unwrap_or([said; 2]);
+                self.extremes = Some([least.min(said), greatest.max(said)]);
+            } else {
+                self.add(if *label { "logps/chosen" } else { "logps/rejected" }, std::iter::once(said));
+            }
         }
         if let Some(tokens) = &micro.policy.tokens {
             self.add_tokens(tokens, labels)?;
@@ -152,6 +160,14 @@ impl Sums {
         let mut means: Means = counted.map(|(name, (sum, n))| (name.clone(), sum / *n as f64)).collect();
         means.extend(self.terms.iter().map(|(id, part)| (Cow::Owned(format!("loss/{id}")), *part)));
         means.extend(self.kl.map(|kl| (Cow::Borrowed("kl"), kl)));
+        if let Some([least, greatest]) = self.extremes {
+            means.extend([(Cow::Borrowed("min_reward"), least), (Cow::Borrowed("max_reward"), greatest)]);
+            // What TRL's trainer of reward models calls them.
+            for (own, trls) in [("rewards/accuracies", "accuracy"), ("rewards/margins", "margin")] {
+                let mean = means.get(own).copied();
+                means.extend(mean.map(|mean| (Cow::Borrowed(trls), mean)));
+            }
+        }
         if let (Some(chosen), Some(rejected)) = (means.get("rewards/chosen"), means.get("rewards/rejected")) {
             let margin = chosen - rejected;
             means.entry(Cow::Borrowed("rewards/margins")).or_insert(margin);

@@ -26,6 +26,10 @@ macro_rules! with_prepared {
                 let $front = *$front;
                 $body
             }
+            votive_train::Prepared::Reward($front, $start, _) => {
+                let $front = *$front;
+                $body
+            }
             votive_train::Prepared::Image($front, $start, _) => {
                 let $front = *$front;
                 $body

@@ -22,7 +22,7 @@ fn largest_distance<'a>(a: &'a Named, b: &Named) -> (f64, &'a str) {
 }
 
 /// Trains on eight rows at a time and on one row at a time.
-fn check_cut(workshop: &Workshop, overrides: &[&str]) -> Trajectory {
+pub(crate) fn check_cut(workshop: &Workshop, overrides: &[&str]) -> Trajectory {
     let run = |micro| {
         let sizes = ["train.batch_size=8", micro, "train.steps=4"];
         Trajectory::of(&workshop.plan(&[overrides, &sizes[..]].concat()))

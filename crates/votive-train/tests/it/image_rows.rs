@@ -14,7 +14,7 @@ use votive_train::{Plan, Prepared, RowReport, Run, TrainError, prepare};
 fn prepared(plan: &Plan) -> votive_train::Result<(DenoisingFrontEnd, Params, RowReport)> {
     match prepare(plan, &Device::Cpu, &crate::drive::no_reward, |_, _| {})? {
         Prepared::Image(front, start, report) => Ok((*front, start, report)),
-        Prepared::Text(..) | Prepared::Rollout(..) => panic!("images"),
+        Prepared::Text(..) | Prepared::Reward(..) | Prepared::Rollout(..) => panic!("images"),
     }
 }
 

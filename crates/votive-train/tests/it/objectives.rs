@@ -10,7 +10,7 @@ fn another_method_is_another_line() {
     // A denoiser has no tokens, and a language model no errors.
     for (workshop, adapter, lacks) in [
         (Workshop::text(), &["train.micro_batch_size=4"][..], &[Needs::ERRORS][..]),
-        (Workshop::image(), &[LORA][..], &[Needs::TOKENS, Needs::ALIGNMENT]),
+        (Workshop::image(), &[LORA][..], &[Needs::TOKENS, Needs::ALIGNMENT, Needs::DEGREES]),
     ] {
         let mut line = "[objective.dpo]".to_owned();
         let is_of_these = |spec: &MethodSpec| lacks.iter().all(|need| !spec.needs.contains(*need));

@@ -157,6 +157,16 @@ fn a_running_mean_of_log_ratios_resumes_at_every_step() {
 }
 
 #[test]
+fn a_reward_model_resumes_at_every_step() {
+    let centred = "objective.bradley_terry.with.center_rewards.coefficient=0.01";
+    for overrides in [&[][..], &[LORA, centred]] {
+        let workshop = Workshop::text();
+        workshop.edit("[objective.dpo]", "[objective.bradley_terry]");
+        check_every_step(&workshop, overrides);
+    }
+}
+
+#[test]
 fn images_resume_at_every_step() {
     check_every_step(&Workshop::image(), &["diffusion.caption_dropout=0.3"]);
 }

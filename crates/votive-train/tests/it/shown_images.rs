@@ -97,6 +97,46 @@ fn recomputed_layers_and_smaller_parts_of_a_batch_change_nothing() {
     }
 }
 
+/// Two completions that count 1 are DPO, whether they come as a pair or as a list that shows the same images.
+#[test]
+fn lists_show_the_images_of_their_row() {
+    let workshop = Workshop::shown_images();
+    let pairs = Trajectory::of(&workshop.plan(&["objective.dpo.beta=0.3", "train.steps=3"]));
+    workshop.edit("[objective.dpo]", "[objective.tpo-tree]");
+    let lists = ["objective.tpo-tree.beta=0.3", "objective.tpo-tree.weights=equal", "train.steps=3"];
+    let lists = Trajectory::of(&workshop.plan(&lists));
+    for (loss, other) in pairs.metric("loss").into_iter().zip(lists.metric("loss")) {
+        assert!((loss - other).abs() < 1e-6, "{loss}, {other}");
+    }
+    assert!(pairs.metric("loss")[2] < pairs.metric("loss")[0]);
+}
+
+/// Either of two prompts shows the images of the row, wherever in it they stand.
+#[test]
+fn two_prompts_show_the_images_of_their_row() {
+    let workshop = Workshop::shown_images();
+    let mut overrides = coloured(&workshop);
+    let row = |colour: &str| {
+        format!(
+            "{{\"images\": [\"{colour}.png\"], \"prompt_chosen\": \"See <image> the colour:\", \"prompt_rejected\": \"See the size <image>:\", \"completion\": \" {colour}\"}}\n"
+        )
+    };
+    fs::write(workshop.path("colours.jsonl"), row("red") + &row("blue")).unwrap();
+    workshop.edit("[objective.dpo]", "[objective.mapl]");
+    overrides.push("train.steps=6".to_owned());
+    let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+    let losses = Trajectory::of(&workshop.plan(&overrides)).metric("loss");
+    assert!((losses[0] - std::f64::consts::LN_2).abs() < 1e-6 && losses[5] < losses[0], "{losses:?}");
+}
+
+/// Copies of completions, which a head reads, follow the same images.
+#[test]
+fn copies_of_completions_show_the_images_of_their_row() {
+    let workshop = Workshop::shown_images();
+    workshop.edit("[objective.dpo]", "[objective.spo-self-supervised]");
+    check_every_step(&workshop, &[]);
+}
+
 /// The image encoder has no gradient before the first image comes.
 #[test]
 fn rows_without_images_may_come_first() {

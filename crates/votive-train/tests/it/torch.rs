@@ -64,11 +64,16 @@ impl TorchRun {
         let adapter = match lora.is_null() {
             true => String::new(),
             false => format!(
-                "[adapter.lora]\nrank = {}\nalpha = {}\ntargets = {}\n[reference]\nkind = \"adapter_off\"\n",
+                "[adapter.lora]\nrank = {}\nalpha = {}\ntargets = {}\n",
                 lora["r"], lora["lora_alpha"], lora["target_modules"]
             ),
         };
-        let mut objective = format!("[objective.dpo]\nbeta = {}\n", set("beta"));
+        let reference = "[reference]\nkind = \"adapter_off\"\n";
+        let mut objective = String::new();
+        if self.report["objective"].is_null() {
+            let reference = if lora.is_null() { "" } else { reference };
+            objective = format!("{reference}[objective.dpo]\nbeta = {}\n", set("beta"));
+        }
         if let Some(terms) = self.report["objective"].as_object() {
             let table = |(id, options): (&String, &Value)| {
                 let options = options.as_object().unwrap().iter();

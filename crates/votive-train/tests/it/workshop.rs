@@ -70,6 +70,52 @@ impl Workshop {
         workshop
     }
 
+    /// The same on lists of two, three or four answers with scores, some of which are equal.
+    pub(crate) fn lists() -> Self {
+        Self::text_rows("lists.jsonl", |index, pair, others| {
+            let answers = [&pair["chosen"], &pair["rejected"], &others[0], &others[1]];
+            let scores = [0.75, 0.25, 1.5, 0.25];
+            let n = 2 + index % 3;
+            serde_json::json!({"prompt": pair["prompt"], "completions": answers[..n], "scores": scores[..n]})
+        })
+    }
+
+    /// The same on pairs with a gold completion, one of the two sides, or another row's answer.
+    pub(crate) fn gold(which: &str) -> Self {
+        Self::text_rows("gold.jsonl", |_, pair, others| {
+            let mut row = pair.clone();
+            row["reference"] = if which == "other" { others[0].clone() } else { pair[which].clone() };
+            row
+        })
+    }
+
+    /// The same on pairs whose sides were judged.
+    pub(crate) fn judged() -> Self {
+        Self::text_rows("judged.jsonl", |index, pair, _| {
+            let mut row = pair.clone();
+            (row["score_chosen"], row["score_rejected"]) = (0.5.into(), (-0.1 * (index % 4) as f64).into());
+            row
+        })
+    }
+
+    /// Rows made of the pairs, each with its place and with chosen answers of others.
+    fn text_rows(
+        name: &str,
+        row: impl Fn(usize, &serde_json::Value, [serde_json::Value; 2]) -> serde_json::Value,
+    ) -> Self {
+        let text = fs::read_to_string(fixture("text_steps/prefs.jsonl")).unwrap();
+        let pairs: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let other = |index: usize| pairs[index % pairs.len()]["chosen"].clone();
+        let rows = pairs
+            .iter()
+            .enumerate()
+            .map(|(i, pair)| format!("{}\n", row(i, pair, [other(i + 1), other(i + 2)])));
+        let workshop = Self::text_on(Path::new(name));
+        fs::write(workshop.path(name), rows.collect::<String>()).unwrap();
+        workshop
+    }
+
     fn text_on(data: &Path) -> Self {
         let workshop = Self::new("");
         workshop.write_recipe(&fixture("text/llama"), &workshop.path(data), 4);
@@ -150,7 +196,15 @@ pub(crate) fn replace_in(file: &Path, from: &str, to: &str) {
 
 /// Whether the rows of the workshops have what a method reads.
 pub(crate) fn has_what_is_read(spec: &MethodSpec) -> bool {
-    let of_other_rows =
-        [Needs::BASE, Needs::GOLD, Needs::SCORES, Needs::TOKEN_WEIGHTS, Needs::UNCERTAINTIES, Needs::VALUES];
+    let of_other_rows = [
+        Needs::BASE,
+        Needs::GOLD,
+        // Rows have no part in it: the model is another one.
+        Needs::REWARDS,
+        Needs::SCORES,
+        Needs::TOKEN_WEIGHTS,
+        Needs::UNCERTAINTIES,
+        Needs::VALUES,
+    ];
     of_other_rows.into_iter().all(|need| !spec.needs.contains(need))
 }

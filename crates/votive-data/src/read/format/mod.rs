@@ -11,6 +11,7 @@ mod ranked;
 mod sharegpt;
 mod trl;
 mod trl_unpaired;
+mod two_prompts;
 mod ultrafeedback;
 mod ultrafeedback_binarized;
 
@@ -49,6 +50,7 @@ pub static FORMATS: &[Format] = &[
     hh_rlhf::FORMAT,
     hh_rlhf::AS_CHAT,
     ultrafeedback_binarized::FORMAT,
+    two_prompts::FORMAT,
     trl_unpaired::FORMAT,
     trl::FORMAT,
 ];

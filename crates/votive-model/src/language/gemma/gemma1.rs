@@ -16,6 +16,8 @@ use votive_tensor::Activation;
 pub(crate) const ARCHITECTURE: Architecture = Architecture {
     model_type: "gemma",
     class: "GemmaForCausalLM",
+    reward_class: Some("GemmaForSequenceClassification"),
+    pad_token_id: Some(0),
     own_code: None,
     read: |file| Ok(Arc::new(GemmaConfig::read(file)?)),
 };

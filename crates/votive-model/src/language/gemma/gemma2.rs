@@ -15,6 +15,8 @@ use votive_tensor::Scores;
 pub(crate) const ARCHITECTURE: Architecture = Architecture {
     model_type: "gemma2",
     class: "Gemma2ForCausalLM",
+    reward_class: Some("Gemma2ForSequenceClassification"),
+    pad_token_id: Some(0),
     own_code: None,
     read: |file| Ok(Arc::new(Gemma2Config::read(file)?)),
 };

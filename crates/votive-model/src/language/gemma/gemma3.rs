@@ -15,6 +15,8 @@ use votive_tensor::Scores;
 pub(crate) const ARCHITECTURE: Architecture = Architecture {
     model_type: "gemma3_text",
     class: "Gemma3ForCausalLM",
+    reward_class: Some("Gemma3TextForSequenceClassification"),
+    pad_token_id: Some(0),
     own_code: None,
     read: |file| Ok(Arc::new(Gemma3Config::read(file)?)),
 };

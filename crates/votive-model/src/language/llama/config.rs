@@ -46,6 +46,17 @@ impl Family {
         }
     }
 
+    /// Name of transformers' class of reward models.
+    #[must_use]
+    pub const fn reward_architecture(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForSequenceClassification",
+            Self::Mistral => "MistralForSequenceClassification",
+            Self::Qwen2 => "Qwen2ForSequenceClassification",
+            Self::Qwen3 => "Qwen3ForSequenceClassification",
+        }
+    }
+
     fn of(config: &ConfigFile) -> Result<Self> {
         let model_type = config.maybe_str("model_type")?.unwrap_or_default();
         let family = Self::ALL.into_iter().find(|family| family.model_type() == model_type);

@@ -28,6 +28,8 @@ pub(super) const fn architecture(family: Family) -> Architecture {
     Architecture {
         model_type: family.model_type(),
         class: family.architecture(),
+        reward_class: Some(family.reward_architecture()),
+        pad_token_id: None,
         own_code: None,
         read: |file| Ok(Arc::new(LlamaConfig::read(file)?)),
     }

@@ -106,7 +106,7 @@ fn text_config(file: &ConfigFile) -> Result<ConfigFile> {
     };
     // Either of the two fields ties the head.
     Ok(match file.bool_or("tie_word_embeddings", false)? {
-        true => text.with("tie_word_embeddings", json!(true)),
+        true => text.with(&[("tie_word_embeddings", json!(true))]),
         false => text,
     })
 }

@@ -21,6 +21,8 @@ use std::sync::Arc;
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     model_type: "llava",
     class: "LlavaForConditionalGeneration",
+    reward_class: None,
+    pad_token_id: None,
     own_code: None,
     read: |file| Ok(Arc::new(LlavaConfig::read(file)?)),
 };
