@@ -192,7 +192,7 @@ impl Args {
         float: DType,
     ) -> Outcome<Comparison> {
         let build = |params: &Params| params.build(|scope| config.build(scope));
-        let TextModel { network: stored, tokenizer } = TextModel::load(folder, None, adapted.device())?;
+        let TextModel { network: stored, tokenizer, .. } = TextModel::load(folder, None, adapted.device())?;
         let positions = config.max_positions();
         let rows = match &self.prompts {
             Some(file) => rows_of(file, &tokenizer, positions)?,
