@@ -9,8 +9,8 @@ use serde_json::json;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use votive_data::TextStream;
-use votive_model::{Generated, Request, generate_watched};
+use votive_data::{ImageSource, Place, TextStream};
+use votive_model::{Generated, ImageInput, Request, generate_watched};
 
 /// Generate text with a language model.
 ///
@@ -19,6 +19,7 @@ use votive_model::{Generated, Request, generate_watched};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   votive generate --model Qwen2.5-0.5B-Instruct --chat --prompt 'Name a colour.' --temperature 0
+  votive generate --model llava-1.5-7b-hf --chat --image cat.jpg --prompt 'What is this?'
   votive generate --model models/tiny-lm --prompts prompts.jsonl --num-samples 4 --top-p 0.9 --json > out.jsonl
   votive generate --model models/tiny-lm --prompt 'Name a colour.' --best-of 8 --reward runs/reward/final
 
@@ -37,6 +38,10 @@ pub(crate) struct Args {
     /// Render each prompt with the model's chat template; a text is a user's turn.
     #[arg(long)]
     chat: bool,
+    /// An image that every prompt shows, to a model that sees images; repeat the option for several. With --chat they stand
+    /// before the first turn; without, the prompt has the model's image token, such as <image>, where each stands.
+    #[arg(long = "image", value_name = "FILE")]
+    images: Vec<PathBuf>,
     #[command(flatten)]
     decoding: DecodingArgs,
     /// Completions of each prompt.
@@ -63,6 +68,7 @@ const BATCH: usize = 8;
 struct Task<'a> {
     prompt: &'a Prompt,
     ids: &'a [u32],
+    images: &'a [ImageInput],
     sample: u64,
     /// What keys its draws.
     key: u64,
@@ -78,10 +84,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let decoding = args.decoding.resolve(&args.model, &model.tokenizer)?;
     let ids = prompts
         .iter()
-        .map(|prompt| prompt.encode(&model.tokenizer, args.chat))
+        .map(|prompt| prompt.encode(&model.tokenizer, args.chat, args.images.len()))
         .collect::<Outcome<Vec<_>>>()?;
+    let images = read_images(&args.images, &model)?;
     let samples = args.best_of.unwrap_or(args.num_samples).get();
-    let tasks = tasks(&prompts, &ids, samples as u64);
+    let tasks = tasks((&prompts, &ids), &images, samples as u64);
     if args.stream {
         return tasks.iter().try_for_each(|task| stream(task, &model, &decoding, ctx));
     }
@@ -124,11 +131,27 @@ fn judge(folder: &Path, model: &TextModel, decoding: &Decoding, ctx: &Context) -
 
 /// A prompt's samples stand together, so that it is read once; their first has the prompt's number as its key, so that
 /// it is the same however many are asked for.
-fn tasks<'a>(prompts: &'a [Prompt], ids: &'a [Vec<u32>], samples: u64) -> Vec<Task<'a>> {
+fn tasks<'a>(
+    (prompts, ids): (&'a [Prompt], &'a [Vec<u32>]),
+    images: &'a [ImageInput],
+    samples: u64,
+) -> Vec<Task<'a>> {
     let of_prompt = |(number, (prompt, ids)): (u64, (&'a Prompt, &'a Vec<u32>))| {
-        (0..samples).map(move |sample| Task { prompt, ids, sample, key: number | (sample << 32) })
+        let task = move |sample| Task { prompt, ids, images, sample, key: number | (sample << 32) };
+        (0..samples).map(task)
     };
     (0..).zip(prompts.iter().zip(ids)).flat_map(of_prompt).collect()
+}
+
+/// What the model reads of images.
+fn read_images(files: &[PathBuf], model: &TextModel) -> Outcome<Vec<ImageInput>> {
+    // A model that sees none has refused the prompts by now.
+    let Some(images) = &model.images else { return Ok(Vec::new()) };
+    let read = |(index, file): (usize, &PathBuf)| {
+        let place = Place::new(Path::new("the command line"), 1, format!("--image ({})", index + 1));
+        Ok(images.read(&ImageSource::File(file.clone()), &place)?)
+    };
+    files.iter().enumerate().map(read).collect()
 }
 
 /// Makes completions; `write` gets the text of the first one as it becomes certain.
@@ -138,8 +161,10 @@ fn complete<'a>(
     decoding: &'a Decoding,
     write: &mut (dyn FnMut(&str) -> Outcome + Send),
 ) -> Outcome<(Vec<Generated>, Vec<TextStream<'a>>)> {
-    let requests: Vec<Request> =
-        tasks.iter().map(|task| Request { prompt: task.ids, images: &[], sample: task.key }).collect();
+    let requests: Vec<Request> = tasks
+        .iter()
+        .map(|task| Request { prompt: task.ids, images: task.images, sample: task.key })
+        .collect();
     let mut streams: Vec<TextStream> =
         tasks.iter().map(|_| TextStream::new(&model.tokenizer, &decoding.stops)).collect();
     let mut watch = |row: usize, id: u32| {

@@ -51,17 +51,26 @@ impl Prompts {
 }
 
 impl Prompt {
-    /// Its tokens: as it stands, or as turns of the model's chat template, a text then being a user's turn.
+    /// Its tokens: as it stands, or as turns of the model's chat template, a text then being a user's turn; `images` are as
+    /// many as it shows.
     ///
     /// # Errors
-    /// If the template refuses it, or it is a conversation and no template is to be used.
-    pub(crate) fn encode(&self, tokenizer: &TextTokenizer, is_chat: bool) -> Outcome<Vec<u32>> {
+    /// If the template refuses it, it is a conversation and no template is to be used, or it has not as many places for images.
+    pub(crate) fn encode(
+        &self,
+        tokenizer: &TextTokenizer,
+        is_chat: bool,
+        images: usize,
+    ) -> Outcome<Vec<u32>> {
         Ok(match (self, is_chat) {
-            (Self::Text(text), false) => tokenizer.encode(text, true)?,
+            (Self::Text(text), false) => tokenizer.encode_showing(text, images)?,
             (Self::Text(text), true) => {
-                tokenizer.encode_chat(&[Message::new("user", text)], true, &ChatOptions::default())?
+                let turn = [Message::new("user", text)];
+                tokenizer.encode_chat_showing(&turn, &ChatOptions::default(), images)?
             }
-            (Self::Conversation(turns, options), true) => tokenizer.encode_chat(turns, true, options)?,
+            (Self::Conversation(turns, options), true) => {
+                tokenizer.encode_chat_showing(turns, options, images)?
+            }
             (Self::Conversation(..), false) => {
                 let error = Failure::usage("a prompt of the file is a conversation");
                 return Err(error.hint("add --chat, which renders it with the model's chat template"));

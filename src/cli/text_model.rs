@@ -3,8 +3,25 @@
 use crate::cli::Outcome;
 use candle_core::Device;
 use std::path::Path;
-use votive_data::TextTokenizer;
-use votive_model::{Decoder, Lora, load_causal_lm};
+use votive_data::{ImagePlaces, TextTokenizer};
+use votive_model::{CausalLmConfig, Decoder, ImageTokens, Lora, load_causal_lm};
+use votive_train::front_end::ShownImages;
+
+/// The tokenizer of a folder, which knows how the folder's model reads images.
+///
+/// # Errors
+/// As [`TextTokenizer::load`].
+pub(crate) fn load_tokenizer(folder: &Path) -> Outcome<TextTokenizer> {
+    let tokenizer = TextTokenizer::load(folder)?;
+    // A tokenizer may stand alone, or beside a model that is not supported.
+    let tokens = CausalLmConfig::read_folder(folder).ok().and_then(|config| config.image_tokens());
+    let places =
+        |tokens: ImageTokens| ImagePlaces { token_id: tokens.placeholder, per_image: tokens.per_image };
+    Ok(match tokens {
+        Some(tokens) => tokenizer.with_images(places(tokens)),
+        None => tokenizer,
+    })
+}
 
 /// A language model without gradients, and its tokenizer.
 #[derive(Debug)]
@@ -13,6 +30,8 @@ pub(crate) struct TextModel {
     pub(crate) network: Decoder,
     /// The tokenizer of the same folder.
     pub(crate) tokenizer: TextTokenizer,
+    /// How images are prepared, if the model sees any.
+    pub(crate) images: Option<ShownImages>,
 }
 
 impl TextModel {
@@ -27,6 +46,13 @@ impl TextModel {
         if let Some(adapter) = adapter {
             params = params.with_lora(Lora::load(adapter, device)?)?;
         }
-        Ok(Self { network: params.build(|scope| config.build(scope))?, tokenizer })
+        let network = params.build(|scope| config.build(scope))?;
+        Ok(match config.image_tokens() {
+            None => Self { network, tokenizer, images: None },
+            Some(tokens) => {
+                let (tokenizer, images) = ShownImages::of(folder, tokenizer, tokens)?;
+                Self { network, tokenizer, images: Some(images) }
+            }
+        })
     }
 }

@@ -42,6 +42,60 @@ fn scores_are_those_of_transformers() {
     }
 }
 
+/// Pictures of a fixture as PNG files.
+fn pictures(folder: &Folder, model: &str) {
+    for (name, picture) in tensors(&fixture(&format!("llava/{model}/expected/images.safetensors"))) {
+        let Some(number) = name.strip_prefix("image.") else { continue };
+        let (height, width, _) = picture.dims3().unwrap();
+        let bytes = picture.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+        let picture = ::image::RgbImage::from_raw(width as u32, height as u32, bytes).unwrap();
+        picture.save(folder.path(&format!("{number}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn greedy_answers_about_images_are_those_of_transformers() {
+    for model in ["llama", "older", "layers", "gemma3", "siglip"] {
+        let folder = Folder::new();
+        pictures(&folder, model);
+        let expected = fs::read_to_string(fixture(&format!("llava/{model}/expected/rows.json"))).unwrap();
+        let model = fixture(&format!("llava/{model}"));
+        for row in serde_json::from_str::<Vec<Value>>(&expected).unwrap() {
+            let prompt = row["text"].as_str().unwrap();
+            let images: Vec<String> =
+                row["images"].as_array().unwrap().iter().map(|n| folder.path(&format!("{n}.png"))).collect();
+            let mut args =
+                vec!["generate", "--model", &model, "--temperature", "0", "--max-new-tokens", "16"];
+            args.extend(["--prompt", prompt]);
+            images.iter().for_each(|image| args.extend(["--image", image]));
+            assert_eq!(rows(&args)[0]["token_ids"], row["token_ids"], "{model}: {prompt}");
+        }
+    }
+}
+
+#[test]
+fn images_and_their_places_must_match() {
+    let folder = Folder::new();
+    pictures(&folder, "llama");
+    let (model, image) = (fixture("llava/llama"), folder.path("0.png"));
+    let (text, cut) = (fixture("text/llama"), folder.path("cut.png"));
+    fs::write(&cut, &fs::read(&image).unwrap()[..60]).unwrap();
+    let refused = |args: &[&str], part: &str| {
+        let start = ["generate", "--max-new-tokens", "2", "--temperature", "0"];
+        fails(&[&start[..], args].concat(), 3, &[part]);
+    };
+    refused(
+        &["--model", &model, "--image", &image, "--prompt", "no place"],
+        "0 places for images, and is to show 1",
+    );
+    refused(&["--model", &model, "--prompt", "<image>"], "1 places for images, and is to show 0");
+    refused(&["--model", &text, "--image", &image, "--prompt", "x"], "sees no images");
+    refused(&["--model", &model, "--image", &cut, "--prompt", "<image>"], "cut.png");
+    // A chat has a place of its own.
+    let chat = ["generate", "--model", &model, "--chat", "--image", &image, "--prompt", "What is it?"];
+    assert_eq!(rows(&[&chat[..], &["--max-new-tokens", "2"]].concat()).len(), 1);
+}
+
 #[test]
 fn greedy_completions_are_those_of_transformers() {
     for model in MODELS {

@@ -11,7 +11,8 @@ beside it:
 
 llama is as transformers 5 writes it: the features before the last layer, without the class. older has names, fields and
 files of transformers 4, and all of a layer's features. layers reads three layers with the class, through a projector
-without biases; its patches do not divide the image. gemma3's own embeddings are scaled, and an image's are not.
+without biases; its patches do not divide the image. gemma3's own embeddings are scaled, and an image's are not. siglip
+reads all of the last layer of SigLIP's image encoder, as LLaVA-Interleave does, whose pooling head nobody reads.
 
 llava/class_defaults.json holds sizes that transformers leaves out of text_config where they are those of the class.
 """
@@ -28,8 +29,10 @@ from clip import draw_images
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from text import VOCABULARY, plain_rope, sizes, train_tokenizer
+from text_steps import save_adapter
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 IMAGE_TOKEN = "<image>"
 CHAT_TEMPLATE = (
@@ -53,6 +56,8 @@ NEW_TOKENS = 16
 IMAGE_SIZES = [(30, 20), (17, 33), (12, 12), (41, 26), (7, 24)]
 
 VISION = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2)
+CLIP = VISION | dict(model_type="clip_vision_model")
+SIGLIP = VISION | dict(model_type="siglip_vision_model")
 # case: image size, patch size, text_config, what LlavaConfig sets
 CASES = {
     "llama": (20, 5, sizes(24, 40, 2, 4, 2) | dict(model_type="llama", rope_parameters=plain_rope(1e4)), {}),
@@ -66,6 +71,9 @@ CASES = {
         model_type="gemma3_text", head_dim=8, query_pre_attn_scalar=7, sliding_window=16,
         layer_types=["sliding_attention", "full_attention"],
     ), dict(vision_feature_layer=2)),
+    "siglip": (22, 5, sizes(24, 36, 2, 4, 2) | dict(model_type="qwen2", rope_parameters=plain_rope(1e6)), dict(
+        vision_config=SIGLIP, vision_feature_select_strategy="full", vision_feature_layer=-1,
+    )),
 }  # fmt: skip
 
 
@@ -76,16 +84,21 @@ def build(folder, case: str, seed: int):
     tokenizer.chat_template = CHAT_TEMPLATE
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     torch.manual_seed(seed)
-    config = LlavaConfig(
-        vision_config=VISION | dict(model_type="clip_vision_model", image_size=side, patch_size=patch),
+    vision = extra.get("vision_config", CLIP) | dict(image_size=side, patch_size=patch)
+    config = LlavaConfig(**extra | dict(
+        vision_config=vision,
         text_config=text | ids | dict(vocab_size=VOCABULARY + 8, max_position_embeddings=256),
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), **extra,
-    )  # fmt: skip
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+    ))  # fmt: skip
     model = LlavaForConditionalGeneration(config)
     shuffle_parameters(model, seed, 0.2)
-    images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    has_class = vision["model_type"] == "clip_vision_model"
+    if has_class:
+        images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    else:
+        images = SiglipImageProcessorPil(size={"height": side, "width": side})
     processor = LlavaProcessor(
-        image_processor=images, tokenizer=tokenizer, patch_size=patch, num_additional_image_tokens=1,
+        image_processor=images, tokenizer=tokenizer, patch_size=patch, num_additional_image_tokens=int(has_class),
         vision_feature_select_strategy=config.vision_feature_select_strategy, chat_template=CHAT_TEMPLATE,
     )  # fmt: skip
     model.save_pretrained(folder)
@@ -163,8 +176,7 @@ def write_adapter(folder, model, rows: list, seed: int) -> None:
             if "lora_B" in name:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
         expected = {f"per_token_logps.{n}": per_token_logps(adapted, row)[1] for n, row in enumerate(rows)}
-    adapted.save_pretrained(folder / "adapter")
-    (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    save_adapter(adapted, folder / "adapter", "llama")
     write_tensors(folder / "adapter.safetensors", expected)
 
 

@@ -263,6 +263,20 @@ pub enum DataError {
         /// What went wrong.
         message: String,
     },
+    /// A prompt has more or fewer places for images than it is to show.
+    #[error("the prompt has {places} places for images, and is to show {images}")]
+    ImagePlaces {
+        /// Image tokens in the prompt.
+        places: usize,
+        /// Images.
+        images: usize,
+    },
+    /// Images for a model that sees none.
+    #[error("{}: a language model that sees no images", folder.display())]
+    NoVision {
+        /// The model.
+        folder: PathBuf,
+    },
     /// An image cannot be decoded.
     #[error("{place}: {image} is not an image that can be read: {message}")]
     Image {

@@ -104,6 +104,18 @@ pub fn generate_watched<E: From<ModelError> + Send>(
     rayon::scope(|_| run(model, rows, options, watch))
 }
 
+/// Logits of the token that follows each request's prompt, over the vocabulary.
+///
+/// # Errors
+/// Those of [`generate`].
+pub fn next_token_logits(model: &dyn CausalLm, requests: &[Request]) -> Result<Vec<Vec<f32>>> {
+    if requests.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = rows(model, requests, &GenerateOptions::greedy(1, Vec::new()))?;
+    Ok(prefill(model, &rows)?.1)
+}
+
 /// The state of every request before its first token.
 fn rows<'a>(
     model: &dyn CausalLm,

@@ -26,12 +26,15 @@ mod params;
 mod prefix_tree;
 mod sampling;
 pub mod stable_diffusion;
+mod vision_transformer;
 mod weights;
 
 pub use causal_lm::{CausalLm, Head, TokenBatch};
 pub use denoiser::Denoiser;
 pub use error::{ModelError, Result};
-pub use generate::{GenerateOptions, Generated, Request, Watcher, generate, generate_watched};
+pub use generate::{
+    GenerateOptions, Generated, Request, Watcher, generate, generate_watched, next_token_logits,
+};
 pub use generation_config::GenerationConfig;
 pub use image_tokens::{ImageInput, ImageTokens, Seen};
 pub use language::llama::{self, LlamaConfig};

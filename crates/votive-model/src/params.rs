@@ -59,15 +59,16 @@ impl Params {
 
     /// The same, knowing which of them this network does not compute with, although its checkpoints hold them.
     ///
-    /// # Errors
-    /// As [`Params::build`].
-    pub fn read_by<M>(self, network: impl FnOnce(&Scope) -> Result<M>) -> Result<Self> {
+    /// Whether they fit the network is not asked here, but by [`Params::build`].
+    #[must_use]
+    pub fn read_by<M>(self, network: impl FnOnce(&Scope) -> Result<M>) -> Self {
         let reader = Reader::new(Source::Given(&self));
-        network(&Scope { reader: &reader, path: String::new() })?;
+        let is_built = network(&Scope { reader: &reader, path: String::new() }).is_ok();
         let used = reader.used_names();
-        reader.check(&self)?;
-        let unread = self.tensor_names().into_iter().filter(|name| !used.contains(name)).collect();
-        Ok(Self { unread, ..self })
+        let is_unread = |name: &String| is_built && !used.contains(name);
+        let unread = self.tensor_names().into_iter().filter(is_unread).collect();
+        drop(reader);
+        Self { unread, ..self }
     }
 
     /// Builds a network with fresh parameters, drawn from `seed`.

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use votive_model::{
     CausalLm, CausalLmConfig, Decoder, GenerateOptions, Generated, ImageInput, LlavaProcessor, Lora,
     LoraConfig, ModelError, Params, Request, TokenBatch, files, generate_watched, hub_folder, load_causal_lm,
-    save_causal_lm,
+    next_token_logits, save_causal_lm,
 };
 use votive_tensor::segment::Recorder;
 
 const CPU: Device = Device::Cpu;
-const CASES: [&str; 4] = ["llama", "older", "layers", "gemma3"];
+const CASES: [&str; 5] = ["llama", "older", "layers", "gemma3", "siglip"];
 /// `<|eos|>` and `<image>` of the fixtures' tokenizer.
 const EOS: u32 = 2;
 const IMAGE: u32 = 256;
@@ -40,6 +40,12 @@ struct Row {
     per_token_logps: Vec<f32>,
     last_logits: Vec<f32>,
     greedy: Vec<u32>,
+}
+
+impl Row {
+    fn request(&self, sample: u64) -> Request<'_> {
+        Request { prompt: &self.ids, images: &self.images, sample }
+    }
 }
 
 fn processor(case: &str) -> LlavaProcessor {
@@ -94,10 +100,7 @@ fn assert_close(found: &[f32], expected: &[f32], what: &str) {
 }
 
 fn greedy(model: &Decoder, rows: &[&Row], new_tokens: usize) -> Vec<Generated> {
-    let requests: Vec<Request> = (0..)
-        .zip(rows)
-        .map(|(sample, row)| Request { prompt: &row.ids, images: &row.images, sample })
-        .collect();
+    let requests: Vec<Request> = (0..).zip(rows).map(|(sample, row)| row.request(sample)).collect();
     let mut go_on = |_, _| Ok::<_, ModelError>(ControlFlow::Continue(()));
     generate_watched(model, &requests, &GenerateOptions::greedy(new_tokens, vec![EOS]), &mut go_on).unwrap()
 }
@@ -130,11 +133,8 @@ fn parity_of_log_probs_and_logits() {
         let expected: Vec<f32> = rows.iter().flat_map(|row| row.per_token_logps.clone()).collect();
         let together = model.log_probs(&batch(&rows), None).unwrap().to_vec1().unwrap();
         assert_close(&together, &expected, case);
-        for row in &rows {
-            let seen = model.see(std::slice::from_ref(&row.ids), std::slice::from_ref(&row.images)).unwrap();
-            let mut cache = model.cache(vec![0], row.ids.len()).unwrap().with_images(seen.vectors);
-            let ids = Tensor::new(&*seen.rows[0], &CPU).unwrap().unsqueeze(0).unwrap();
-            let logits = model.next_logits(&ids, &mut cache).unwrap().i(0).unwrap().to_vec1().unwrap();
+        let requests: Vec<Request> = rows.iter().map(|row| row.request(0)).collect();
+        for (row, logits) in rows.iter().zip(next_token_logits(&model, &requests).unwrap()) {
             assert_close(&logits, &row.last_logits, case);
         }
     }
@@ -351,7 +351,7 @@ fn what_is_not_supported_is_refused_by_name() {
         ("vision_feature_select_strategy", |c| c["vision_feature_select_strategy"] = json!("cls_patch")),
         ("projector_hidden_act", |c| c["projector_hidden_act"] = json!("relu")),
         ("image_token_index", |c| c["image_token_index"] = json!(264)),
-        ("vision_config.model_type", |c| c["vision_config"]["model_type"] = json!("siglip_vision_model")),
+        ("vision_config.model_type", |c| c["vision_config"]["model_type"] = json!("pixtral")),
         ("text_config.model_type", |c| c["text_config"]["model_type"] = json!("llava")),
         ("text_config.model_type", |c| c["text_config"]["model_type"] = json!("opt")),
         ("text_config.hidden_size", |c| {
@@ -418,7 +418,7 @@ fn a_processor_of_another_model_is_refused() {
         ("20×20", |f| f["image_processor"]["crop_size"] = json!({"height": 16, "width": 20})),
         ("do_pad", |f| f["image_processor"]["do_pad"] = json!(true)),
         ("image_processor_type", |f| {
-            f["image_processor"]["image_processor_type"] = json!("SiglipImageProcessor")
+            f["image_processor"]["image_processor_type"] = json!("ViTImageProcessor")
         }),
     ];
     for (part, change) in cases {

@@ -3,6 +3,7 @@
 use super::image_show;
 use super::segments;
 use super::source::{Found, Source, train_on};
+use crate::cli::text_model::load_tokenizer;
 use crate::cli::{Context, Failure, Outcome};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -55,7 +56,7 @@ pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
     if args.out.is_some() {
         return Err(Failure::usage("--out: only images are drawn, and these are texts"));
     }
-    let tokenizer = args.model.as_deref().map(TextTokenizer::load).transpose()?;
+    let tokenizer = args.model.as_deref().map(load_tokenizer).transpose()?;
     let colour = std::io::stdout().is_terminal() && !ctx.output.wants_json();
     let viewer = Viewer { args, tokenizer, colour, ctx };
     if viewer.tokenizer.is_some() && !ctx.output.wants_json() {

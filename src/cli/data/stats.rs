@@ -2,6 +2,7 @@
 
 use super::image_stats;
 use super::source::{Found, Source, train_on};
+use crate::cli::text_model::load_tokenizer;
 use crate::cli::{Context, Failure, Outcome};
 use serde::Serialize;
 use std::fmt::Write;
@@ -57,7 +58,7 @@ pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
             return Err(Failure::usage("--max-length: captions have the length of their model"));
         }
     };
-    let tokenizer = args.model.as_deref().map(TextTokenizer::load).transpose()?;
+    let tokenizer = args.model.as_deref().map(load_tokenizer).transpose()?;
     let stats = args.stats(&records, tokenizer.as_ref())?;
     if ctx.output.wants_json() {
         return ctx.output.json(&stats);

@@ -202,7 +202,7 @@ impl Args {
         float: DType,
     ) -> Outcome<Comparison> {
         let build = |params: &Params| params.build(|scope| config.build(scope));
-        let TextModel { network: stored, tokenizer } = TextModel::load(folder, None, adapted.device())?;
+        let TextModel { network: stored, tokenizer, .. } = TextModel::load(folder, None, adapted.device())?;
         let rows = self.rows(&tokenizer, config.max_positions())?;
         let merged = adapted.merged()?;
         let rounded = build(&rounded(&merged, float)?)?;

@@ -7,7 +7,8 @@
 
 use super::TextTokenizer;
 use crate::admission::{Fault, Split, Verdict};
-use crate::record::Message;
+use crate::error::{DataError, Result};
+use crate::record::{ChatOptions, Message};
 use crate::report::RowProblem;
 
 /// How a model reads images in a text.
@@ -43,6 +44,37 @@ impl TextTokenizer {
     #[must_use]
     pub fn images(&self) -> Option<ImagePlaces> {
         self.images
+    }
+
+    /// Token ids of a prompt that shows so many images, one after each image token, ready to be read.
+    ///
+    /// # Errors
+    /// If the prompt has more or fewer places for images, or the model sees none; if the tokenizer fails.
+    pub fn encode_showing(&self, text: &str, images: usize) -> Result<Vec<u32>> {
+        self.placed(self.encode(text, true)?, images)
+    }
+
+    /// Token ids of a conversation that shows so many images, up to where the assistant answers, ready to be read. The images
+    /// stand before the first turn of the user that is plain text, unless the turns have places of their own.
+    ///
+    /// # Errors
+    /// As [`encode_showing`](Self::encode_showing); if the chat template refuses the conversation.
+    pub fn encode_chat_showing(
+        &self,
+        turns: &[Message],
+        options: &ChatOptions,
+        images: usize,
+    ) -> Result<Vec<u32>> {
+        self.placed(self.encode_chat(&self.showing(turns, images), true, options)?, images)
+    }
+
+    fn placed(&self, ids: Vec<u32>, images: usize) -> Result<Vec<u32>> {
+        match self.images {
+            None if images > 0 => Err(DataError::NoVision { folder: self.folder.clone() }),
+            None => Ok(ids),
+            Some(places) if places.count(&ids) == images => Ok(places.expand(&ids)),
+            Some(places) => Err(DataError::ImagePlaces { places: places.count(&ids), images }),
+        }
     }
 
     /// Tokens of a prompt with one image token for each image, to be read.

@@ -77,6 +77,9 @@ impl ClipImageProcessor {
     }
 
     fn from_file(file: &ConfigFile) -> Result<Self> {
+        let class = file.maybe_str("image_processor_type")?.unwrap_or_default();
+        let is_siglip = class.starts_with("Siglip");
+        let file = &if is_siglip { file.clone().with_defaults(of_siglip()) } else { file.clone() };
         for field in ["do_resize", "do_rescale", "do_normalize"] {
             file.only(field, &[json!(true)])?;
         }
@@ -206,6 +209,16 @@ impl ClipImageProcessor {
         let scaled = (scaled * (255.0 * self.rescale))?.broadcast_sub(&table(self.mean)?)?;
         Ok(scaled.broadcast_div(&table(self.deviation)?)?)
     }
+}
+
+/// What transformers' `SiglipImageProcessor` takes if a file has no such fields.
+fn of_siglip() -> [(&'static str, Value); 4] {
+    [
+        ("do_center_crop", json!(false)),
+        ("size", json!({"height": 224, "width": 224})),
+        ("image_mean", json!([0.5, 0.5, 0.5])),
+        ("image_std", json!([0.5, 0.5, 0.5])),
+    ]
 }
 
 struct Plan {

@@ -36,21 +36,21 @@ pub(super) fn activation_name(activation: Activation) -> Option<&'static str> {
 
 /// Shape of every layer of a tower.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct LayerConfig {
-    pub(super) width: usize,
+pub(crate) struct LayerConfig {
+    pub(crate) width: usize,
     /// Width inside the feed-forward net.
-    pub(super) inner: usize,
-    pub(super) heads: usize,
+    pub(crate) inner: usize,
+    pub(crate) heads: usize,
     /// Layers of the tower; a start from nothing is narrower with depth.
-    pub(super) layers: usize,
-    pub(super) activation: Activation,
+    pub(crate) layers: usize,
+    pub(crate) activation: Activation,
     /// ε of the layer normalisations.
-    pub(super) eps: f64,
+    pub(crate) eps: f64,
 }
 
 /// Self-attention and a feed-forward net, each normalised first and added.
 #[derive(Clone, Debug)]
-pub(super) struct EncoderLayer {
+pub(crate) struct EncoderLayer {
     norm1: LayerNorm,
     query: Linear,
     key: Linear,
@@ -65,7 +65,7 @@ pub(super) struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    pub(super) fn new(scope: &Scope, config: LayerConfig) -> Result<Self> {
+    pub(crate) fn new(scope: &Scope, config: LayerConfig) -> Result<Self> {
         let LayerConfig { width, inner, heads, layers, activation, eps } = config;
         // The start that transformers gives these maps.
         let wide = (width as f64).powf(-0.5);
@@ -91,7 +91,7 @@ impl EncoderLayer {
     }
 
     /// `x (B, S, width)` → the same shape.
-    pub(super) fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         let h = self.norm1.forward(x)?;
         let (q, k, v) = (self.query.forward(&h)?, self.key.forward(&h)?, self.value.forward(&h)?);
         let mixed = attention((&q, &k, &v), self.heads, self.heads, self.scale, mask)?;

@@ -3,6 +3,7 @@
 use super::layer::activation;
 use crate::config::ConfigFile;
 use crate::error::Result;
+use crate::vision_transformer::VisionShape;
 use serde_json::json;
 use votive_tensor::Activation;
 
@@ -64,6 +65,6 @@ impl ClipVisionConfig {
     /// Patches of an image; what is left at its right and at its bottom belongs to none.
     #[must_use]
     pub fn patches(&self) -> usize {
-        (self.image_size / self.patch_size).pow(2)
+        VisionShape::from(self).patches()
     }
 }

@@ -23,6 +23,7 @@ pub use pair_latents::{ImageSettings, PairsOfFile};
 pub use pipeline::{PipelineSettings, TrainedPipeline};
 pub use prompts::{EncodedPrompts, PromptEncoder};
 pub use rollout::{RolloutBatch, RolloutFrontEnd, RolloutPairs, RolloutSettings};
+pub use shown_images::ShownImages;
 pub use text::{RewardFrontEnd, TextFrontEnd};
 pub use text_batch::TextBatch;
 pub use text_model::TextModel;

@@ -1,6 +1,7 @@
 //! Images that texts show, from where they lie to what the model reads of them.
 
 use crate::error::{Result, TrainError};
+use std::fmt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use votive_data::{
@@ -9,9 +10,15 @@ use votive_data::{
 use votive_model::{ImageInput, ImageTokens, LlavaProcessor};
 
 /// The image processor of a model's folder, and the files that are open.
-pub(super) struct ShownImages {
+pub struct ShownImages {
     processor: LlavaProcessor,
     bytes: Mutex<ImageBytes>,
+}
+
+impl fmt::Debug for ShownImages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.processor.fmt(f)
+    }
 }
 
 impl ShownImages {
@@ -19,11 +26,7 @@ impl ShownImages {
     ///
     /// # Errors
     /// If the processor is missing or another model's, or its image token is not one token of the vocabulary.
-    pub(super) fn of(
-        folder: &Path,
-        tokenizer: TextTokenizer,
-        tokens: ImageTokens,
-    ) -> Result<(TextTokenizer, Self)> {
+    pub fn of(folder: &Path, tokenizer: TextTokenizer, tokens: ImageTokens) -> Result<(TextTokenizer, Self)> {
         let processor = LlavaProcessor::read(folder, tokens)?;
         let found = tokenizer.encode(processor.image_token(), false)?;
         if found != [tokens.placeholder] {
@@ -45,15 +48,19 @@ impl ShownImages {
     pub(super) fn of_batch(&self, batch: &TextBatch) -> Result<Vec<Vec<ImageInput>>> {
         let rows = batch.rows.iter().cycle();
         let sequence = |(images, row): (&Vec<ImageSource>, &usize)| {
-            images.iter().enumerate().map(|(index, image)| self.read(image, *row, index)).collect()
+            let place = |index| Place::new(Path::new("data.path"), *row, format!("images[{index}]"));
+            images.iter().enumerate().map(|(index, image)| self.read(image, &place(index))).collect()
         };
         batch.images.iter().zip(rows).map(sequence).collect()
     }
 
-    fn read(&self, image: &ImageSource, row: usize, index: usize) -> Result<ImageInput> {
-        let place = Place::new(Path::new("data.path"), row, format!("images[{index}]"));
+    /// What the model reads of an image; `place` is what refers to it.
+    ///
+    /// # Errors
+    /// If the image cannot be read or decoded.
+    pub fn read(&self, image: &ImageSource, place: &Place) -> Result<ImageInput> {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let rgb = read_image(&mut bytes, image, &ImageLimits::default(), &place)?;
+        let rgb = read_image(&mut bytes, image, &ImageLimits::default(), place)?;
         let (width, height) = rgb.dimensions();
         Ok(self.processor.image(rgb.as_raw(), (width as usize, height as usize))?)
     }

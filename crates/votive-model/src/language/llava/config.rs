@@ -2,11 +2,12 @@
 //!
 //! `image_seq_length` says nothing that the image encoder does not, and is not read by transformers' model either.
 
-use crate::clip::{ClipVisionConfig, activation};
+use crate::clip::activation;
 use crate::config::ConfigFile;
 use crate::error::Result;
 use crate::image_tokens::ImageTokens;
 use crate::language::{Architecture, Network};
+use crate::vision_transformer::VisionShape;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use votive_tensor::Activation;
@@ -38,11 +39,11 @@ pub(super) struct LlavaConfig {
     /// The language model.
     pub(super) text: Arc<dyn Network>,
     /// The image encoder.
-    pub(super) vision: ClipVisionConfig,
+    pub(super) vision: VisionShape,
     /// Layers of the image encoder whose results are put side by side, counted from 1; 0 is what goes into the first.
     pub(super) feature_layers: Vec<usize>,
-    /// The class token is read too.
-    pub(super) keeps_class: bool,
+    /// The first token of the image encoder, CLIP's class, is not read.
+    pub(super) drops_first: bool,
     /// Activation of the projector.
     pub(super) projector_act: Activation,
     /// The projector has biases.
@@ -61,16 +62,14 @@ impl LlavaConfig {
         let text = text_config(file)?;
         let text = (Architecture::of_text(&text)?.read)(&text)?;
         let vision = match file.object("vision_config") {
-            Some(vision) => ClipVisionConfig::from_file(&vision)?,
-            None => ClipVisionConfig::from_file(
-                &file.empty_object("vision_config").with_defaults(VISION_DEFAULTS),
-            )?,
+            Some(vision) => VisionShape::read(&vision)?,
+            None => VisionShape::read(&file.empty_object("vision_config").with_defaults(VISION_DEFAULTS))?,
         };
         let strategy = "vision_feature_select_strategy";
         file.only(strategy, &[json!("default"), json!("full")])?;
         Ok(Self {
-            feature_layers: feature_layers(file, vision.num_hidden_layers)?,
-            keeps_class: file.maybe_str(strategy)?.is_some_and(|strategy| strategy == "full"),
+            feature_layers: feature_layers(file, vision.layer.layers)?,
+            drops_first: file.maybe_str(strategy)?.is_none_or(|strategy| strategy == "default"),
             projector_act: activation(file, "projector_hidden_act", "gelu")?,
             projector_bias: file.bool_or("multimodal_projector_bias", true)?,
             image_token: image_token(file, text.sizes().vocab_size)?,
@@ -88,7 +87,7 @@ impl LlavaConfig {
     pub(super) fn tokens(&self) -> ImageTokens {
         ImageTokens {
             placeholder: self.image_token,
-            per_image: self.vision.patches() + usize::from(self.keeps_class),
+            per_image: self.vision.tokens() - usize::from(self.drops_first),
             side: self.vision.image_size,
         }
     }

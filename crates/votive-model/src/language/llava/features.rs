@@ -1,11 +1,11 @@
 //! From an image to vectors of the language model's width.
 
 use super::config::LlavaConfig;
-use crate::clip::ClipVisionLayers;
 use crate::error::Result;
 use crate::image_tokens::{ImageInput, ImageTokens};
 use crate::nn::Linear;
 use crate::params::Scope;
+use crate::vision_transformer::VisionLayers;
 use candle_core::{Device, Tensor};
 use votive_tensor::segment::Recorder;
 use votive_tensor::{Activation, activate};
@@ -14,9 +14,9 @@ use votive_tensor::{Activation, activate};
 #[derive(Debug)]
 pub(crate) struct ImageFeatures {
     tokens: ImageTokens,
-    vision: ClipVisionLayers,
+    vision: VisionLayers,
     feature_layers: Vec<usize>,
-    keeps_class: bool,
+    drops_first: bool,
     linear_1: Linear,
     activation: Activation,
     linear_2: Linear,
@@ -31,17 +31,17 @@ impl ImageFeatures {
         let (tower, projector) = (model.sub("vision_tower"), model.sub("multi_modal_projector"));
         let depth = config.depth();
         // What lies behind the layers that are read: the checkpoints hold it, and nothing comes of it.
-        tower.sub("post_layernorm").ignore_all();
-        for layer in depth..config.vision.num_hidden_layers {
+        ["post_layernorm", "head"].iter().for_each(|part| tower.sub(part).ignore_all());
+        for layer in depth..config.vision.layer.layers {
             tower.sub("encoder.layers").sub(layer).ignore_all();
         }
         let (bias, width) = (config.projector_bias, config.text.sizes().hidden_size);
-        let features = config.vision.hidden_size * config.feature_layers.len();
+        let features = config.vision.layer.width * config.feature_layers.len();
         Ok(Self {
             tokens: config.tokens(),
-            vision: ClipVisionLayers::new(&tower, &config.vision, depth)?,
+            vision: VisionLayers::new(&tower, config.vision, depth)?,
             feature_layers: config.feature_layers.clone(),
-            keeps_class: config.keeps_class,
+            drops_first: config.drops_first,
             linear_1: Linear::new(&projector.sub("linear_1"), features, width, bias)?,
             activation: config.projector_act,
             linear_2: Linear::new(&projector.sub("linear_2"), width, width, bias)?,
@@ -65,9 +65,9 @@ impl ImageFeatures {
         let pixels = ImageInput::stack(images, self.tokens.side, device)?;
         let states = self.vision.states(&pixels, &self.feature_layers, recorder)?;
         let features = Tensor::cat(&states, 2)?;
-        let features = match self.keeps_class {
-            true => features,
-            false => features.narrow(1, 1, features.dim(1)? - 1)?,
+        let features = match self.drops_first {
+            true => features.narrow(1, 1, features.dim(1)? - 1)?,
+            false => features,
         };
         let features = self.linear_1.forward(&features.flatten_to(1)?.contiguous()?)?;
         self.linear_2.forward(&activate(&features, self.activation)?)

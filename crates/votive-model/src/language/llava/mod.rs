@@ -1,5 +1,5 @@
-//! LLaVA 1.5, `LlavaForConditionalGeneration` in transformers: CLIP's image encoder, a projector of two linear maps, and
-//! any language model of this folder, which reads an image's vectors among those of its tokens.
+//! LLaVA 1.5, `LlavaForConditionalGeneration` in transformers: CLIP's or SigLIP's image encoder, a projector of two linear
+//! maps, and any language model of this folder, which reads an image's vectors among those of its tokens.
 //!
 //! Source: Liu et al., arXiv:2304.08485, Sec. 4.1, and arXiv:2310.03744, Sec. 3.3 (the projector of two layers).
 
@@ -55,7 +55,7 @@ impl Network for LlavaConfig {
 
     fn image_activations(&self) -> (usize, usize, usize) {
         let (vision, language) = (&self.vision, self.text.sizes().hidden_size);
-        let (width, inner, tokens) = (vision.hidden_size, vision.intermediate_size, vision.patches() + 1);
+        let (width, inner, tokens) = (vision.layer.width, vision.layer.inner, vision.tokens());
         // Two norms, queries, keys, values, the mix, the way out and two sums; the inner width before and after its activation.
         let layer = tokens * (10 * width + 2 * inner);
         let features = width * self.feature_layers.len();

@@ -10,9 +10,15 @@ use std::path::Path;
 /// The file of the processor as a whole; older folders may lack it.
 const FILE: &str = "processor_config.json";
 
-/// Kinds of image processors that do what CLIP's does.
-const IMAGE_PROCESSORS: [&str; 4] =
-    ["CLIPImageProcessor", "CLIPImageProcessorFast", "LlavaImageProcessor", "LlavaImageProcessorFast"];
+/// Kinds of image processors that do what CLIP's does, some from other defaults.
+const IMAGE_PROCESSORS: [&str; 6] = [
+    "CLIPImageProcessor",
+    "CLIPImageProcessorFast",
+    "LlavaImageProcessor",
+    "LlavaImageProcessorFast",
+    "SiglipImageProcessor",
+    "SiglipImageProcessorFast",
+];
 
 /// Prepares images, and says how they stand in texts.
 #[derive(Clone, Debug, PartialEq)]
