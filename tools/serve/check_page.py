@@ -75,6 +75,11 @@ def press(page, key):
         page.keyboard.press(key)
 
 
+def click(page, role, name):
+    with page.expect_navigation():
+        page.get_by_role(role, name=name).first.click()
+
+
 def judgments(store):
     with sqlite3.connect(store) as connection:
         sql = "SELECT count(*) FROM judgment WHERE withdrawn = 0"
@@ -111,6 +116,15 @@ def check(browser, program, store, screenshots):
         page.screenshot(path=screenshots / "compare.png", full_page=True)
 
     before = done(page)
+    for back in (2, 3, 4):
+        press(page, "u")
+        yield f"undo shows what was undone ({back - 1})", shown(page) == seen[-back]
+    yield "undo takes answers back", done(page) == before - 3
+    for _ in range(3):
+        press(page, "1")
+    yield "what was undone can be answered again", shown(page) == seen[-1] and done(page) == before
+
+    before, reasoned = done(page), shown(page)[0]
     page.keyboard.press("w")
     page.keyboard.type("12x the colour")
     page.keyboard.press("Enter")
@@ -125,15 +139,8 @@ def check(browser, program, store, screenshots):
     page.wait_for_timeout(200)
     yield "other keys do nothing", shown(page) == seen[-1]
 
-    for back in (2, 3, 4):
-        press(page, "u")
-        yield f"undo shows what was undone ({back - 1})", shown(page) == seen[-back]
-    yield "undo takes answers back", done(page) == before - 2
-    for _ in range(3):
-        press(page, "1")
-    yield "what was undone can be answered again", shown(page) == seen[-1] and done(page) == before + 1
-
-    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\\"window.bad = 1\\">')")
+    image = """<img src=x onerror="window.bad = 1">"""
+    page.evaluate("(image) => document.body.insertAdjacentHTML('beforeend', image)", image)
     page.wait_for_timeout(200)
     yield "no script of a text's would run", page.evaluate("window.bad === undefined")
     complaints.clear()
@@ -155,18 +162,18 @@ def check(browser, program, store, screenshots):
     server.kill()
     server = Serve(program, store)
     page.goto(server.url)
-    page.get_by_role("link", name="ann").click()
+    click(page, "link", "ann")
     yield "after a kill and a restart it goes on where it was", shown(page) == expected and done(page) == so_far
 
     without = browser.new_context(java_script_enabled=False)
     plain = without.new_page()
     plain.goto(server.url)
     plain.locator("input[name=rater]").fill("bob")
-    plain.get_by_role("button", name="Begin").click()
+    click(plain, "button", "Begin")
     for n, name in enumerate(["Left is better", "Tie", "Right is better", "say", "Skip"], 1):
-        plain.get_by_role("button", name=name).click()
+        click(plain, "button", name)
         yield f"without a script, “{name}” answers", plain.locator("header").inner_text().find(f"{n} of") >= 0
-    plain.get_by_role("button", name="Undo").click()
+    click(plain, "button", "Undo")
     yield "without a script, undo works", plain.locator("header").inner_text().find("4 of") >= 0
     without.close()
 
@@ -174,16 +181,15 @@ def check(browser, program, store, screenshots):
         press(page, "1")
     yield "it ends", "That was all" in page.content()
     yield "what was skipped can be seen again", page.get_by_role("button", name="skipped").count() == 1
-    page.get_by_role("link", name="Results").first.click()
+    click(page, "link", "Results")
     rows = page.locator("tbody tr").all_inner_texts()
     yield "both people are among the results", any("ann" in r for r in rows) and any("bob" in r for r in rows)
     if screenshots:
         page.screenshot(path=screenshots / "results.png", full_page=True)
-    page.get_by_role("link", name="Items").click()
+    click(page, "link", "Items")
     if screenshots:
         page.screenshot(path=screenshots / "items.png", full_page=True)
-    reason = [item for item, *_ in seen[-2:-1]][0]
-    page.goto(f"{server.origin}/items/{reason}")
+    page.goto(f"{server.origin}/items/{reasoned}")
     yield "the reason stands with its item", "12x the colour\nis right" in page.locator("main").inner_text()
     if screenshots:
         page.screenshot(path=screenshots / "item.png", full_page=True)

@@ -199,7 +199,8 @@ fn record(store: &mut Store, queue: Queue, judge: String, answered: Answered) ->
         shown: answered.shown,
         is_reversed,
         draw: look.draw,
-        words: answered.words.trim().to_owned(),
+        // Forms end lines as the network does.
+        words: answered.words.trim().replace("\r\n", "\n"),
         seconds: now().saturating_sub(answered.since) as f64 / 1000.0,
     });
     let earlier = |store: &Store| -> Result<_, Problem> {

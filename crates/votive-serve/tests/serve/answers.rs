@@ -32,7 +32,7 @@ fn an_answer_is_a_judgment_with_the_side_that_was_shown() {
         let is_reversed = !first.contains(left);
         assert!(first.contains(right) == is_reversed, "{comparison:?}");
         let mut fields = comparison.fields(answer);
-        fields.push(("words".to_owned(), format!(" because {looks} ")));
+        fields.push(("words".to_owned(), format!(" because {looks}:\r\nit is ")));
         let reply = browser.post("/answer", &fields).unwrap();
         assert_eq!((reply.status, reply.header("location")), (303, "/compare?rater=ann"));
         let look = (
@@ -58,7 +58,7 @@ fn an_answer_is_a_judgment_with_the_side_that_was_shown() {
         let [evidence] = one.judgment.evidence.as_slice() else { panic!("{one:?}") };
         assert_eq!(
             (evidence.is_reversed, evidence.words.as_str()),
-            (is_reversed, format!("because {n}").as_str())
+            (is_reversed, format!("because {n}:\nit is").as_str())
         );
         let question = store.item(one.item).unwrap().question;
         let question = if is_reversed { question.reversed() } else { question };

@@ -85,7 +85,7 @@ impl Speaker for Echo {
     }
 
     fn most_likeliest(&self) -> Option<usize> {
-        Some(3)
+        Some(20)
     }
 
     fn weigh(&self, _: &Talk, _: &[String]) -> Result<Weighed, Silence> {
@@ -94,7 +94,9 @@ impl Speaker for Echo {
 }
 
 /// A speaker that does what its trait does by itself.
-struct Plain;
+struct Plain {
+    most_likeliest: Option<usize>,
+}
 
 impl Speaker for Plain {
     fn name(&self) -> &str {
@@ -109,6 +111,10 @@ impl Speaker for Plain {
         Ok(Said { words: "two words".to_owned(), is_finished: true, cost: Cost::default() })
     }
 
+    fn most_likeliest(&self) -> Option<usize> {
+        self.most_likeliest
+    }
+
     fn weigh(&self, _: &Talk, _: &[String]) -> Result<Weighed, Silence> {
         Err(Silence::Unreadable("it weighs nothing".to_owned()))
     }
@@ -116,8 +122,12 @@ impl Speaker for Plain {
 
 fn server() -> (Running, Arc<Echo>) {
     let echo = Arc::new(Echo { marks: vec!["<|end|>".to_owned()], ..Echo::default() });
-    let speakers: Vec<(String, Arc<dyn Speaker>)> =
-        vec![("echo".to_owned(), Arc::clone(&echo) as _), ("org/plain".to_owned(), Arc::new(Plain))];
+    let plain = |most_likeliest| -> Arc<dyn Speaker> { Arc::new(Plain { most_likeliest }) };
+    let speakers: Vec<(String, Arc<dyn Speaker>)> = vec![
+        ("echo".to_owned(), Arc::clone(&echo) as _),
+        ("org/plain".to_owned(), plain(None)),
+        ("narrow".to_owned(), plain(Some(3))),
+    ];
     (Running::of_speakers(speakers), echo)
 }
 
@@ -166,7 +176,7 @@ fn models_are_listed_by_name() {
     let (status, listed) = get(&server, "/v1/models");
     let ids: Vec<&str> =
         listed["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
-    assert_eq!((status, ids), (200, vec!["echo", "org/plain"]));
+    assert_eq!((status, ids), (200, vec!["echo", "narrow", "org/plain"]));
     assert_eq!(get(&server, "/v1/models/org/plain").1["object"], "model");
     let (status, error) = get(&server, "/v1/models/other");
     assert_eq!((status, &error["error"]["code"]), (404, &json!("model_not_found")));
@@ -256,7 +266,7 @@ fn log_probabilities_are_told_where_there_are_any() {
     assert_eq!(second["choices"][0]["logprobs"]["content"][0]["token"], "good ");
     for (more, param) in [
         (json!({ "model": "org/plain", "logprobs": true }), "logprobs"),
-        (json!({ "logprobs": true, "top_logprobs": 4 }), "top_logprobs"),
+        (json!({ "model": "narrow", "logprobs": true, "top_logprobs": 4 }), "top_logprobs"),
     ] {
         let (status, error) = ask(&server, "x", &more);
         assert_eq!((status, &error["error"]["param"]), (400, &json!(param)));
@@ -327,4 +337,29 @@ fn a_speaker_speaks_to_one_at_a_time_and_to_nobody_who_has_left() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+#[test]
+fn our_own_client_asks_our_own_server() {
+    let (server, _) = server();
+    let options =
+        EndpointOptions { api_key: Some(server.token.clone()), retries: 0, ..EndpointOptions::default() };
+    let of = |model: &str| {
+        Endpoint::new(&format!("http://127.0.0.1:{}/v1", server.port), model, options.clone()).unwrap()
+    };
+    let talk =
+        |parts: Vec<Part>| Talk { turns: vec![Turn { role: Role::User, parts }], next: Role::Assistant };
+    let sampling = Sampling { temperature: 0.5, top_p: 0.9, max_tokens: 2, seed: 3 };
+    let look = talk(vec![Part::Image(picture(1)), Part::Text("A".to_owned())]);
+    let said = of("echo").say(&look, &sampling).unwrap();
+    assert_eq!((said.words.as_str(), said.is_finished), ("A (1 ", false));
+    assert_eq!((said.cost.input_tokens, said.cost.output_tokens), (7, 2));
+    let weighed = of("echo").weigh(&look, &["A".to_owned(), "B".to_owned()]).unwrap();
+    assert!((weighed.log_probs[0] + 0.5).abs() < 1e-12 && weighed.log_probs[1] < -1000.0, "{weighed:?}");
+    assert!(matches!(of("org/plain").weigh(&look, &["A".to_owned()]), Err(Silence::Unreadable(_))));
+    assert!(matches!(of("nobody").say(&look, &sampling), Err(Silence::Fatal(_))));
+    let long = talk(vec![Part::Text("too long".to_owned())]);
+    assert!(
+        matches!(of("echo").say(&long, &sampling), Err(Silence::Unreadable(why)) if why.contains("it is too long"))
+    );
 }
