@@ -47,8 +47,9 @@ impl Speaker for Echo {
         self.most_speaking.fetch_max(now, Ordering::SeqCst);
         let parts = || talk.turns.iter().flat_map(|turn| &turn.parts);
         let images = parts().filter(|part| matches!(part, Part::Image(_))).count();
-        let last =
-            parts().filter_map(|part| if let Part::Text(text) = part { Some(text) } else { None }).next_back();
+        let last = parts()
+            .filter_map(|part| if let Part::Text(text) = part { Some(text) } else { None })
+            .next_back();
         let text = last.cloned().unwrap_or_default();
         let said = match text.as_str() {
             "too long" => Err(Silence::Unreadable("it is too long".to_owned())),
