@@ -41,7 +41,7 @@ impl TextLayout {
 }
 
 /// Why a record cannot be written: what it is, and what can be done.
-type Refusal = (&'static str, &'static str);
+pub(crate) type Refusal = (&'static str, &'static str);
 
 const IMPLICIT: Refusal = ("a pair of strings without a prompt", "give the prompt in a column of its own");
 const CHAT: Refusal = ("a conversation", "write it as trl-conversational");
@@ -62,11 +62,15 @@ const GOLD: Refusal = ("a row with a gold completion", "write it as trl or trl-c
 pub fn convert(records: &TextRecords, layout: TextLayout) -> Result<Vec<Value>> {
     match records {
         TextRecords::Pairs(records) => {
-            let rows = |pair: &PreferencePair| with_images(pair_rows(pair, layout)?, &pair.images);
+            let rows = |pair: &PreferencePair| {
+                let rows = pair_rows(pair, layout)?.into_iter();
+                rows.map(|row| with_images(row, &pair.images)).collect()
+            };
             gather(records, layout, |pair| pair.row, rows)
         }
         TextRecords::Unpaired(records) => {
-            let rows = |one: &UnpairedExample| with_images(vec![unpaired_row(one, layout)?], &one.images);
+            let rows =
+                |one: &UnpairedExample| Ok(vec![with_images(unpaired_row(one, layout)?, &one.images)?]);
             gather(records, layout, |one| one.row, rows)
         }
     }
@@ -89,10 +93,10 @@ fn gather<T>(
     Ok(gathered)
 }
 
-/// The rows with the images that their text shows, by paths that hold wherever the file lies.
-fn with_images(mut rows: Vec<Value>, images: &[ImageSource]) -> Result<Vec<Value>, Refusal> {
+/// A row with the images that its text shows, by paths that hold wherever the file lies.
+pub(crate) fn with_images(mut row: Value, images: &[ImageSource]) -> Result<Value, Refusal> {
     if images.is_empty() {
-        return Ok(rows);
+        return Ok(row);
     }
     let path = |image: &ImageSource| match image {
         ImageSource::File(path) => {
@@ -101,9 +105,8 @@ fn with_images(mut rows: Vec<Value>, images: &[ImageSource]) -> Result<Vec<Value
         }
         ImageSource::Embedded(_) => Err(EMBEDDED),
     };
-    let paths: Vec<String> = images.iter().map(path).collect::<Result<_, _>>()?;
-    rows.iter_mut().for_each(|row| row["images"] = json!(paths));
-    Ok(rows)
+    row["images"] = images.iter().map(path).collect::<Result<Vec<String>, _>>()?.into();
+    Ok(row)
 }
 
 fn pair_rows(pair: &PreferencePair, layout: TextLayout) -> Result<Vec<Value>, Refusal> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::convert::{pair_columns, with_numbers};
+use crate::convert::{pair_columns, with_images, with_numbers};
 use crate::error::{DataError, Result};
 use crate::record::{ImagePair, ImageSource, PreferencePair};
 
@@ -65,9 +65,16 @@ fn write_rows<T: Serialize>(file: File, rows: impl IntoIterator<Item = T>) -> io
 /// Writes preference pairs in the columns that [`read_pairs`](crate::read_pairs) reads.
 ///
 /// # Errors
-/// As [`write_jsonl`].
+/// As [`write_jsonl`]; if a pair shows an image that has no file of its own.
 pub fn write_text_pairs(file: &Path, pairs: &[PreferencePair]) -> Result<()> {
-    write_jsonl(file, pairs.iter().map(|pair| with_numbers(pair_columns(&pair.text), pair.numbers, true)))
+    let row = |pair: &PreferencePair| {
+        let row = with_numbers(pair_columns(&pair.text), pair.numbers, true);
+        with_images(row, &pair.images).map_err(|(found, advice)| {
+            let (file, row, layout) = (file.to_owned(), pair.row, "trl");
+            DataError::NotWritable { file, row, found, layout, advice }
+        })
+    };
+    write_jsonl(file, pairs.iter().map(row).collect::<Result<Vec<_>>>()?)
 }
 
 /// Writes image pairs in the layout `image-pairs` of [`IMAGE_FORMATS`](crate::IMAGE_FORMATS); images below the file's

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use votive_data::{
-    DataError, Format, Records, Result, TextLayout, TextRecords, TextSource, convert, write_jsonl,
+    DataError, Format, Records, Result, TextLayout, TextRecords, TextSource, convert, read_text, write_jsonl,
 };
 
-use crate::{Folder, check_message};
+use crate::{Folder, check_message, fixture};
 
 fn read(rows: &[Value], format: Option<&str>) -> TextRecords {
     let folder = Folder::new();
@@ -118,4 +118,16 @@ fn what_a_layout_cannot_say_is_refused() {
     refused(rounds.clone(), TextLayout::Alpaca, &["do not alternate"]);
     rounds["chat_template_kwargs"] = json!({"x": 1});
     refused(rounds, TextLayout::Sharegpt, &["chat_template_kwargs"]);
+}
+
+#[test]
+fn the_images_of_a_text_are_found_from_wherever_the_file_is_written() {
+    let images = json!(["a.png", "b/c.jpg"]);
+    let pair = json!({"images": images, "prompt": "<image><image>x", "chosen": "y", "rejected": "z"});
+    check(&pair, TextLayout::Trl, "trl");
+    let labelled = json!({"images": images, "prompt": "<image><image>x", "completion": "y", "label": true});
+    check(&labelled, TextLayout::Unpaired, "trl-unpaired");
+    let embedded = read_text(&fixture("llava_steps/prefs.parquet")).unwrap();
+    let error = convert(&embedded, TextLayout::TrlConversational).unwrap_err();
+    check_message(error, &["row 1", "an embedded image"]);
 }

@@ -75,6 +75,13 @@ impl LlavaProcessor {
     pub fn image(&self, rgb: &[u8], size: (usize, usize)) -> Result<ImageInput> {
         ImageInput::new(self.images.pixels(rgb, size)?, (self.tokens.side, self.tokens.side))
     }
+
+    /// A text's tokens with as many placeholders for each image as the model makes vectors of it.
+    #[must_use]
+    pub fn expand(&self, ids: &[u32]) -> Vec<u32> {
+        let copies = |id: &u32| if *id == self.tokens.placeholder { self.tokens.per_image } else { 1 };
+        ids.iter().flat_map(|id| std::iter::repeat_n(*id, copies(id))).collect()
+    }
 }
 
 /// Checks that the file counts as many tokens for an image as the model makes vectors.
