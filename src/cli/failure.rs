@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use votive_critic::CriticError;
 use votive_data::DataError;
 use votive_diffusion::DiffusionError;
 use votive_gallery::GalleryError;
@@ -166,6 +167,18 @@ impl From<DataError> for Failure {
         let code = match &error {
             DataError::Read { source, .. } | DataError::Write { source, .. } => code_of_io(source),
             _ => Code::Data,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<CriticError> for Failure {
+    fn from(error: CriticError) -> Self {
+        let code = match &error {
+            CriticError::Io { source, .. } => code_of_io(source),
+            CriticError::Template { .. } | CriticError::Form { .. } | CriticError::Setting(_) => Code::Usage,
+            CriticError::Judge { .. } => Code::Resources,
+            CriticError::Image { .. } | CriticError::Store { .. } => Code::Data,
         };
         Self::new(code, error)
     }

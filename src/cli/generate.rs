@@ -139,7 +139,7 @@ fn complete<'a>(
     write: &mut (dyn FnMut(&str) -> Outcome + Send),
 ) -> Outcome<(Vec<Generated>, Vec<TextStream<'a>>)> {
     let requests: Vec<Request> =
-        tasks.iter().map(|task| Request { prompt: task.ids, sample: task.key }).collect();
+        tasks.iter().map(|task| Request { prompt: task.ids, images: &[], sample: task.key }).collect();
     let mut streams: Vec<TextStream> =
         tasks.iter().map(|_| TextStream::new(&model.tokenizer, &decoding.stops)).collect();
     let mut watch = |row: usize, id: u32| {

@@ -1,6 +1,7 @@
 //! Labels from the exact checker: the best and the worst of several samples, some of them flipped on purpose.
 
 use votive_eval::Outcome as Graded;
+use votive_playground::image::LEAST_DIFFERENCE;
 use votive_tensor::random::{Draws, Stream};
 
 /// One labelled pair: the prompt's index, and which of its samples are chosen and rejected.
@@ -12,9 +13,6 @@ pub(crate) struct Label {
     /// By how much the labeller found the one better than the other, whichever is called chosen.
     pub(crate) margin: f64,
 }
-
-/// Differences in utility below this are ties: a shade of blur between two right pictures says nothing.
-const LEAST_DIFFERENCE: f64 = 0.05;
 
 /// Pairs the best with the worst of each prompt's `per_prompt` samples; prompts whose samples are equally good give
 /// none. `graded` holds the samples of prompt 0 first, then those of prompt 1, and so on.

@@ -26,6 +26,17 @@ const UNSEEN: &[(&str, &[&str])] = &[
         &["votive-objective", "votive-model", "votive-diffusion", "votive-data", "votive-train"],
     ),
     ("votive-train", &["votive-eval", "votive-gallery", "votive-playground", "clap", "indicatif"]),
+    (
+        "votive-critic",
+        &[
+            "candle-core",
+            "votive-objective",
+            "votive-model",
+            "votive-data",
+            "votive-train",
+            "votive-playground",
+        ],
+    ),
     ("votive-eval", &["votive-objective", "votive-train"]),
     (
         "votive-testkit",

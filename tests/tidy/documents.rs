@@ -44,6 +44,9 @@ fn needs(spec: &MethodSpec) -> String {
 
 fn options(id: &str, documented: &[OptionDoc], defaults: &Value) -> String {
     let Value::Object(defaults) = defaults else { panic!("{id}: defaults are not an object") };
+    if documented.is_empty() && defaults.is_empty() {
+        return "It has no options.\n".to_owned();
+    }
     let mut text = header(["option", "default", "meaning"]);
     for (name, default) in defaults {
         let option = documented.iter().find(|option| option.name == name);

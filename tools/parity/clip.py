@@ -88,11 +88,11 @@ def use_older_layout(folder) -> None:
     (folder / "tokenizer.json").unlink(missing_ok=True)
 
 
-def draw_images(seed: int) -> list:
+def draw_images(seed: int, image_sizes: list = SIZES) -> list:
     """Smooth colours with edges and noise, so that every rounding of the resampling shows."""
     draw = np.random.default_rng(seed)
     images = []
-    for width, height in SIZES:
+    for width, height in image_sizes:
         across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
         channels = [np.sin(draw.uniform(2, 9) * across + draw.uniform(2, 9) * down) for _ in range(3)]
         picture = 127 + 90 * np.stack(channels, -1) + draw.normal(0, 12, (height, width, 3))

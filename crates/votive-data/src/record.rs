@@ -12,6 +12,13 @@ use serde_json::{Map, Value};
 #[serde(transparent)]
 pub struct Message(pub(crate) Map<String, Value>);
 
+impl From<Map<String, Value>> for Message {
+    /// A turn of these fields.
+    fn from(fields: Map<String, Value>) -> Self {
+        Self(fields)
+    }
+}
+
 impl Message {
     /// A turn of plain text.
     pub fn new(role: &str, content: &str) -> Self {

@@ -1,9 +1,11 @@
-//! Evaluation: exact scores of generated texts and images on the playground worlds, and whether a change is real.
+//! Evaluation: exact scores of generated texts and images on the playground worlds, whether a change is real, and how far a
+//! judge can be trusted.
 //!
 //! Invariant: nothing here updates a parameter; there is no optimizer and no objective.
 
 mod compare;
 mod gain;
+pub mod judging;
 mod rank;
 mod world;
 

@@ -1,6 +1,7 @@
 //! What training and generation ask of a language model, whatever its architecture.
 
 use crate::error::{ModelError, Result};
+use crate::image_tokens::{ImageInput, Seen};
 use crate::language::KvCache;
 use crate::prefix_tree::{PrefixTree, Text};
 use candle_core::{Device, Tensor};
@@ -40,6 +41,12 @@ pub trait CausalLm: Send + Sync {
         Ok(self.head(batch, recorder)?.scores()?.log_probs()?)
     }
 
+    /// Looks at the images of rows, which is none for each row that the list does not reach.
+    ///
+    /// # Errors
+    /// If placeholders and images do not match, or the model sees no images.
+    fn see(&self, rows: &[Vec<u32>], images: &[Vec<ImageInput>]) -> Result<Seen>;
+
     /// Room to generate: rows with the given left padding, `capacity` tokens each, padding included.
     ///
     /// # Errors
@@ -49,7 +56,7 @@ pub trait CausalLm: Send + Sync {
     /// Logits of the token that follows `ids`, which join the cache.
     ///
     /// # Shapes
-    /// `ids (B, T)` u32 → `(B, V)`.
+    /// `ids (B, T)` u32, as [`CausalLm::see`] gives them where there are images → `(B, V)`.
     /// # Errors
     /// If the cache has no room, a row outgrows the model's positions or an id is not in the vocabulary.
     fn next_logits(&self, ids: &Tensor, cache: &mut KvCache) -> Result<Tensor>;
@@ -88,10 +95,11 @@ impl Head {
     }
 }
 
-/// Rows of tokens, and the tokens among them whose log-probabilities are asked for.
+/// Rows of tokens, the images among them, and the tokens whose log-probabilities are asked for.
 #[derive(Clone, Debug)]
 pub struct TokenBatch {
     rows: Vec<Vec<u32>>,
+    images: Vec<Vec<ImageInput>>,
     wanted: Vec<(usize, usize)>,
 }
 
@@ -110,14 +118,26 @@ impl TokenBatch {
             Some((row, at)) => Err(ModelError::Tokens(format!(
                 "row {row} has no token at position {at} that follows another"
             ))),
-            None => Ok(Self { rows, wanted }),
+            None => Ok(Self { rows, images: Vec::new(), wanted }),
         }
+    }
+
+    /// The same rows with the images that their placeholders stand for, in their order.
+    #[must_use]
+    pub fn with_images(self, images: Vec<Vec<ImageInput>>) -> Self {
+        Self { images, ..self }
     }
 
     /// The tokens of each row.
     #[must_use]
     pub fn rows(&self) -> &[Vec<u32>] {
         &self.rows
+    }
+
+    /// The images of each row, none for each that the list does not reach.
+    #[must_use]
+    pub fn images(&self) -> &[Vec<ImageInput>] {
+        &self.images
     }
 
     /// (row, position) of each wanted token.
@@ -132,14 +152,15 @@ impl TokenBatch {
         self.wanted.iter().map(|&(row, at)| self.rows[row][at]).collect()
     }
 
-    /// Everything that a wanted token can depend on, what rows begin with alike only once.
+    /// Everything that a wanted token can depend on, what rows begin with alike only once; `rows` are those of the batch
+    /// with the ids of images in the place of placeholders.
     ///
     /// Texts of more than `short` tokens share nothing with those up to it, as if they began differently.
-    pub(crate) fn contexts(&self, short: Option<usize>) -> PrefixTree {
-        let mut ends = vec![0; self.rows.len()];
+    pub(crate) fn contexts(&self, rows: &[Vec<u32>], short: Option<usize>) -> PrefixTree {
+        let mut ends = vec![0; rows.len()];
         self.wanted.iter().for_each(|&(row, at)| ends[row] = ends[row].max(at));
         let text = |(row, end): (&Vec<u32>, usize)| Text { tokens: row[..end].to_vec(), length: row.len() };
-        let texts: Vec<Text> = self.rows.iter().zip(ends).map(text).collect();
+        let texts: Vec<Text> = rows.iter().zip(ends).map(text).collect();
         PrefixTree::new(&texts, short)
     }
 

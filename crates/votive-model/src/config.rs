@@ -72,24 +72,34 @@ impl ConfigFile {
         self.below(field, Value::Object(serde_json::Map::new()))
     }
 
-    /// The same with other values of some fields.
+    /// The same object with values for fields that are absent; null is a value.
     #[must_use]
-    pub fn with(&self, fields: &[(&str, Value)]) -> Self {
-        let mut value = self.value.clone();
-        for (field, other) in fields {
-            value[*field] = other.clone();
+    pub(crate) fn with_defaults<T: Into<Value>>(
+        mut self,
+        defaults: impl IntoIterator<Item = (&'static str, T)>,
+    ) -> Self {
+        if let Value::Object(fields) = &mut self.value {
+            for (field, value) in defaults {
+                fields.entry(field).or_insert_with(|| value.into());
+            }
         }
-        Self { value, ..self.clone() }
+        self
     }
 
-    /// The same without a field.
+    /// The same object with another value of a field.
     #[must_use]
-    pub fn without(&self, field: &str) -> Self {
-        let mut value = self.value.clone();
-        if let Some(object) = value.as_object_mut() {
+    pub(crate) fn with(mut self, field: &str, value: Value) -> Self {
+        self.value[field] = value;
+        self
+    }
+
+    /// The same object without a field.
+    #[must_use]
+    pub(crate) fn without(mut self, field: &str) -> Self {
+        if let Some(object) = self.value.as_object_mut() {
             object.remove(field);
         }
-        Self { value, ..self.clone() }
+        self
     }
 
     fn below(&self, field: &str, value: Value) -> Self {

@@ -5,6 +5,7 @@
 
 use crate::causal_lm::{CausalLm, check_ids};
 use crate::error::{ModelError, Result};
+use crate::image_tokens::ImageInput;
 use crate::language::KvCache;
 use crate::sampling::SamplingPolicy;
 use candle_core::Tensor;
@@ -56,6 +57,8 @@ pub struct Generated {
 pub struct Request<'a> {
     /// The prompt's tokens.
     pub prompt: &'a [u32],
+    /// The images that its placeholders stand for, in their order.
+    pub images: &'a [ImageInput],
     /// Number of the row among all that are drawn with the same seed, below 2⁴⁸.
     pub sample: u64,
 }
@@ -72,8 +75,10 @@ pub fn generate(
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
 ) -> Result<Vec<Generated>> {
-    let requests: Vec<Request> =
-        (options.first_sample..).zip(prompts).map(|(sample, prompt)| Request { prompt, sample }).collect();
+    let requests: Vec<Request> = (options.first_sample..)
+        .zip(prompts)
+        .map(|(sample, prompt)| Request { prompt, images: &[], sample })
+        .collect();
     generate_watched(model, &requests, options, &mut |_, _| Ok::<_, ModelError>(ControlFlow::Continue(())))
 }
 
@@ -190,10 +195,12 @@ fn run<E: From<ModelError>>(
 
 /// Reads the prompts, each distinct one once: a cache with a row for each of `rows`, and their first logits.
 fn prefill(model: &dyn CausalLm, rows: &[Row]) -> Result<(KvCache, Vec<Vec<f32>>)> {
+    let prompts: Vec<Vec<u32>> = rows.iter().map(|row| row.request.prompt.to_vec()).collect();
+    let images: Vec<Vec<ImageInput>> = rows.iter().map(|row| row.request.images.to_vec()).collect();
+    let seen = model.see(&prompts, &images)?;
     let mut distinct: Vec<&[u32]> = Vec::new();
     let mut places: Vec<u32> = Vec::with_capacity(rows.len());
-    for row in rows {
-        let prompt = row.request.prompt;
+    for prompt in &seen.rows {
         let known = distinct.iter().position(|other| *other == prompt);
         places.push(known.unwrap_or(distinct.len()) as u32);
         if known.is_none() {
@@ -207,7 +214,7 @@ fn prefill(model: &dyn CausalLm, rows: &[Row]) -> Result<(KvCache, Vec<Vec<f32>>
     let ids: Vec<u32> = distinct.iter().zip(&padding).flat_map(padded).collect();
     let ids = Tensor::from_vec(ids, (distinct.len(), longest), model.device())?;
     // The last new token is never read.
-    let mut cache = model.cache(padding, longest + steps - 1)?;
+    let mut cache = model.cache(padding, longest + steps - 1)?.with_images(seen.vectors);
     let logits = model.next_logits(&ids, &mut cache)?.to_vec2()?;
     if distinct.len() < rows.len() {
         cache.keep_rows(&places)?;

@@ -5,6 +5,7 @@
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
 use crate::files;
+use crate::language::{CausalLmConfig, set_dtype};
 use crate::params::Params;
 use candle_core::{DType, Tensor};
 use serde_json::{Map, Value, json};
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// What belongs to a language model beside its weights and `config.json`: names, or beginnings of names.
-const COMPANIONS: [&str; 13] = [
+const COMPANIONS: [&str; 15] = [
     "tokenizer",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -27,6 +28,8 @@ const COMPANIONS: [&str; 13] = [
     "chat_template",
     "additional_chat_templates",
     "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
     "LICENSE",
     "LICENCE",
     "NOTICE",
@@ -102,8 +105,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> ModelError + '_ {
 /// If a file cannot be read or written.
 pub fn copy_companions(base: &Path, folder: &Path, float: DType) -> Result<()> {
     let mut config = ConfigFile::read(&base.join("config.json"))?.value().clone();
-    let field = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
-    config[field] = json!(torch_dtype(float)?);
+    set_dtype(&mut config, torch_dtype(float)?);
     files::write_json(&folder.join("config.json"), &config)?;
     copy_tokenizer(base, folder)
 }
@@ -135,11 +137,38 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes `model.safetensors`, or as many shards as `shard_bytes` asks for and their index.
+/// Writes `model.safetensors` of a language model, or as many shards as `shard_bytes` asks for and their index.
 ///
 /// # Errors
 /// If a file cannot be written, or the parameters carry an adapter, which has files of its own.
-pub fn write_weights(folder: &Path, params: &Params, float: DType, shard_bytes: u64) -> Result<()> {
+pub fn write_weights(
+    folder: &Path,
+    (config, params): (&CausalLmConfig, &Params),
+    float: DType,
+    shard_bytes: u64,
+) -> Result<()> {
+    write_named(folder, params, |name| config.name_in_files(name), (float, shard_bytes))
+}
+
+/// The same of a reward model, whose files have the paths of its modules.
+///
+/// # Errors
+/// As [`write_weights`].
+pub fn write_reward_model_weights(
+    folder: &Path,
+    params: &Params,
+    float: DType,
+    shard_bytes: u64,
+) -> Result<()> {
+    write_named(folder, params, str::to_owned, (float, shard_bytes))
+}
+
+fn write_named(
+    folder: &Path,
+    params: &Params,
+    name_in_files: impl Fn(&str) -> String,
+    (float, shard_bytes): (DType, u64),
+) -> Result<()> {
     if params.lora().is_some() {
         return Err(ModelError::Adapter(
             "merge it or save it by itself; a model folder holds whole weights".to_owned(),
@@ -156,7 +185,7 @@ pub fn write_weights(folder: &Path, params: &Params, float: DType, shard_bytes: 
         }
         (total, in_shard) = (total + bytes, in_shard + bytes);
         if let Some(shard) = shards.last_mut() {
-            shard.push((name.to_owned(), tensor.clone()));
+            shard.push((name_in_files(name), tensor.clone()));
         }
     }
     let count = shards.len();
@@ -180,6 +209,7 @@ pub fn write_weights(folder: &Path, params: &Params, float: DType, shard_bytes: 
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use crate::language::llama::LlamaConfig;
     use candle_core::Device;
 
     #[test]
@@ -188,9 +218,10 @@ mod tests {
             .map(|i| (format!("t{i}"), Tensor::full(i as f32, (2, 3), &Device::Cpu).unwrap()))
             .collect();
         let params = Params::new("test", tensors, &Device::Cpu);
+        let config = LlamaConfig::llama(40, (32, 64), 2, (4, 2), 64).into();
         for (limit, expected) in [(1000, 1), (60, 3), (1, 5)] {
             let folder = tempfile::tempdir().unwrap();
-            write_weights(folder.path(), &params, DType::F32, limit).unwrap();
+            write_weights(folder.path(), (&config, &params), DType::F32, limit).unwrap();
             let is_weights = |name: &str| name.ends_with(".safetensors");
             let names =
                 fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());

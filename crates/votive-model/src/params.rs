@@ -17,6 +17,8 @@ use votive_tensor::{StoredMatrix, Weight};
 pub struct Params {
     origin: String,
     weights: Weights,
+    /// Names of tensors that the network does not compute with: never trained nor adapted, saved as they came.
+    unread: BTreeSet<String>,
     lora: Option<Lora>,
     device: Device,
 }
@@ -26,7 +28,8 @@ impl Params {
     #[must_use]
     pub fn new(origin: &str, tensors: BTreeMap<String, Tensor>, device: &Device) -> Self {
         let weights = Weights { whole: tensors, ..Weights::default() };
-        Self { origin: origin.to_owned(), weights, lora: None, device: device.clone() }
+        let unread = BTreeSet::new();
+        Self { origin: origin.to_owned(), weights, unread, lora: None, device: device.clone() }
     }
 
     /// The same with frozen weights of linear maps that are kept in fewer bytes.
@@ -52,6 +55,19 @@ impl Params {
         let built = network(&Scope { reader: &reader, path: String::new() })?;
         reader.check(self)?;
         Ok(built)
+    }
+
+    /// The same, knowing which of them this network does not compute with, although its checkpoints hold them.
+    ///
+    /// # Errors
+    /// As [`Params::build`].
+    pub fn read_by<M>(self, network: impl FnOnce(&Scope) -> Result<M>) -> Result<Self> {
+        let reader = Reader::new(Source::Given(&self));
+        network(&Scope { reader: &reader, path: String::new() })?;
+        let used = reader.used_names();
+        reader.check(&self)?;
+        let unread = self.tensor_names().into_iter().filter(|name| !used.contains(name)).collect();
+        Ok(Self { unread, ..self })
     }
 
     /// Builds a network with fresh parameters, drawn from `seed`.
@@ -125,12 +141,16 @@ impl Params {
     ///
     /// # Errors
     /// If a weight is kept in fewer bytes; those of candle.
-    pub fn into_trainable(self) -> Result<Self> {
+    pub fn into_trainable(mut self) -> Result<Self> {
         if let Some(name) = self.weights.stored.keys().next() {
             let reason = format!("`{name}` is kept in fewer bytes, so it cannot be trained whole");
             return Err(ModelError::Adapter(reason));
         }
-        self.map(|tensor| Ok(Var::from_tensor(&tensor.copy()?)?.into_inner()))
+        let unread = std::mem::take(&mut self.unread);
+        let apart: Vec<_> = unread.iter().filter_map(|name| self.weights.whole.remove_entry(name)).collect();
+        let mut trainable = self.map(|tensor| Ok(Var::from_tensor(&tensor.copy()?)?.into_inner()))?;
+        trainable.weights.whole.extend(apart);
+        Ok(Self { unread, ..trainable })
     }
 
     /// The same values in memory of their own, without gradients: a frozen copy that no update can reach.
@@ -183,7 +203,7 @@ impl Params {
     /// # Errors
     /// If no linear map fits the targets.
     pub fn with_new_lora(&self, config: LoraConfig, seed: u64) -> Result<Self> {
-        let lora = Lora::fresh(config, &self.weights, seed, &self.device)?;
+        let lora = Lora::fresh(config, &self.weights.without(&self.unread), seed, &self.device)?;
         Ok(Self { lora: Some(lora), ..self.untracked()? })
     }
 
@@ -219,7 +239,7 @@ impl Params {
         if let Some(lora) = &self.lora {
             lora.merge_into(&mut tensors)?;
         }
-        Ok(Self::new(&self.origin, tensors, &self.device))
+        Ok(Self { unread: self.unread.clone(), ..Self::new(&self.origin, tensors, &self.device) })
     }
 }
 
@@ -272,6 +292,8 @@ struct Reader<'a> {
     used_stored: RefCell<BTreeSet<String>>,
     used_lora: RefCell<BTreeSet<String>>,
     ignored: RefCell<BTreeSet<String>>,
+    /// Beginnings of ignored names.
+    ignored_places: RefCell<BTreeSet<String>>,
     problems: RefCell<Vec<String>>,
 }
 
@@ -283,6 +305,7 @@ impl<'a> Reader<'a> {
             used_stored: RefCell::default(),
             used_lora: RefCell::default(),
             ignored: RefCell::default(),
+            ignored_places: RefCell::default(),
             problems: RefCell::default(),
         }
     }
@@ -332,26 +355,35 @@ impl<'a> Reader<'a> {
         Ok(Tensor::zeros((), DType::F32, &params.device)?.broadcast_as(shape)?)
     }
 
+    /// Names of the tensors that were asked for.
+    fn used_names(&self) -> BTreeSet<String> {
+        self.used.borrow().keys().chain(self.used_stored.borrow().iter()).cloned().collect()
+    }
+
     fn check(self, params: &Params) -> Result<()> {
         let (used, used_lora, ignored) =
             (self.used.into_inner(), self.used_lora.into_inner(), self.ignored.into_inner());
+        let places = self.ignored_places.into_inner();
+        let is_ignored =
+            |name: &String| ignored.contains(name) || places.iter().any(|place| name.starts_with(place));
         let mut problems = self.problems.into_inner();
         let used_stored = self.used_stored.into_inner();
         for (name, matrix) in params.weights.stored.iter().filter(|(name, _)| !used_stored.contains(*name)) {
             // A module that the adapter has whole stands in its place.
-            if !used.contains_key(name) {
+            if !used.contains_key(name) && !is_ignored(name) {
                 problems.push(format!("  unexpected: {name} {:?}", matrix.dims()));
             }
         }
         for (name, tensor) in &params.weights.whole {
-            if !used.contains_key(name) && !ignored.contains(name) {
+            if !used.contains_key(name) && !is_ignored(name) {
                 problems.push(format!("  unexpected: {name} {:?}", tensor.dims()));
             }
         }
         if !problems.is_empty() {
             return Err(mismatch(params, problems));
         }
-        match params.lora.iter().flat_map(Lora::paths).find(|path| !used_lora.contains(*path)) {
+        let has_no_place = |path: &&str| !used_lora.contains(*path) && !is_ignored(&format!("{path}."));
+        match params.lora.iter().flat_map(Lora::paths).find(has_no_place) {
             Some(path) => Err(ModelError::Adapter(format!(
                 "`{path}` is no linear map and no convolution of this network"
             ))),
@@ -422,6 +454,11 @@ impl Scope<'_> {
     /// Says that a tensor `name` here may be present and carries nothing (a buffer that older versions saved).
     pub fn ignore(&self, name: &str) {
         self.reader.ignored.borrow_mut().insert(self.sub(name).path);
+    }
+
+    /// Says that tensors here may be present, and that the network computes nothing with them.
+    pub(crate) fn ignore_all(&self) {
+        self.reader.ignored_places.borrow_mut().insert(format!("{}.", self.path));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use candle_core::Tensor;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use votive_tensor::StoredMatrix;
 
 /// Named tensors. A name is in one of the two maps.
@@ -20,6 +20,14 @@ impl Weights {
         let whole = self.whole.iter().map(|(name, tensor)| (name.as_str(), tensor.dims().to_vec()));
         let stored = self.stored.iter().map(|(name, matrix)| (name.as_str(), matrix.dims().to_vec()));
         whole.chain(stored).collect()
+    }
+
+    /// The same without some.
+    pub(crate) fn without(&self, names: &BTreeSet<String>) -> Self {
+        let mut rest = self.clone();
+        rest.whole.retain(|name, _| !names.contains(name));
+        rest.stored.retain(|name, _| !names.contains(name));
+        rest
     }
 
     /// Whether there is such a name.

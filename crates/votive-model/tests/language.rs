@@ -328,8 +328,10 @@ fn samples_of_one_prompt_depend_on_their_numbers_alone() {
     let (a, b) = (random_row(9, 1), random_row(4, 2));
     let options = GenerateOptions::sampled(12, vec![3], 1.0, 5);
     let draw = |requests: &[(&Vec<u32>, u64)]| {
-        let requests: Vec<Request> =
-            requests.iter().map(|(prompt, sample)| Request { prompt, sample: *sample }).collect();
+        let requests: Vec<Request> = requests
+            .iter()
+            .map(|(prompt, sample)| Request { prompt, images: &[], sample: *sample })
+            .collect();
         let mut go_on = |_, _| Ok::<_, ModelError>(ControlFlow::Continue(()));
         generate_watched(&model, &requests, &options, &mut go_on).unwrap()
     };
@@ -349,7 +351,7 @@ fn a_watcher_sees_every_token_and_can_end_a_row() {
     let model = build(&config, &fresh(&config).untracked().unwrap());
     let prompts = [random_row(5, 1), random_row(2, 2), random_row(7, 3)];
     let requests: Vec<Request> =
-        (0..).zip(&prompts).map(|(sample, prompt)| Request { prompt, sample }).collect();
+        (0..).zip(&prompts).map(|(sample, prompt)| Request { prompt, images: &[], sample }).collect();
     let options = GenerateOptions::sampled(9, vec![], 1.0, 5);
     let mut seen = vec![Vec::new(); 3];
     let mut watch = |row: usize, id| {

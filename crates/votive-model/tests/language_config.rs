@@ -14,6 +14,8 @@ fn json_of(model_type: &str, extra: Value) -> Value {
         "model_type": model_type, "vocab_size": 20, "hidden_size": 16, "intermediate_size": 12,
         "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
         "max_position_embeddings": 64, "initializer_range": 0.3,
+        // LLaVA's placeholder is behind the vocabulary of its own default.
+        "image_token_index": 5,
     });
     config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     config

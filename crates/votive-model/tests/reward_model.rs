@@ -147,7 +147,7 @@ fn a_fresh_head_is_normal_and_the_seeds() {
 /// What transformers' model of sequence classification needs to be found as one, and nothing of the language model's own.
 #[test]
 fn a_language_models_configuration_becomes_a_reward_models() {
-    for row in ARCHITECTURES {
+    for row in ARCHITECTURES.iter().filter(|row| row.reward_class.is_some()) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         let config = json!({

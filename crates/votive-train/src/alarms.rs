@@ -84,7 +84,8 @@ pub const ALARMS: &[AlarmSpec] = &[
         raised: || {
             format!(
                 "The medians of `rewards/chosen` and `rewards/rejected` are below 0 and lower in the latest {WINDOW} lines \
-                 than in the first {WINDOW}, and the chosen reward has lost more than the margin has gained."
+                 than in the first {WINDOW}, and the chosen reward has lost more than the margin has gained. A reward model, whose \
+                 rewards have no origin, does not raise it."
             )
         },
         advice: "raise beta, lower the learning rate, or add an SFT term, which holds the chosen completions up",
@@ -247,6 +248,10 @@ fn likelihood_falls(history: &History) -> Option<String> {
 }
 
 fn both_rewards_fall(history: &History) -> Option<String> {
+    // Only a reward model logs it.
+    if history.latest("mean_reward", 1).is_some() {
+        return None;
+    }
     let (chosen_before, chosen) = change(history, "rewards/chosen")?;
     let (rejected_before, rejected) = change(history, "rewards/rejected")?;
     let falls = chosen < chosen_before.min(0.0) && rejected < rejected_before.min(0.0);

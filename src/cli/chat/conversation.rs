@@ -78,7 +78,7 @@ impl<'a> Conversation<'a> {
             ));
             return Err(full.hint("/undo or /reset makes room"));
         }
-        let request = Request { prompt: &prompt, sample: self.turns.len() as u64 };
+        let request = Request { prompt: &prompt, images: &[], sample: self.turns.len() as u64 };
         let mut stream = TextStream::new(&self.model.tokenizer, &self.decoding.stops);
         let mut watch = |_, id| {
             write(stream.push(id)?)?;

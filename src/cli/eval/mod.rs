@@ -1,8 +1,9 @@
 //! `votive eval`: how often a model does exactly what held-out prompts of the playground ask; images, scored and
-//! compared with others; and pairs of completions, ranked.
+//! compared with others; pairs of completions, ranked; and judges.
 
 mod image_set;
 mod images;
+mod judge;
 mod rank_accuracy;
 
 use super::image_model::ImageModel;
@@ -58,12 +59,14 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     Images(images::Args),
+    Judge(judge::Args),
     RankAccuracy(rank_accuracy::Args),
 }
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     match (&args.what, &args.model) {
         (Some(What::Images(args)), _) => images::run(args, ctx),
+        (Some(What::Judge(args)), _) => judge::run(args, ctx),
         (Some(What::RankAccuracy(args)), _) => rank_accuracy::run(args, ctx),
         (None, Some(model)) => held_out_prompts(args, model, ctx),
         (None, None) => Err(Failure::usage("--model is missing")),

@@ -133,7 +133,8 @@ pub(crate) fn write_merged(
     shard_bytes: u64,
 ) -> Outcome {
     hub_folder::copy_companions(base, folder, float)?;
-    Ok(hub_folder::write_weights(folder, &adapted.merged()?, float, shard_bytes)?)
+    let config = CausalLmConfig::read_folder(base)?;
+    Ok(hub_folder::write_weights(folder, (&config, &adapted.merged()?), float, shard_bytes)?)
 }
 
 const ADAPTER_ADDED: &str =

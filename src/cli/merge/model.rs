@@ -146,10 +146,10 @@ impl Model {
         (float, shard_bytes): (DType, u64),
     ) -> Outcome {
         match self {
-            Self::Text(folder, ..) => {
+            Self::Text(folder, config, _) => {
                 hub_folder::copy_companions(folder, out, float)?;
                 for params in networks.values() {
-                    hub_folder::write_weights(out, params, float, shard_bytes)?;
+                    hub_folder::write_weights(out, (config, params), float, shard_bytes)?;
                 }
                 Ok(())
             }

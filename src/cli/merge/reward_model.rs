@@ -19,7 +19,8 @@ impl Args {
             hub_folder::copy_tokenizer(model, folder)?;
             let config = front.reward_config().to_json(hub_folder::torch_dtype(float)?);
             files::write_json(&folder.join("config.json"), &config)?;
-            hub_folder::write_weights(folder, &adapted.merged()?, float, self.shard_mib << 20)?;
+            let merged = adapted.merged()?;
+            hub_folder::write_reward_model_weights(folder, &merged, float, self.shard_mib << 20)?;
             write_card(folder, adapter, model)?;
             if self.verify {
                 comparison = Some(self.verified_rewards(&front, &adapted, (folder, float), ctx)?);

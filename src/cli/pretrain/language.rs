@@ -2,12 +2,12 @@
 
 use super::super::Outcome;
 use super::super::world::as_prompt;
-use super::{ELSEWHERE, Job};
+use super::{ELSEWHERE, Job, size};
 use candle_core::{DType, Device};
 use votive_data::TextTokenizer;
 use votive_model::{LlamaConfig, Params, save_causal_lm};
 use votive_playground::text;
-use votive_train::pretrain::{LanguagePretraining, Schedule, text_tokenizer};
+use votive_train::pretrain::{LanguagePretraining, Schedule, TextExample, text_tokenizer};
 use votive_train::recipe::Resolver;
 
 pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
@@ -28,7 +28,7 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     if !folder.join("tokenizer.json").exists() {
         // Examples far behind those that are trained on: the tokenizer sees the same world, not the same rows.
         let texts = (0..20_000).map(|i| example(ELSEWHERE + i)).flat_map(|(prompt, answer)| [prompt, answer]);
-        text_tokenizer(texts, vocabulary, positions, &folder)?;
+        text_tokenizer(texts, vocabulary, positions, false, &folder)?;
     }
     let tokenizer = TextTokenizer::load(&folder)?;
     let mut config =
@@ -40,13 +40,15 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     let (_, params) = Params::fresh(schedule.seed, &Device::Cpu, |scope| config.build(scope))?;
     let params = params.into_trainable()?;
     let model = params.build(|scope| config.build(scope))?;
-    let work = LanguagePretraining { model: &model, tokenizer: &tokenizer, examples: &example };
+    let eos = tokenizer.eos_id()?;
+    let encoded = |index: u64| {
+        let (prompt, answer) = example(index);
+        let mut answer = tokenizer.encode(&answer, false)?;
+        answer.push(eos);
+        Ok(TextExample { prompt: tokenizer.encode(&prompt, true)?, images: Vec::new(), answer })
+    };
+    let work = LanguagePretraining { model: &model, examples: &encoded };
     let result = job.train(&schedule, params.trainable(), |examples| work.loss(examples))?;
     save_causal_lm(&folder, &config.into(), &Params::new("pretrained", result, &Device::Cpu), DType::F16)?;
     job.ctx.output.line(folder.display())
-}
-
-/// A whole number of the recipe with a default.
-fn size(r: &mut Resolver, key: &str, default: u64, doc: &'static str) -> usize {
-    r.whole(key, 1, Some(default), doc).unwrap_or(default) as usize
 }

@@ -1,6 +1,7 @@
 //! `votive pretrain`: the shipped models, made from nothing on the playground worlds.
 
 mod autoencoder;
+mod critic;
 mod denoiser;
 mod language;
 
@@ -22,7 +23,7 @@ use votive_train::recipe::{Resolver, to_toml};
 /// same recipe and folder.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Recipe with `model.kind` = "language", "autoencoder" or "denoiser".
+    /// Recipe with `model.kind` = "language", "critic", "autoencoder" or "denoiser".
     recipe: PathBuf,
     /// Override a setting of the recipe.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -34,12 +35,17 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let mut r = Resolver::read(&args.recipe, &args.overrides)?;
-    let kind =
-        r.choice("model.kind", &["language", "autoencoder", "denoiser"], "language", "What is trained.");
+    let kind = r.choice(
+        "model.kind",
+        &["language", "critic", "autoencoder", "denoiser"],
+        "language",
+        "What is trained.",
+    );
     let world = r.whole("data.seed", 0, Some(1), "Seed of the world's examples.").unwrap_or(1);
     let job = Job { ctx, out: &args.out, world };
     match kind.as_str() {
         "language" => language::run(&job, r),
+        "critic" => critic::run(&job, r),
         "autoencoder" => autoencoder::run(&job, r),
         _ => denoiser::run(&job, r),
     }
@@ -58,6 +64,11 @@ struct Job<'a> {
 fn pixels(picture: &Picture) -> Vec<f32> {
     let plane = picture.width * picture.height;
     (0..3 * plane).map(|i| f32::from(picture.rgb[i % plane * 3 + i / plane]) / 127.5 - 1.0).collect()
+}
+
+/// A whole number of the recipe with a default.
+fn size(r: &mut Resolver, key: &str, default: u64, doc: &'static str) -> usize {
+    r.whole(key, 1, Some(default), doc).unwrap_or(default) as usize
 }
 
 impl Job<'_> {

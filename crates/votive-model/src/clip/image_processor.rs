@@ -48,13 +48,27 @@ impl ClipImageProcessor {
     /// # Errors
     /// If there is neither, a field has the wrong type, or a value that is not supported.
     pub fn read(folder: &Path) -> Result<Self> {
+        Self::from_file(&Self::file(folder)?)
+    }
+
+    /// The same, where the file may only be that of one of these classes of transformers.
+    ///
+    /// # Errors
+    /// As [`ClipImageProcessor::read`]; if it names another class.
+    pub(crate) fn read_any(folder: &Path, classes: &[&str]) -> Result<Self> {
+        let file = Self::file(folder)?;
+        file.only("image_processor_type", &classes.iter().map(|class| json!(class)).collect::<Vec<_>>())?;
+        Self::from_file(&file)
+    }
+
+    fn file(folder: &Path) -> Result<ConfigFile> {
         if folder.join(FILE).exists() {
-            return Self::from_file(&ConfigFile::read(&folder.join(FILE))?);
+            return ConfigFile::read(&folder.join(FILE));
         }
         let (field, file) = WITH_TOKENIZER;
         let own = || Some(ConfigFile::read(&folder.join(file)).ok()?.object(field));
         match own().flatten() {
-            Some(own) => Self::from_file(&own),
+            Some(own) => Ok(own),
             None => {
                 let expected = format!("{FILE}, {file} with `{field}`");
                 Err(ModelError::NotFound { folder: folder.into(), expected })

@@ -16,16 +16,16 @@ const ACTIVATIONS: [(&str, Activation); 5] = [
     ("silu", Activation::Silu),
 ];
 
-/// The field `hidden_act`; CLIP's own if it is absent.
+/// An activation's field, with the one that it has if it is absent.
 ///
 /// # Errors
 /// If the activation is not one of CLIP's.
-pub(super) fn activation(file: &ConfigFile) -> Result<Activation> {
-    let act = file.maybe_str("hidden_act")?.unwrap_or_else(|| "quick_gelu".to_owned());
+pub(crate) fn activation(file: &ConfigFile, field: &str, absent: &str) -> Result<Activation> {
+    let act = file.maybe_str(field)?.unwrap_or_else(|| absent.to_owned());
     let found = ACTIVATIONS.into_iter().find(|(name, _)| *name == act);
     found.map(|(_, activation)| activation).ok_or_else(|| {
         let names = ACTIVATIONS.map(|(name, _)| name).join(", ");
-        file.unsupported("hidden_act", &format!("supported: {names}"))
+        file.unsupported(field, &format!("supported: {names}"))
     })
 }
 

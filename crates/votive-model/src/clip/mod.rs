@@ -14,9 +14,11 @@ mod vision;
 mod vision_config;
 
 pub use image_processor::ClipImageProcessor;
+pub(crate) use layer::activation;
 pub use model::{ClipConfig, ClipModel, cosines};
 pub use text::{ClipTextModel, HiddenStates};
 pub use text_config::ClipTextConfig;
 pub use text_projection::{ClipTextModelWithProjection, PooledStates};
+pub(crate) use vision::ClipVisionLayers;
 pub use vision::ClipVisionModel;
 pub use vision_config::ClipVisionConfig;

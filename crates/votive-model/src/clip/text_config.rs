@@ -77,7 +77,7 @@ impl ClipTextConfig {
             num_hidden_layers: or("num_hidden_layers", 12)?,
             num_attention_heads: or("num_attention_heads", 8)?,
             max_position_embeddings: or("max_position_embeddings", 77)?,
-            hidden_act: activation(file)?,
+            hidden_act: activation(file, "hidden_act", "quick_gelu")?,
             layer_norm_eps: file.maybe_f64("layer_norm_eps")?.unwrap_or(1e-5),
             bos_token_id: id("bos_token_id", 49406),
             eos_token_id: id("eos_token_id", 49407),

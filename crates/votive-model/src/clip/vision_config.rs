@@ -49,7 +49,7 @@ impl ClipVisionConfig {
             num_attention_heads: or("num_attention_heads", 12)?,
             image_size: or("image_size", 224)?,
             patch_size: or("patch_size", 32)?,
-            hidden_act: activation(file)?,
+            hidden_act: activation(file, "hidden_act", "quick_gelu")?,
             layer_norm_eps: file.maybe_f64("layer_norm_eps")?.unwrap_or(1e-5),
         };
         if config.hidden_size == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {

@@ -15,6 +15,8 @@ pub struct KvCache {
     len: usize,
     /// `(B, len)`, of models that may have to look at them again.
     seen: Option<Tensor>,
+    /// `(M·P, D)`: what ids beyond the vocabulary stand for.
+    images: Option<Tensor>,
 }
 
 impl KvCache {
@@ -32,7 +34,17 @@ impl KvCache {
         let shape = (left_padding.len(), capacity + 1, key_width);
         let room = || Tensor::zeros(shape, DType::F32, device);
         let layers = (0..layers).map(|_| Ok([room()?, room()?])).collect::<Result<_>>()?;
-        Ok(Self { layers, left_padding, capacity, len: 0, seen: None })
+        Ok(Self { layers, left_padding, capacity, len: 0, seen: None, images: None })
+    }
+
+    /// The same with what ids beyond the vocabulary stand for, as [`CausalLm::see`](crate::CausalLm::see) gives it.
+    #[must_use]
+    pub fn with_images(self, vectors: Option<Tensor>) -> Self {
+        Self { images: vectors, ..self }
+    }
+
+    pub(super) fn images(&self) -> Option<&Tensor> {
+        self.images.as_ref()
     }
 
     /// Places used so far, padding included.

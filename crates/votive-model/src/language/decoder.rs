@@ -1,10 +1,12 @@
 //! A decoder: an embedding, layers of any architecture, a norm and a head that is read at wanted places only.
 
 use super::cache::KvCache;
+use super::llava::ImageFeatures;
 use super::rope::{Angles, Positions, Rotary};
 use super::sizes::Sizes;
 use crate::causal_lm::{CausalLm, Head, TokenBatch, check_ids};
 use crate::error::{ModelError, Result};
+use crate::image_tokens::{ImageInput, Seen};
 use crate::nn::{Embedding, RmsNorm};
 use crate::params::Scope;
 use crate::prefix_tree::{PrefixTree, Text};
@@ -33,6 +35,21 @@ pub(crate) trait Layer: Debug + Send + Sync {
     fn forward(&self, x: &Tensor, places: &Places, cache: Option<&KvCache>) -> Result<Tensor>;
 }
 
+/// Where in a checkpoint the parts of a language model lie.
+pub(crate) struct Roots<'a> {
+    /// Embedding, layers and last norm.
+    pub(crate) model: Scope<'a>,
+    /// The head.
+    pub(crate) lm_head: Scope<'a>,
+}
+
+impl<'a> Roots<'a> {
+    /// Those of a checkpoint that holds nothing else.
+    pub(crate) fn of(checkpoint: &Scope<'a>) -> Self {
+        Self { model: checkpoint.sub("model"), lm_head: checkpoint.sub("lm_head") }
+    }
+}
+
 /// How an architecture makes its norms, of a width and with an ε.
 pub(crate) type Norm = fn(&Scope, usize, f64) -> Result<RmsNorm>;
 
@@ -51,21 +68,22 @@ pub struct Decoder {
     logit_softcap: Option<f64>,
     max_positions: usize,
     key_width: usize,
+    /// What makes vectors of images, if the model sees any.
+    vision: Option<Arc<ImageFeatures>>,
 }
 
 impl Decoder {
-    /// The model at the root of a checkpoint; `norm` makes the last norm, `layer` the layer with a number.
+    /// The model of these parts of a checkpoint; `norm` makes the last norm, `layer` the layer with a number.
     ///
     /// # Errors
     /// Those of [`Scope::get`].
     pub(crate) fn new<L: Layer + 'static>(
         sizes: &Sizes,
-        scope: &Scope,
+        Roots { model, lm_head }: &Roots,
         rotary: Vec<Rotary>,
         norm: Norm,
         layer: impl Fn(usize, &Scope) -> Result<L>,
     ) -> Result<Self> {
-        let (model, lm_head) = (scope.sub("model"), scope.sub("lm_head"));
         let table = [sizes.vocab_size, sizes.hidden_size];
         let embed_tokens = Embedding::new(&model.sub("embed_tokens"), table[0], table[1], sizes.init())?;
         let head = if sizes.tie_word_embeddings {
@@ -88,7 +106,13 @@ impl Decoder {
             logit_softcap: None,
             max_positions: sizes.max_position_embeddings,
             key_width: sizes.key_width(),
+            vision: None,
         })
+    }
+
+    /// The same, with images among its tokens.
+    pub(crate) fn with_vision(self, vision: ImageFeatures) -> Self {
+        Self { vision: Some(Arc::new(vision)), ..self }
     }
 
     /// The same, with embeddings multiplied by `scale`.
@@ -111,18 +135,23 @@ impl Decoder {
         let (rows, width) = ids.dims2()?;
         self.check_positions(width)?;
         let places = self.places(&Positions::texts(rows, width), AttentionMask::causal())?;
-        self.run(ids, &places, None)
+        self.run(&self.embed(ids, None)?, &places, None)
     }
 
-    /// Hidden states after the last norm of the tokens of a tree, `(N, D)`.
+    /// Hidden states after the last norm of the tokens of a tree, `(N, D)`, of which those beyond the vocabulary are `images`.
     ///
     /// With a recorder every layer is a recomputed segment: less memory, a second forward in the backward.
-    fn tree_hidden(&self, tree: &PrefixTree, recorder: Option<&Recorder>) -> Result<Tensor> {
+    fn tree_hidden(
+        &self,
+        tree: &PrefixTree,
+        images: Option<&Tensor>,
+        recorder: Option<&Recorder>,
+    ) -> Result<Tensor> {
         self.check_positions(tree.positions.iter().max().map_or(0, |last| last + 1))?;
         let places = self.places(&Positions::of(tree), AttentionMask::tree(Arc::clone(&tree.segments)))?;
         let ids = Tensor::new(&*tree.ids, self.device())?.unsqueeze(0)?;
-        let Some(recorder) = recorder else { return Ok(self.run(&ids, &places, None)?.squeeze(0)?) };
-        let mut x = self.embed(&ids)?;
+        let mut x = self.embed(&ids, images)?;
+        let Some(recorder) = recorder else { return Ok(self.run(&x, &places, None)?.squeeze(0)?) };
         for layer in &self.layers {
             let (layer, places) = (Arc::clone(layer), places.clone());
             x = recorder
@@ -155,11 +184,12 @@ impl Decoder {
         };
         let places = at.iter().enumerate().map(place).collect::<Result<Vec<u32>>>()?;
         let places = Tensor::new(places, self.device())?;
-        Ok(self.tree_hidden(&tree, recorder)?.index_select(&places, 0)?)
+        Ok(self.tree_hidden(&tree, None, recorder)?.index_select(&places, 0)?)
     }
 
-    fn run(&self, ids: &Tensor, places: &Places, cache: Option<&KvCache>) -> Result<Tensor> {
-        let mut x = self.embed(ids)?;
+    /// Embedded tokens through the layers and the last norm.
+    fn run(&self, x: &Tensor, places: &Places, cache: Option<&KvCache>) -> Result<Tensor> {
+        let mut x = x.clone();
         for layer in &self.layers {
             x = layer.forward(&x, places, cache)?;
         }
@@ -202,7 +232,7 @@ impl Decoder {
         let mask =
             AttentionMask { first_key: Some(cache.left_padding().to_vec()), ..AttentionMask::causal() };
         let places = self.places(&positions, mask)?;
-        let hidden = self.run(ids, &places, Some(cache))?;
+        let hidden = self.run(&self.embed(ids, cache.images())?, &places, Some(cache))?;
         cache.advance(width);
         Ok(hidden)
     }
@@ -219,12 +249,62 @@ impl Decoder {
         })
     }
 
-    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+    /// `ids (B, T)` → `(B, T, D)`; those beyond the vocabulary are rows of `images`.
+    fn embed(&self, ids: &Tensor, images: Option<&Tensor>) -> Result<Tensor> {
+        let Some(images) = images else { return self.embed_words(ids) };
+        let vocabulary = self.vocabulary() as u32;
+        let all: Vec<u32> = ids.flatten_all()?.to_vec1()?;
+        let (words, seen): (Vec<u32>, Vec<u32>) = all.iter().partition(|id| **id < vocabulary);
+        if seen.is_empty() {
+            return self.embed_words(ids);
+        }
+        let (mut next_word, mut next_seen) = (0, words.len() as u32);
+        let mut place = |id: &u32| {
+            let next = if *id < vocabulary { &mut next_word } else { &mut next_seen };
+            *next += 1;
+            *next - 1
+        };
+        let order: Vec<u32> = all.iter().map(&mut place).collect();
+        let numbers: Vec<u32> = seen.iter().map(|id| id - vocabulary).collect();
+        let mut vectors = images.index_select(&Tensor::new(numbers, self.device())?, 0)?;
+        if !words.is_empty() {
+            let words = self.embed_words(&Tensor::new(words, self.device())?.unsqueeze(0)?)?.squeeze(0)?;
+            vectors = Tensor::cat(&[&words, &vectors], 0)?;
+        }
+        let (rows, width) = ids.dims2()?;
+        let vectors = vectors.index_select(&Tensor::new(order, self.device())?, 0)?;
+        Ok(vectors.reshape((rows, width, ()))?)
+    }
+
+    fn embed_words(&self, ids: &Tensor) -> Result<Tensor> {
         let x = self.embed_tokens.forward(ids)?;
         Ok(match self.embedding_scale {
             None => x,
             Some(scale) => (x * scale)?,
         })
+    }
+
+    /// Looks at the images of rows; with a recorder the image encoder's layers are recomputed too.
+    fn look(
+        &self,
+        rows: &[Vec<u32>],
+        images: &[Vec<ImageInput>],
+        recorder: Option<&Recorder>,
+    ) -> Result<Seen> {
+        let Some(vision) = &self.vision else {
+            return match images.iter().position(|images| !images.is_empty()) {
+                None => Ok(Seen { rows: rows.to_vec(), vectors: None }),
+                Some(row) => Err(ModelError::Tokens(format!(
+                    "row {row} has images, but this is a language model that sees none"
+                ))),
+            };
+        };
+        let (rows, distinct) = vision.tokens().place(rows, images, self.vocabulary())?;
+        let vectors = match distinct.is_empty() {
+            true => None,
+            false => Some(vision.forward(&distinct, self.device(), recorder)?),
+        };
+        Ok(Seen { rows, vectors })
     }
 
     fn places(&self, positions: &Positions, mask: AttentionMask) -> Result<Places> {
@@ -258,14 +338,19 @@ impl CausalLm for Decoder {
 
     fn head(&self, batch: &TokenBatch, recorder: Option<&Recorder>) -> Result<Head> {
         batch.check(self.vocabulary())?;
-        let contexts = batch.contexts(self.short_texts());
+        let seen = self.look(batch.rows(), batch.images(), recorder)?;
+        let contexts = batch.contexts(&seen.rows, self.short_texts());
         let places = Tensor::new(batch.places(&contexts), self.device())?;
         Ok(Head {
-            hidden: self.tree_hidden(&contexts, recorder)?.index_select(&places, 0)?,
+            hidden: self.tree_hidden(&contexts, seen.vectors.as_ref(), recorder)?.index_select(&places, 0)?,
             weight: self.head.clone(),
             softcap: self.logit_softcap,
             targets: batch.targets(),
         })
+    }
+
+    fn see(&self, rows: &[Vec<u32>], images: &[Vec<ImageInput>]) -> Result<Seen> {
+        self.look(rows, images, None)
     }
 
     fn cache(&self, left_padding: Vec<usize>, capacity: usize) -> Result<KvCache> {

@@ -9,6 +9,7 @@ mod cache;
 mod decoder;
 mod gemma;
 pub mod llama;
+pub mod llava;
 mod longrope;
 mod mlp;
 mod olmo2;
@@ -27,8 +28,10 @@ pub use sizes::Sizes;
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
 use crate::files;
+use crate::image_tokens::ImageTokens;
 use crate::params::{Params, Scope};
 use candle_core::{DType, Device, Tensor};
+use decoder::Roots;
 use llama::{Family, LlamaConfig};
 use reward_model::SCORE_WEIGHT;
 use serde_json::{Value, json};
@@ -44,8 +47,8 @@ pub struct Architecture {
     pub model_type: &'static str,
     /// Name of transformers' class, in `architectures`.
     pub class: &'static str,
-    /// The same of reward models: sequence classification with one label.
-    pub reward_class: &'static str,
+    /// The same of reward models, sequence classification with one label; none if transformers has none.
+    pub reward_class: Option<&'static str>,
     /// `pad_token_id` that its configuration class assumes where there is none.
     pad_token_id: Option<u32>,
     /// Code in a model's folder that may be passed over, because it is what that class is.
@@ -59,6 +62,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
     llama::architecture(Family::Mistral),
     llama::architecture(Family::Qwen2),
     llama::architecture(Family::Qwen3),
+    llava::ARCHITECTURE,
     gemma::gemma1::ARCHITECTURE,
     gemma::gemma2::ARCHITECTURE,
     gemma::gemma3::ARCHITECTURE,
@@ -68,10 +72,21 @@ pub const ARCHITECTURES: &[Architecture] = &[
 ];
 
 impl Architecture {
+    /// The architecture of the language model inside another one.
+    fn of_text(config: &ConfigFile) -> Result<&'static Self> {
+        match Self::of(config)? {
+            row if row.model_type == llava::ARCHITECTURE.model_type => {
+                Err(config.unsupported("model_type", "a language model that sees no images itself"))
+            }
+            row => Ok(row),
+        }
+    }
+
     /// The row of a language model's configuration.
     fn of(config: &ConfigFile) -> Result<&'static Self> {
         let row = Self::of_type(config)?;
-        if config.get("architectures") == Some(&json!([row.reward_class])) {
+        let is_of = |class| config.get("architectures") == Some(&json!([class]));
+        if row.reward_class.is_some_and(is_of) {
             let what = "a reward model, which gives scores and no words; a language model is asked for";
             return Err(config.unsupported("architectures", what));
         }
@@ -103,7 +118,17 @@ impl Architecture {
 /// A configuration that was read: how large the network is, and how it is built.
 trait Network: Debug + Send + Sync {
     fn sizes(&self) -> &Sizes;
-    fn decoder(&self, scope: &Scope) -> Result<Decoder>;
+    fn decoder(&self, roots: &Roots) -> Result<Decoder>;
+
+    /// How images are read among tokens, if they are.
+    fn image_tokens(&self) -> Option<ImageTokens> {
+        None
+    }
+
+    /// What names of tensors begin with in files, and as paths of modules, where the two differ.
+    fn spellings(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
 }
 
 /// The `config.json` of a language model of any supported architecture.
@@ -116,6 +141,20 @@ pub struct CausalLmConfig {
 
 /// Fields that name the type that weights are stored in: transformers 5's, and that of transformers 4.
 const DTYPE_FIELDS: [&str; 2] = ["dtype", "torch_dtype"];
+
+/// Writes the type that weights are stored in into a configuration, and into the configurations of parts that name one.
+pub(crate) fn set_dtype(config: &mut Value, dtype: &str) {
+    let [new, old] = DTYPE_FIELDS;
+    let field = if config.get(new).is_some() { new } else { old };
+    config[field] = json!(dtype);
+    for part in ["text_config", "vision_config"] {
+        for field in DTYPE_FIELDS {
+            if let Some(known) = config.get_mut(part).and_then(|part| part.get_mut(field)) {
+                *known = json!(dtype);
+            }
+        }
+    }
+}
 
 impl CausalLmConfig {
     /// Reads a `config.json`; absent fields are what transformers' configuration class makes them.
@@ -141,7 +180,25 @@ impl CausalLmConfig {
     /// # Errors
     /// Those of [`Scope::get`].
     pub fn build(&self, scope: &Scope) -> Result<Decoder> {
-        self.network.decoder(scope)
+        self.network.decoder(&Roots::of(scope))
+    }
+
+    /// How images are read among tokens, if they are.
+    #[must_use]
+    pub fn image_tokens(&self) -> Option<ImageTokens> {
+        self.network.image_tokens()
+    }
+
+    /// The path of a tensor that a file calls `name`.
+    fn path_of(&self, name: &str) -> String {
+        let spelled = |(file, path): &(&str, &str)| Some(format!("{path}{}", name.strip_prefix(file)?));
+        self.network.spellings().iter().find_map(spelled).unwrap_or_else(|| name.to_owned())
+    }
+
+    /// What a file calls the tensor of this path.
+    pub(crate) fn name_in_files(&self, path: &str) -> String {
+        let spelled = |(file, start): &(&str, &str)| Some(format!("{file}{}", path.strip_prefix(start)?));
+        self.network.spellings().iter().find_map(spelled).unwrap_or_else(|| path.to_owned())
     }
 
     /// How large the network is.
@@ -171,7 +228,9 @@ impl CausalLmConfig {
     /// The `config.json` of these weights, stored in a type with torch's name `dtype`, e.g. `float16`.
     #[must_use]
     pub fn to_json(&self, dtype: &str) -> Value {
-        with_dtype(&self.json, dtype)
+        let mut json = self.json.clone();
+        set_dtype(&mut json, dtype);
+        json
     }
 
     /// Whether a tensor carries nothing, though some checkpoints hold it: a head that is the embedding again, or the
@@ -179,22 +238,15 @@ impl CausalLmConfig {
     fn is_leftover(&self, name: &str) -> bool {
         (self.network.sizes().tie_word_embeddings && name == "lm_head.weight")
             || name.ends_with(".rotary_emb.inv_freq")
+            || name.ends_with(".embeddings.position_ids")
     }
-}
-
-/// A configuration of weights that are stored in this type.
-fn with_dtype(json: &Value, dtype: &str) -> Value {
-    let mut json = json.clone();
-    let [new, old] = DTYPE_FIELDS;
-    let field = if json.get(new).is_some() { new } else { old };
-    json[field] = json!(dtype);
-    json
 }
 
 /// A configuration with nothing said of the type that weights are stored in.
 fn without_dtype(json: &Value) -> Value {
     let mut json = json.clone();
     DTYPE_FIELDS.iter().for_each(|field| json[*field] = Value::Null);
+    set_dtype(&mut json, "");
     json
 }
 
@@ -207,7 +259,13 @@ impl From<LlamaConfig> for CausalLmConfig {
 /// Configurations are equal if they describe the same network, whatever type its weights are stored in.
 impl PartialEq for CausalLmConfig {
     fn eq(&self, other: &Self) -> bool {
-        without_dtype(&self.json) == without_dtype(&other.json)
+        let bare = |json: &Value| {
+            let mut json = json.clone();
+            DTYPE_FIELDS.iter().for_each(|field| json[*field] = Value::Null);
+            set_dtype(&mut json, "");
+            json
+        };
+        bare(&self.json) == bare(&other.json)
     }
 }
 
@@ -233,6 +291,7 @@ pub fn load_causal_lm_stored(
     let config = CausalLmConfig::read_folder(folder)?;
     let (mut tensors, mut stored) = (BTreeMap::new(), BTreeMap::new());
     files::read_folder_each(folder, "model", device, &mut |name, tensor| {
+        let name = config.path_of(&name);
         match storage.filter(|_| is_linear_map(&name, &tensor)) {
             Some(storage) => drop(stored.insert(name, StoredMatrix::new(&tensor, storage)?)),
             None if config.is_leftover(&name) => {}
@@ -241,13 +300,17 @@ pub fn load_causal_lm_stored(
         Ok(())
     })?;
     let params = Params::new(&folder.display().to_string(), tensors, device);
-    Ok((config, params.with_stored(stored)))
+    let params = params.with_stored(stored).read_by(|scope| config.build(scope))?;
+    Ok((config, params))
 }
+
+/// Matrices that are tables of vectors, or read as one.
+const TABLES: [&str; 4] =
+    ["embed_tokens.weight", "lm_head.weight", SCORE_WEIGHT, "position_embedding.weight"];
 
 /// Whether a tensor is the weight of a linear map, neither embedding nor head.
 fn is_linear_map(name: &str, tensor: &Tensor) -> bool {
-    let is_table =
-        ["embed_tokens.weight", "lm_head.weight", SCORE_WEIGHT].iter().any(|table| name.ends_with(table));
+    let is_table = TABLES.iter().any(|table| name.ends_with(table));
     tensor.rank() == 2 && name.ends_with(".weight") && !is_table
 }
 
@@ -263,7 +326,7 @@ pub fn save_causal_lm(folder: &Path, config: &CausalLmConfig, params: &Params, f
         ));
     }
     let tensors = params.iter().filter(|(name, _)| !config.is_leftover(name));
-    let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+    let tensors = tensors.map(|(name, tensor)| (config.name_in_files(name), tensor.clone()));
     files::write(&folder.join("model.safetensors"), tensors, float, BTreeMap::new())?;
     files::write_json(&folder.join("config.json"), &config.to_json(dtype))
 }

@@ -5,7 +5,7 @@
 use super::attention::{Projections, RotaryAttention};
 use super::block::{Attention, Mlp};
 use super::cache::KvCache;
-use super::decoder::{Decoder, Layer, Places};
+use super::decoder::{Decoder, Layer, Places, Roots};
 use super::mlp::GatedMlp;
 use super::rope::{DEFAULT_THETA, Rope, Rotary};
 use super::sizes::{SizeDefaults, Sizes, refuse_what_is_not_implemented};
@@ -22,7 +22,7 @@ use votive_tensor::Activation;
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     model_type: "olmo2",
     class: "Olmo2ForCausalLM",
-    reward_class: "Olmo2ForSequenceClassification",
+    reward_class: Some("Olmo2ForSequenceClassification"),
     pad_token_id: Some(1),
     own_code: None,
     read: |file| Ok(Arc::new(Olmo2Config::read(file)?)),
@@ -53,9 +53,9 @@ impl Network for Olmo2Config {
         &self.sizes
     }
 
-    fn decoder(&self, scope: &Scope) -> Result<Decoder> {
+    fn decoder(&self, roots: &Roots) -> Result<Decoder> {
         let rotary = vec![Rotary::new(&self.rope, self.sizes.head_dim)];
-        Decoder::new(&self.sizes, scope, rotary, RmsNorm::new, |index, scope| {
+        Decoder::new(&self.sizes, roots, rotary, RmsNorm::new, |index, scope| {
             PostNorm::new(self, index, scope)
         })
     }

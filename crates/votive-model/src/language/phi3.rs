@@ -6,7 +6,7 @@
 use super::attention::RotaryAttention;
 use super::block::{Attention, Mlp, PreNorm};
 use super::cache::KvCache;
-use super::decoder::{Decoder, Places};
+use super::decoder::{Decoder, Places, Roots};
 use super::longrope::LongRope;
 use super::rope::Rotary;
 use super::sizes::{SizeDefaults, Sizes, refuse_what_is_not_implemented, window_size};
@@ -24,7 +24,7 @@ use votive_tensor::Activation;
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     model_type: "phi3",
     class: "Phi3ForCausalLM",
-    reward_class: "Phi3ForSequenceClassification",
+    reward_class: Some("Phi3ForSequenceClassification"),
     pad_token_id: Some(32_000),
     // The hub's folders bring the code that became transformers' class.
     own_code: Some("modeling_phi3.Phi3ForCausalLM"),
@@ -62,9 +62,9 @@ impl Network for Phi3Config {
         &self.sizes
     }
 
-    fn decoder(&self, scope: &Scope) -> Result<Decoder> {
+    fn decoder(&self, roots: &Roots) -> Result<Decoder> {
         let sizes = &self.sizes;
-        Decoder::new(sizes, scope, vec![Rotary::long(&self.rope)], RmsNorm::new, |index, scope| {
+        Decoder::new(sizes, roots, vec![Rotary::long(&self.rope)], RmsNorm::new, |index, scope| {
             let attention = RotaryAttention::new(sizes, index, self.window);
             let attention = FusedAttention::new(sizes, &scope.sub("self_attn"), attention)?;
             let mlp = FusedMlp::new(sizes, &scope.sub("mlp"))?;

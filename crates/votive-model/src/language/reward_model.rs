@@ -4,7 +4,8 @@
 //! `score` reads the hidden state of a text's last token that is not padding. Where the padding token is the end-of-text token
 //! too, that is the token before the end.
 
-use super::{Architecture, Network, files, is_linear_map, with_dtype, without_dtype};
+use super::decoder::Roots;
+use super::{Architecture, Network, files, is_linear_map, set_dtype, without_dtype};
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
 use crate::hub_folder::torch_dtype;
@@ -53,7 +54,8 @@ impl RewardModelConfig {
     /// type, or contradicts another.
     pub fn read(file: &ConfigFile) -> Result<Self> {
         let row = Architecture::of_type(file)?;
-        file.only("architectures", &[json!([row.reward_class])])?;
+        let class = Self::class(row, file)?;
+        file.only("architectures", &[json!([class])])?;
         row.without_own_code(file, "AutoModelForSequenceClassification")?;
         one_label(file)?;
         let pad_token_id = match file.value().get("pad_token_id") {
@@ -61,7 +63,7 @@ impl RewardModelConfig {
             Some(_) => file.maybe_usize("pad_token_id")?.map(|id| id as u32),
         };
         // A decoder whose head is its embedding has no tensors but its body's, which is all that is read of it here.
-        let body = file.with(&[("tie_word_embeddings", json!(true))]);
+        let body = file.clone().with("tie_word_embeddings", json!(true));
         Ok(Self { json: file.value().clone(), network: (row.read)(&body)?, pad_token_id })
     }
 
@@ -73,13 +75,20 @@ impl RewardModelConfig {
     pub fn on_language_model(file: &ConfigFile, pad_token_id: u32) -> Result<Self> {
         let row = Architecture::of(file)?;
         // Code that a folder brings is of the language model alone.
-        let reward = file.without("auto_map").with(&[
-            ("architectures", json!([row.reward_class])),
-            ("id2label", json!({ "0": LABEL })),
-            ("label2id", json!({ LABEL: 0 })),
-            ("pad_token_id", json!(pad_token_id)),
-        ]);
+        let reward = file
+            .clone()
+            .without("auto_map")
+            .with("architectures", json!([Self::class(row, file)?]))
+            .with("id2label", json!({ "0": LABEL }))
+            .with("label2id", json!({ LABEL: 0 }))
+            .with("pad_token_id", json!(pad_token_id));
         Self::read(&reward)
+    }
+
+    /// Name of transformers' class.
+    fn class(row: &Architecture, file: &ConfigFile) -> Result<&'static str> {
+        let what = "transformers has no reward model of this kind";
+        row.reward_class.ok_or_else(|| file.unsupported("model_type", what))
     }
 
     /// How large the decoder is.
@@ -105,7 +114,7 @@ impl RewardModelConfig {
     /// # Errors
     /// Those of [`Scope::get`].
     pub fn build(&self, scope: &Scope) -> Result<RewardModel> {
-        let decoder = self.network.decoder(scope)?;
+        let decoder = self.network.decoder(&Roots::of(scope))?;
         Ok(RewardModel { decoder, score: self.head(scope)?, pad_token_id: self.pad_token_id })
     }
 
@@ -117,7 +126,9 @@ impl RewardModelConfig {
     /// The `config.json` of these weights, stored in a type with torch's name `dtype`, e.g. `float16`.
     #[must_use]
     pub fn to_json(&self, dtype: &str) -> Value {
-        with_dtype(&self.json, dtype)
+        let mut json = self.json.clone();
+        set_dtype(&mut json, dtype);
+        json
     }
 
     /// Reads the weights of a folder, those of linear maps as `storage` says; what no reward model has is left out.

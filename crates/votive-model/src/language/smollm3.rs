@@ -5,7 +5,7 @@
 
 use super::attention::{Projections, RotaryAttention, SelfAttention};
 use super::block::PreNorm;
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Roots};
 use super::mlp::GatedMlp;
 use super::rope::{Rope, Rotary};
 use super::sizes::{SizeDefaults, Sizes, layer_windows, refuse_what_is_not_implemented, window_size};
@@ -13,7 +13,6 @@ use super::{Architecture, Network};
 use crate::config::ConfigFile;
 use crate::error::Result;
 use crate::nn::RmsNorm;
-use crate::params::Scope;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use votive_tensor::Activation;
@@ -21,7 +20,7 @@ use votive_tensor::Activation;
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     model_type: "smollm3",
     class: "SmolLM3ForCausalLM",
-    reward_class: "SmolLM3ForSequenceClassification",
+    reward_class: Some("SmolLM3ForSequenceClassification"),
     pad_token_id: Some(128_004),
     own_code: None,
     read: |file| Ok(Arc::new(SmolLm3Config::read(file)?)),
@@ -90,10 +89,10 @@ impl Network for SmolLm3Config {
         &self.sizes
     }
 
-    fn decoder(&self, scope: &Scope) -> Result<Decoder> {
+    fn decoder(&self, roots: &Roots) -> Result<Decoder> {
         let (sizes, bias) = (&self.sizes, self.attention_bias);
         let rotary = vec![Rotary::new(&self.rope, sizes.head_dim)];
-        Decoder::new(sizes, scope, rotary, RmsNorm::new, |index, scope| {
+        Decoder::new(sizes, roots, rotary, RmsNorm::new, |index, scope| {
             let attention = RotaryAttention {
                 rotary: self.has_rope[index].then_some(0),
                 ..RotaryAttention::new(sizes, index, self.windows[index])

@@ -7,7 +7,7 @@
 //! rewards of one prompt mean something, unless the wrapper `center_rewards` is around it.
 //! Departures: none. What others have as options or variants are wrappers here. TRL's `center_rewards_coefficient` is
 //! `with.center_rewards`. The column `margin` in the data, which TRL always subtracts, counts with `with.margin_offset`: `−log σ(r_w − r_l − m)`,
-//! the margin of Llama 2 (arXiv:2307.09288, Eq. 2), the strength of a preference in Secrets of RLHF II (arXiv:2401.06080, Sec. 2.3), and
+//! the margin of Llama 2 (arXiv:2307.09288, Eq. 2), the strength of a preference in Secrets of RLHF II (arXiv:2401.06080), and
 //! the agreement of annotators in reward regularization (arXiv:2412.03822). The soft labels of Secrets of RLHF II are
 //! `with.label_smoothing`.
 //! Checked against: trl 1.16 `RewardTrainer`, losses and training steps.

@@ -1,6 +1,7 @@
 //! The image world: captions, their pictures, planted flaws and the exact checker.
 
 mod check;
+mod exercise;
 mod flaw;
 mod render;
 mod scene;
@@ -11,6 +12,7 @@ use votive_tensor::random::{Draws, Stream};
 use crate::Split;
 
 pub use check::{Verdict, check, see};
+pub use exercise::{ClearPair, Exercise, LEAST_DIFFERENCE, clear_pairs, exercise, in_words};
 pub use flaw::{FlawRates, uglify, wrong};
 pub use render::{Picture, SIDE};
 pub use scene::{Background, Category, Colour, Content, Number, Object, Relation, Scene, Shape, Size};
@@ -23,6 +25,8 @@ enum Purpose {
     Clean = 1,
     Pair = 2,
     Prompts = 3,
+    Exercise = 4,
+    ClearPair = 5,
 }
 
 /// Whether the caption is kept out of training. Captions that say the same ("A left of B", "B right of A") share

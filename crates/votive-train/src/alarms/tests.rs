@@ -82,6 +82,11 @@ fn rewards_may_fall_as_long_as_the_margin_gains_more() {
     assert_eq!(both(0.02, 0.03), ["both_rewards_fall"]);
     assert_eq!(both(0.01, 0.03), [""; 0]);
     assert_eq!(both(0.02, -0.03), [""; 0]);
+    // A reward model's have no origin.
+    let of_model =
+        [("mean_reward", &down(0.02)), ("rewards/chosen", &down(0.02)), ("rewards/rejected", &down(0.03))];
+    let of_model = of_model.map(|(name, values)| (name, values as &dyn Fn(usize) -> f64));
+    assert_eq!(ids(&history(100, &of_model)), [""; 0]);
 }
 
 #[test]

@@ -55,14 +55,17 @@ pub type RewardFrontEnd = TextFrontEnd<RewardModelConfig>;
 /// Some rows as padded tokens.
 pub struct TextBatch(votive_data::TextBatch);
 
-/// Files of a model folder that belong to its tokenizer, not to its weights.
-const TOKENIZER_FILES: [&str; 9] = [
+/// Files of a model folder that belong to its tokenizer or image processor, not to its weights.
+const TOKENIZER_FILES: [&str; 12] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
     "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
     "tokenizer.model",
     "vocab.json",
     "merges.txt",

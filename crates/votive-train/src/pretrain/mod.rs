@@ -9,8 +9,8 @@ mod tokenizer;
 mod vae;
 
 pub use denoiser::{DenoiserPretraining, DenoiserRecipe};
-pub use language::LanguagePretraining;
-pub use tokenizer::{clip_tokenizer, text_tokenizer};
+pub use language::{LanguagePretraining, TextExample};
+pub use tokenizer::{IMAGE, clip_tokenizer, text_tokenizer};
 pub use vae::{VaePretraining, whiten};
 
 use crate::checkpoint;
@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use votive_model::files;
 use votive_tensor::segment::Recorder;
 
-/// What an example is: a prompt with its answer, or a caption with an image `(3, H, W)` in [−1, 1].
+/// What an example of images is: a caption with an image `(3, H, W)` in [−1, 1].
 pub type Examples<T> = dyn Fn(u64) -> (String, T) + Send + Sync;
 
 /// The settings that all kinds of pretraining share.

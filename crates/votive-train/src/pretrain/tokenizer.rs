@@ -14,9 +14,15 @@ const PAD: &str = "<|pad|>";
 const BEGIN: &str = "<|begin|>";
 const END: &str = "<|end|>";
 
-/// A chat template that says the same as a plain prompt with a line break, so that both forms train alike.
-const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}\
-{{ message['content'] + eos_token }}{% else %}{{ message['content'] + '\\n' }}{% endif %}{% endfor %}";
+/// A chat template that says the same as a plain prompt with a line break, so that both forms train alike; images are
+/// parts of a turn's content, where there are any.
+const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}{% if message['content'] is string %}\
+{{ message['content'] }}{% else %}{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\
+{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}\
+{{ eos_token if message['role'] == 'assistant' else '\\n' }}{% endfor %}";
+
+/// What stands for an image in a text.
+pub const IMAGE: &str = "<image>";
 
 fn failed(error: impl std::fmt::Display) -> TrainError {
     TrainError::Plan(format!("tokenizer: {error}"))
@@ -24,7 +30,8 @@ fn failed(error: impl std::fmt::Display) -> TrainError {
 
 /// Learns a byte-level BPE of `size` entries and writes `tokenizer.json` and `tokenizer_config.json`.
 ///
-/// Every text starts with `<|begin|>`; `<|end|>` ends an answer; `<|pad|>` fills.
+/// Every text starts with `<|begin|>`; `<|end|>` ends an answer; `<|pad|>` fills; [`IMAGE`] is one of the tokens if the model
+/// `sees_images`.
 ///
 /// # Errors
 /// If the files cannot be written.
@@ -32,13 +39,16 @@ pub fn text_tokenizer(
     texts: impl Iterator<Item = String> + Send,
     size: usize,
     positions: usize,
+    sees_images: bool,
     folder: &Path,
 ) -> Result<()> {
-    let specials = [PAD, BEGIN, END].map(|token| AddedToken::from(token, true));
+    let images = sees_images.then_some(IMAGE);
+    let specials: Vec<AddedToken> =
+        [PAD, BEGIN, END].into_iter().chain(images).map(|token| AddedToken::from(token, true)).collect();
     let mut trainer = BpeTrainer::builder()
         .vocab_size(size)
         .min_frequency(2)
-        .special_tokens(specials.to_vec())
+        .special_tokens(specials)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .show_progress(false)
         .build();

@@ -5,10 +5,10 @@ use crate::config::ConfigFile;
 use crate::error::Result;
 use crate::language::attention::{Projections, RotaryAttention, SelfAttention};
 use crate::language::block::PreNorm;
+use crate::language::decoder::Roots;
 use crate::language::mlp::GatedMlp;
 use crate::language::rope::{DEFAULT_THETA, Rope, Rotary};
 use crate::language::{Architecture, Decoder, Network, Sizes};
-use crate::params::Scope;
 use serde_json::json;
 use std::sync::Arc;
 use votive_tensor::Activation;
@@ -16,7 +16,7 @@ use votive_tensor::Activation;
 pub(crate) const ARCHITECTURE: Architecture = Architecture {
     model_type: "gemma",
     class: "GemmaForCausalLM",
-    reward_class: "GemmaForSequenceClassification",
+    reward_class: Some("GemmaForSequenceClassification"),
     pad_token_id: Some(0),
     own_code: None,
     read: |file| Ok(Arc::new(GemmaConfig::read(file)?)),
@@ -48,9 +48,9 @@ impl Network for GemmaConfig {
         &self.sizes
     }
 
-    fn decoder(&self, scope: &Scope) -> Result<Decoder> {
+    fn decoder(&self, roots: &Roots) -> Result<Decoder> {
         let (sizes, bias) = (&self.sizes, self.attention_bias);
-        decoder(sizes, scope, vec![Rotary::new(&self.rope, sizes.head_dim)], |index, scope| {
+        decoder(sizes, roots, vec![Rotary::new(&self.rope, sizes.head_dim)], |index, scope| {
             let projections = Projections::new(sizes, &scope.sub("self_attn"), bias, bias)?;
             let attention = SelfAttention::new(projections, RotaryAttention::new(sizes, index, None));
             let mlp = GatedMlp::new(sizes, &scope.sub("mlp"), false, Activation::GeluTanh)?;

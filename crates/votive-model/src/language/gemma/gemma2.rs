@@ -4,10 +4,10 @@ use super::{Sandwich, decoder, read_sizes, scores, softcap};
 use crate::config::ConfigFile;
 use crate::error::Result;
 use crate::language::attention::{Projections, RotaryAttention, SelfAttention};
+use crate::language::decoder::Roots;
 use crate::language::rope::{DEFAULT_THETA, Rope, Rotary};
 use crate::language::sizes::{layer_windows, window_size};
 use crate::language::{Architecture, Decoder, Network, Sizes};
-use crate::params::Scope;
 use serde_json::json;
 use std::sync::Arc;
 use votive_tensor::Scores;
@@ -15,7 +15,7 @@ use votive_tensor::Scores;
 pub(crate) const ARCHITECTURE: Architecture = Architecture {
     model_type: "gemma2",
     class: "Gemma2ForCausalLM",
-    reward_class: "Gemma2ForSequenceClassification",
+    reward_class: Some("Gemma2ForSequenceClassification"),
     pad_token_id: Some(0),
     own_code: None,
     read: |file| Ok(Arc::new(Gemma2Config::read(file)?)),
@@ -53,10 +53,10 @@ impl Network for Gemma2Config {
         &self.sizes
     }
 
-    fn decoder(&self, scope: &Scope) -> Result<Decoder> {
+    fn decoder(&self, roots: &Roots) -> Result<Decoder> {
         let (sizes, bias) = (&self.sizes, self.attention_bias);
         let decoder =
-            decoder(sizes, scope, vec![Rotary::new(&self.rope, sizes.head_dim)], |index, scope| {
+            decoder(sizes, roots, vec![Rotary::new(&self.rope, sizes.head_dim)], |index, scope| {
                 let attention = RotaryAttention {
                     scores: self.scores,
                     ..RotaryAttention::new(sizes, index, self.windows[index])

@@ -4,10 +4,10 @@ use super::{NORM, Sandwich, decoder, read_sizes, scores, softcap};
 use crate::config::ConfigFile;
 use crate::error::Result;
 use crate::language::attention::{Projections, RotaryAttention, SelfAttention};
+use crate::language::decoder::Roots;
 use crate::language::rope::{Rope, Rotary};
 use crate::language::sizes::{FULL, SLIDING, layer_windows, window_size};
 use crate::language::{Architecture, Decoder, Network, Sizes};
-use crate::params::Scope;
 use serde_json::json;
 use std::sync::Arc;
 use votive_tensor::Scores;
@@ -15,7 +15,7 @@ use votive_tensor::Scores;
 pub(crate) const ARCHITECTURE: Architecture = Architecture {
     model_type: "gemma3_text",
     class: "Gemma3ForCausalLM",
-    reward_class: "Gemma3TextForSequenceClassification",
+    reward_class: Some("Gemma3TextForSequenceClassification"),
     pad_token_id: Some(0),
     own_code: None,
     read: |file| Ok(Arc::new(Gemma3Config::read(file)?)),
@@ -89,10 +89,10 @@ impl Network for Gemma3Config {
         &self.sizes
     }
 
-    fn decoder(&self, scope: &Scope) -> Result<Decoder> {
+    fn decoder(&self, roots: &Roots) -> Result<Decoder> {
         let (sizes, bias) = (&self.sizes, self.attention_bias);
         let rotary = self.ropes.iter().map(|rope| Rotary::new(rope, sizes.head_dim)).collect();
-        let decoder = decoder(sizes, scope, rotary, |index, scope| {
+        let decoder = decoder(sizes, roots, rotary, |index, scope| {
             let window = self.windows[index];
             let attention = RotaryAttention {
                 scores: self.scores,

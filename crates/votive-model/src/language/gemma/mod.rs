@@ -9,7 +9,7 @@ pub(super) mod gemma3;
 use super::attention::SelfAttention;
 use super::block::{Attention, Mlp};
 use super::cache::KvCache;
-use super::decoder::{Decoder, Layer, Norm, Places};
+use super::decoder::{Decoder, Layer, Norm, Places, Roots};
 use super::mlp::GatedMlp;
 use super::rope::Rotary;
 use super::sizes::{SizeDefaults, Sizes, refuse_what_is_not_implemented};
@@ -37,11 +37,11 @@ fn read_sizes(config: &ConfigFile, key_value_heads: usize, max_positions: usize)
 /// A decoder with scaled embeddings.
 fn decoder<L: Layer + 'static>(
     sizes: &Sizes,
-    scope: &Scope,
+    roots: &Roots,
     rotary: Vec<Rotary>,
     layer: impl Fn(usize, &Scope) -> Result<L>,
 ) -> Result<Decoder> {
-    let decoder = Decoder::new(sizes, scope, rotary, NORM, layer)?;
+    let decoder = Decoder::new(sizes, roots, rotary, NORM, layer)?;
     Ok(decoder.with_embedding_scale((sizes.hidden_size as f64).sqrt()))
 }
 

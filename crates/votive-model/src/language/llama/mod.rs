@@ -13,7 +13,7 @@ pub use config::{Family, LlamaConfig};
 
 use super::attention::{Projections, RotaryAttention, SelfAttention};
 use super::block::PreNorm;
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Roots};
 use super::mlp::GatedMlp;
 use super::rope::Rotary;
 use super::sizes::Sizes;
@@ -28,7 +28,7 @@ pub(super) const fn architecture(family: Family) -> Architecture {
     Architecture {
         model_type: family.model_type(),
         class: family.architecture(),
-        reward_class: family.reward_architecture(),
+        reward_class: Some(family.reward_architecture()),
         pad_token_id: None,
         own_code: None,
         read: |file| Ok(Arc::new(LlamaConfig::read(file)?)),
@@ -40,8 +40,14 @@ impl Network for LlamaConfig {
         &self.sizes
     }
 
-    fn decoder(&self, scope: &Scope) -> Result<Decoder> {
-        self.build(scope)
+    fn decoder(&self, roots: &Roots) -> Result<Decoder> {
+        let sizes = &self.sizes;
+        let rotary = vec![Rotary::new(&self.rope, sizes.head_dim)];
+        Decoder::new(sizes, roots, rotary, RmsNorm::new, |index, scope| {
+            let attention = self.attention(index, &scope.sub("self_attn"))?;
+            let mlp = GatedMlp::new(sizes, &scope.sub("mlp"), self.mlp_bias, Activation::Silu)?;
+            PreNorm::new(sizes, scope, RmsNorm::new, attention, mlp)
+        })
     }
 }
 
@@ -51,13 +57,7 @@ impl LlamaConfig {
     /// # Errors
     /// Those of [`Scope::get`].
     pub fn build(&self, scope: &Scope) -> Result<Decoder> {
-        let sizes = &self.sizes;
-        let rotary = vec![Rotary::new(&self.rope, sizes.head_dim)];
-        Decoder::new(sizes, scope, rotary, RmsNorm::new, |index, scope| {
-            let attention = self.attention(index, &scope.sub("self_attn"))?;
-            let mlp = GatedMlp::new(sizes, &scope.sub("mlp"), self.mlp_bias, Activation::Silu)?;
-            PreNorm::new(sizes, scope, RmsNorm::new, attention, mlp)
-        })
+        self.decoder(&Roots::of(scope))
     }
 
     fn attention(&self, index: usize, scope: &Scope) -> Result<SelfAttention> {

@@ -1,0 +1,36 @@
+//! Critics: who says which candidate is better, how sure of it, and why; and how far that can be trusted.
+//!
+//! ```text
+//! Question (prompt, candidates) ─▶ Judge ─▶ Judgment (finding, evidence)
+//!   Asked = Template (a file) ─ Talk ─▶ Speaker (a language model, local or behind HTTP) ─ words or log-probabilities
+//!           ─▶ Reading ─▶ Finding
+//!   protocols (both orders, majority, jury, debate, …) are judges around judges
+//! ```
+//! A question has one candidate (a grade), two (a preference) or more (a ranking). What a judge cannot say becomes an
+//! [`Abstention`] with its reason, which is counted, and never a guess. Every question that was put to somebody is kept as
+//! [`Evidence`]: the order shown, the template's hash, the raw words, the cost.
+//!
+//! Invariant: nothing here updates a parameter; there is no objective, no trainer and no model: speakers are given.
+
+mod asked;
+mod candidate;
+mod error;
+mod judge;
+mod judgment;
+pub mod protocol;
+mod question;
+mod reading;
+mod speaker;
+mod store;
+mod template;
+
+pub use asked::Asked;
+pub use candidate::{Candidate, MediaType, Picture};
+pub use error::{CriticError, Result};
+pub use judge::{Forms, Judge};
+pub use judgment::{Abstention, Cost, Evidence, Finding, Judgment, Winner};
+pub use question::{Form, Question};
+pub use reading::{READINGS, Reading};
+pub use speaker::{Part, Role, Said, Sampling, Silence, Speaker, Talk, Turn, Weighed};
+pub use store::{Item, Store, StoredJudgment};
+pub use template::{Rendered, TEMPLATES, Template};

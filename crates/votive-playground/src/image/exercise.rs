@@ -1,0 +1,207 @@
+//! Exercises for a critic of pictures: what it is shown, and what it should say.
+//!
+//! Pictures are drawn as their caption says, or with one or two wrong attributes, and some are made ugly. What is right about
+//! one is the exact checker's verdict on the picture itself, and not what was planted.
+
+use votive_tensor::random::{Draws, Stream};
+
+use super::check::{Verdict, check};
+use super::flaw::{self, FlawRates};
+use super::render::Picture;
+use super::scene::Scene;
+use super::{Purpose, draw_train_scene, draws, prompts};
+use crate::Split;
+
+/// Differences in utility below this are ties: a shade of blur between two right pictures says nothing.
+pub const LEAST_DIFFERENCE: f64 = 0.05;
+/// Ugliness from which a picture is called ugly.
+const UGLY: f64 = 0.1;
+
+/// Something for a critic to answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Exercise {
+    /// What is shown?
+    Describe {
+        /// A true and clean picture.
+        picture: Picture,
+        /// Its caption.
+        answer: String,
+    },
+    /// Does the picture fit its caption?
+    Grade {
+        /// The caption.
+        caption: String,
+        /// The picture.
+        picture: Picture,
+        /// "Yes." or "No: " and what is wrong.
+        answer: String,
+    },
+    /// Which of two pictures fits better?
+    Pair {
+        /// The caption.
+        caption: String,
+        /// A and B.
+        pictures: [Picture; 2],
+        /// "A" or "B", and what is wrong with either.
+        answer: String,
+    },
+}
+
+/// A caption with two pictures of which one is clearly better.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClearPair {
+    /// The caption.
+    pub caption: String,
+    /// The better picture.
+    pub better: Picture,
+    /// The other one.
+    pub worse: Picture,
+    /// Whether the better one is to be shown first.
+    pub is_better_first: bool,
+}
+
+impl ClearPair {
+    /// Both pictures in the order in which they are to be shown.
+    #[must_use]
+    pub fn shown(&self) -> [&Picture; 2] {
+        if self.is_better_first { [&self.better, &self.worse] } else { [&self.worse, &self.better] }
+    }
+}
+
+/// An exercise of the training captions; `index` below 2³².
+#[must_use]
+pub fn exercise(seed: u64, index: u64) -> Exercise {
+    let mut world = draws(seed, Stream::World, Purpose::Exercise, index);
+    let mut flaws = draws(seed, Stream::Flaw, Purpose::Exercise, index);
+    let scene = draw_train_scene(&mut world);
+    match flaws.weighted(&[0.25, 0.3, 0.45]) {
+        0 => Exercise::Describe { picture: scene.render(&mut world), answer: scene.caption() },
+        1 => {
+            let picture = variant(scene, &mut world, &mut flaws);
+            let answer = critique(scene, &picture);
+            Exercise::Grade { caption: scene.caption(), picture, answer }
+        }
+        _ => {
+            let pair = clear_pair(scene, &mut world, &mut flaws);
+            let first = if pair.is_better_first { "A" } else { "B" };
+            let [a, b] = pair.shown().map(Clone::clone);
+            let answer = format!("{first}. A: {} B: {}", flaws_of(scene, &a), flaws_of(scene, &b));
+            let caption = pair.caption;
+            Exercise::Pair { caption, pictures: [a, b], answer }
+        }
+    }
+}
+
+/// `n` pairs with a clear winner of a split's captions, which repeat if there are fewer.
+#[must_use]
+pub fn clear_pairs(split: Split, seed: u64, n: usize) -> Vec<ClearPair> {
+    let captions = prompts(split, seed, n);
+    let pair = |index: usize| {
+        let scene = Scene::parse(captions.get(index % captions.len().max(1))?)?;
+        let mut world = draws(seed, Stream::World, Purpose::ClearPair, index as u64);
+        let mut flaws = draws(seed, Stream::Flaw, Purpose::ClearPair, index as u64);
+        Some(clear_pair(scene, &mut world, &mut flaws))
+    };
+    (0..n).filter_map(pair).collect()
+}
+
+fn clear_pair(scene: Scene, world: &mut Draws, flaws: &mut Draws) -> ClearPair {
+    let caption = scene.caption();
+    loop {
+        let [one, other] = [(); 2].map(|()| variant(scene, world, flaws));
+        let utility = |picture: &Picture| check(&caption, picture).map_or(0.0, |verdict| verdict.utility);
+        let difference = utility(&one) - utility(&other);
+        if difference.abs() >= LEAST_DIFFERENCE {
+            let (better, worse) = if difference > 0.0 { (one, other) } else { (other, one) };
+            return ClearPair { caption, better, worse, is_better_first: flaws.chance(0.5) };
+        }
+    }
+}
+
+/// A picture of a scene: right, or wrong in one or two attributes, or as wrong as the base model's training data; some ugly.
+fn variant(scene: Scene, world: &mut Draws, flaws: &mut Draws) -> Picture {
+    let shown = match flaws.weighted(&[0.4, 0.3, 0.15, 0.15]) {
+        0 => scene,
+        1 => flaw::wrong(scene, flaws),
+        2 => flaw::perhaps_wrong(scene, &FlawRates::default(), flaws),
+        _ => flaw::wrong(flaw::wrong(scene, flaws), flaws),
+    };
+    let picture = shown.render(world);
+    if flaws.chance(0.25) { flaw::uglify(&picture, flaws) } else { picture }
+}
+
+/// Whether a picture fits, and what is wrong.
+fn critique(scene: Scene, picture: &Picture) -> String {
+    match flaws_of(scene, picture).as_str() {
+        "right." => "Yes.".to_owned(),
+        wrong => format!("No: {wrong}"),
+    }
+}
+
+/// What is wrong with a picture, in words: "wrong colour, wrong place, ugly.", or "right.".
+fn flaws_of(scene: Scene, picture: &Picture) -> String {
+    check(&scene.caption(), picture).map_or(String::new(), |verdict| in_words(&verdict))
+}
+
+/// What a verdict finds wrong.
+#[must_use]
+pub fn in_words(verdict: &Verdict) -> String {
+    let parts = [
+        (verdict.object, "wrong shape"),
+        (verdict.colour, "wrong colour"),
+        (verdict.count, "wrong number"),
+        (verdict.relation.unwrap_or(true), "wrong place"),
+        (verdict.size.unwrap_or(true), "wrong size"),
+        (verdict.background, "wrong background"),
+        (verdict.ugliness < UGLY, "ugly"),
+    ];
+    let wrong: Vec<&str> =
+        parts.into_iter().filter(|(is_right, _)| !is_right).map(|(_, name)| name).collect();
+    if wrong.is_empty() { "right.".to_owned() } else { format!("{}.", wrong.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_say_what_the_checker_sees() {
+        let (mut kinds, mut firsts, mut right) = ([0; 3], 0, 0);
+        for index in 0..600 {
+            match exercise(3, index) {
+                Exercise::Describe { picture, answer } => {
+                    kinds[0] += 1;
+                    assert!(check(&answer, &picture).is_ok_and(|verdict| verdict.exact), "{answer}");
+                }
+                Exercise::Grade { caption, picture, answer } => {
+                    kinds[1] += 1;
+                    let is_right = check(&caption, &picture).is_ok_and(|v| v.exact && v.ugliness < UGLY);
+                    right += usize::from(is_right);
+                    assert_eq!(answer == "Yes.", is_right, "{caption}: {answer}");
+                }
+                Exercise::Pair { caption, pictures, answer } => {
+                    kinds[2] += 1;
+                    let utility = |picture| check(&caption, picture).map_or(0.0, |verdict| verdict.utility);
+                    let is_first = utility(&pictures[0]) > utility(&pictures[1]);
+                    firsts += usize::from(is_first);
+                    assert!(answer.starts_with(if is_first { "A. A: " } else { "B. A: " }), "{answer}");
+                }
+            }
+        }
+        assert!(kinds.iter().all(|n| *n > 100), "{kinds:?}");
+        // Neither letter, nor yes or no, is a good guess.
+        let near_half = |n: usize, of: usize| (0.25..0.75).contains(&(n as f64 / of as f64));
+        assert!(near_half(firsts, kinds[2]) && near_half(right, kinds[1]), "{firsts} {right} {kinds:?}");
+    }
+
+    #[test]
+    fn held_out_pairs_have_held_out_captions_and_a_winner() {
+        let pairs = clear_pairs(Split::Test, 5, 60);
+        assert_eq!(pairs.len(), 60);
+        for ClearPair { caption, better, worse, .. } in pairs {
+            assert!(super::super::held_out(&caption));
+            let utility = |picture| check(&caption, picture).map_or(0.0, |verdict| verdict.utility);
+            assert!(utility(&better) >= utility(&worse) + LEAST_DIFFERENCE);
+        }
+    }
+}
