@@ -90,7 +90,8 @@ fn rows_that_are_no_lists_and_sums_with_pairs_are_refused() {
         settings.iter().for_each(|setting| args.extend(["--set", setting]));
         fails(&args, code, parts);
     };
-    check(&["objective.dpo.beta=0.1"], USAGE, &["objective.dpo", "lists or pairs, not both"]);
+    let both = ["objective.dpo.beta=0.1", "objective.mc_po.beta=0.1"];
+    check(&both, USAGE, &["objective.dpo", "lists or pairs, not both"]);
     let labelled = folder.text("labelled.jsonl", "{\"prompt\":\"a\",\"completion\":\" b\",\"label\":true}\n");
     check(&[&format!("data.path={labelled}")], DATA, &["labelled.jsonl", "row 1", "completions"]);
     let equal =
