@@ -89,6 +89,7 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
         Templates { fit: Template::named("picture-fit")?, pair: Template::named("picture-pair")? };
     let folder = job.out.join("final");
     if let Some(start) = &start_from {
+        std::fs::create_dir_all(&folder).map_err(|error| Failure::file(&folder, error))?;
         copy_tokenizer(start, &folder)?;
     } else if !folder.join("tokenizer.json").exists() {
         // Exercises far behind those that are trained on.
