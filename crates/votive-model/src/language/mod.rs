@@ -87,8 +87,8 @@ impl Architecture {
         let row = Self::of_type(config)?;
         let is_of = |class| config.get("architectures") == Some(&json!([class]));
         if row.reward_class.is_some_and(is_of) {
-            let what = "a reward model, which gives scores and no words; a language model is asked for";
-            return Err(config.unsupported("architectures", what));
+            let what = format!("a reward model, which gives scores and no words; supported: {}", row.class);
+            return Err(config.unsupported("architectures", &what));
         }
         config.only("architectures", &[json!([row.class])])?;
         row.without_own_code(config, "AutoModelForCausalLM")
