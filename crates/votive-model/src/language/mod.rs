@@ -85,9 +85,10 @@ impl Architecture {
     /// The row of a language model's configuration.
     fn of(config: &ConfigFile) -> Result<&'static Self> {
         let row = Self::of_type(config)?;
-        if row.reward_class.is_some_and(|class| config.get("architectures") == Some(&json!([class]))) {
-            let what = "a reward model, which gives scores and no words; a language model is asked for";
-            return Err(config.unsupported("architectures", what));
+        let is_of = |class| config.get("architectures") == Some(&json!([class]));
+        if row.reward_class.is_some_and(is_of) {
+            let what = format!("a reward model, which gives scores and no words; supported: {}", row.class);
+            return Err(config.unsupported("architectures", &what));
         }
         config.only("architectures", &[json!([row.class])])?;
         row.without_own_code(config, "AutoModelForCausalLM")
