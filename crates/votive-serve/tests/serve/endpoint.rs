@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use votive_critic::{
-    Chance, Cost, CriticError, Part, Piece, Said, Sampling, Silence, Speaker, Talk, Weighed,
+    Chance, Cost, CriticError, Endpoint, EndpointOptions, Part, Piece, Role, Said, Sampling, Silence,
+    Speaker, Talk, Turn, Weighed,
 };
 
 use crate::browser::{Reply, send};
