@@ -91,7 +91,8 @@ def check(client, model, sees_images):
         return ask(temperature=0, messages=[{"role": "user", "content": [image, *parts]}])
 
     if sees_images:
-        yield "an image costs tokens", look((200, 0, 0)).usage.prompt_tokens > usage.prompt_tokens
+        blind = ask(temperature=0, messages=[{"role": "user", "content": parts}]).usage
+        yield "an image costs tokens", look((200, 0, 0)).usage.prompt_tokens > blind.prompt_tokens
     else:
         blind = refused(openai.BadRequestError, lambda: look((200, 0, 0)), param="messages")
         yield "an image for a model without eyes is refused", blind
