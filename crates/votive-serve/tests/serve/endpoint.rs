@@ -74,8 +74,10 @@ impl Speaker for Echo {
                 for token in &tokens {
                     words.push_str(token);
                     let others =
-                        (0..likeliest.unwrap_or(0)).map(|i| (format!("other {i}"), f64::NEG_INFINITY));
-                    let chance = likeliest.map(|_| Chance { log_prob: -0.5, likeliest: others.collect() });
+                        (1..likeliest.unwrap_or(0)).map(|i| (format!("other {i}"), f64::NEG_INFINITY));
+                    let first = likeliest.filter(|n| *n > 0).map(|_| ((*token).to_owned(), -0.5));
+                    let all = first.into_iter().chain(others).collect();
+                    let chance = likeliest.map(|_| Chance { log_prob: -0.5, likeliest: all });
                     let _ = hear(Piece { words: (*token).to_owned(), chance });
                 }
                 let cost = Cost { input_tokens: 7, output_tokens: tokens.len() as u64, ..Cost::default() };
