@@ -65,8 +65,8 @@ fn another_architecture_is_named() {
         &["model/config.json", "`model_type` = \"mamba\" is not supported", "llama, mistral, qwen2, qwen3"],
     );
     check_config(
-        &[("architectures", json!(["LlamaForSequenceClassification"]))],
-        &["`architectures` = [\"LlamaForSequenceClassification\"] is not supported"],
+        &[("architectures", json!(["LlamaForTokenClassification"]))],
+        &["`architectures` = [\"LlamaForTokenClassification\"] is not supported"],
     );
     check_config(&[("hidden_act", json!("gelu"))], &["`hidden_act` = \"gelu\" is not supported"]);
 }
