@@ -185,12 +185,15 @@ fn mistakes_are_named_before_anything_is_drawn() {
     let (folder, args) = captions();
     let all: Vec<&str> = args.iter().map(String::as_str).collect();
     for (more, named) in [
-        (&["--max-new-tokens", "5"][..], "--max-new-tokens"),
+        (&["--judge", "checker", "--max-new-tokens", "5"][..], "--max-new-tokens"),
         (&["--least", "1.5"], "--least"),
         (&["--judge", "http://127.0.0.1:9/v1"], "names no model"),
         (&["--judge", "checker", "--by", "person:ann"], "--by"),
+        (&[], "--judge is missing"),
     ] {
         fails(&[all.as_slice(), more].concat(), USAGE, &[named]);
+        let drawn = Store::open(&folder.path().join("store.sqlite")).unwrap().item_numbers().unwrap();
+        assert!(drawn.is_empty(), "{more:?}");
     }
     let empty = folder.path().join("empty.sqlite");
     fails(&["label", "--store", empty.to_str().unwrap()], DATA, &["nothing in it to judge"]);

@@ -25,10 +25,8 @@ const BINS: usize = 10;
 /// Each pair is asked in both orders, and again with its candidates exchanged, with the protocol around the judge and without.
 /// Accuracy, order flips, ECE and kappa are shares of 1; the details are points of 100 with 95 % intervals.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  votive eval judge\n  votive eval judge --judge checker --seed 3 --json\n  \
-                  votive eval judge --judge clip-vit-large-patch14 --pairs 200"
-)]
+#[command(after_help = "Examples:\n  votive eval judge --judge checker --seed 3 --json\n  \
+                  votive eval judge --judge clip-vit-large-patch14 --pairs 200")]
 pub(super) struct Args {
     #[command(flatten)]
     judge: JudgeArgs,

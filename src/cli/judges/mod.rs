@@ -4,7 +4,7 @@ mod checker;
 mod clip;
 
 use super::speaker::LocalSpeaker;
-use super::{Context, Failure, Outcome, embedded};
+use super::{Context, Failure, Outcome};
 use checker::Checker;
 use clip::Clip;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -15,8 +15,6 @@ use votive_critic::{Asked, Endpoint, EndpointOptions, Form, Judge, Sampling, Spe
 use votive_model::CausalLmConfig;
 use votive_model::config::ConfigFile;
 
-/// The model that is shipped as a critic of pictures.
-const EMBEDDED: &str = "tiny-vlm";
 /// Difference of the checker's utilities that makes the odds e to 1: any difference that counts is nearly sure.
 const CHECKER_SCALE: f64 = 0.01;
 /// Difference of CLIP's cosines that makes the odds e to 1: CLIP's own logits are 100 times its cosines.
@@ -25,10 +23,10 @@ const CLIP_SCALE: f64 = 0.01;
 /// Who judges, and how.
 #[derive(Debug, clap::Args)]
 pub(crate) struct JudgeArgs {
-    /// Who judges: `embedded` (the shipped critic of pictures), `checker` (the playground's exact checker), the folder of a
+    /// Who judges: `checker` (the playground's exact checker), the folder of a
     /// language model, with vision or without, or of a CLIP model, or a model of a server with OpenAI's chat completions,
     /// as `http://host:8000/v1#model`. Several, by commas, are a jury that votes.
-    #[arg(long, value_name = "NAME|DIR|URL", value_delimiter = ',', default_value = "embedded")]
+    #[arg(long, value_name = "NAME|DIR|URL", value_delimiter = ',')]
     judge: Vec<String>,
     /// How a model is asked: a template's file, or the name of one that comes with the program [default: by the model].
     #[arg(long, value_name = "FILE|NAME")]
@@ -110,6 +108,10 @@ impl JudgeArgs {
     /// # Errors
     /// If there is no such judge, it does not judge such things, or its files are wrong.
     pub(crate) fn choose(&self, subject: Subject, seed: u64, ctx: &Context) -> Outcome<Chosen> {
+        if self.judge.is_empty() {
+            let missing = Failure::usage("--judge is missing");
+            return Err(missing.hint("e.g. checker, a model's folder, or http://127.0.0.1:8000/v1#model"));
+        }
         let all =
             self.judge.iter().map(|name| self.one(name, subject, seed, ctx)).collect::<Outcome<Vec<_>>>()?;
         let open_questions = all.iter().any(|one| one.is_remote).then_some(self.at_once.get());
@@ -155,10 +157,7 @@ impl JudgeArgs {
             let template = self.template(None, subject)?;
             return self.asked(Arc::new(self.endpoint(name)?), template, seed, true);
         }
-        let (folder, name) = match name {
-            "embedded" => (embedded::folder(EMBEDDED)?, format!("models/{EMBEDDED}")),
-            folder => (PathBuf::from(folder), folder.to_owned()),
-        };
+        let (folder, name) = (PathBuf::from(name), name.to_owned());
         let config = ConfigFile::read(&folder.join("config.json"))?;
         let is_clip = config.maybe_str("model_type")?.as_deref() == Some("clip");
         let sees_images = is_clip || CausalLmConfig::read(&config)?.image_tokens().is_some();

@@ -12,7 +12,7 @@ mod export;
 mod origin;
 mod ratings;
 
-use super::judges::{JudgeArgs, Subject};
+use super::judges::{Chosen, JudgeArgs, Subject};
 use super::prompts::read_file;
 use super::{Context, Failure, Outcome, signal};
 use candidates::{Candidates, DrawingArgs};
@@ -21,6 +21,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use votive_critic::{Candidate, Cost, Finding, Store};
+use votive_train::Modality;
 
 /// Let a judge label candidates: prompts × models × seeds to a preference set
 ///
@@ -76,6 +77,15 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         return Err(Failure::usage(format!("--least {}: expected 0.5 or more, below 1", args.least)));
     }
     let mut store = Store::open(&args.store)?;
+    if args.prompts.is_none() && store.item_numbers()?.is_empty() {
+        let empty = Failure::data(format!("{}: there is nothing in it to judge", args.store.display()));
+        return Err(empty.hint("give --prompts and --model, and candidates will be drawn"));
+    }
+    // Before anything is drawn, so that a mistake in the judge's name costs nothing.
+    let chosen = match args.by {
+        Some(_) => None,
+        None => Some(args.judge.choose(subject(args, &store)?, args.seed, ctx)?),
+    };
     if let Some(prompts) = &args.prompts {
         let drawn = Candidates {
             models: &args.model,
@@ -85,13 +95,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         };
         drawn.draw(&read_file(prompts)?, &mut store, ctx)?;
     }
-    if store.item_numbers()?.is_empty() {
-        let empty = Failure::data(format!("{}: there is nothing in it to judge", args.store.display()));
-        return Err(empty.hint("give --prompts and --model, and candidates will be drawn"));
-    }
-    let (by, cost) = match &args.by {
-        Some(name) => (store.judge_named(name)?, Cost::default()),
-        None => judge_all(args, &mut store, ctx)?,
+    let (by, cost) = match (&args.by, &chosen) {
+        (None, Some(chosen)) => judge_all(chosen, &mut store, ctx)?,
+        (name, _) => (store.judge_named(name.as_deref().unwrap_or_default())?, Cost::default()),
     };
     let found = export::Found::of(&store, &by, args.least)?;
     if let Some(out) = &args.out {
@@ -104,14 +110,22 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     found.report(&by, cost, &ratings::ratings(&store, &by, args.seed)?, args.out.as_deref(), ctx)
 }
 
+/// What is judged: what the models draw, or what is in the store.
+fn subject(args: &Args, store: &Store) -> Outcome<Subject> {
+    if let Some(model) = args.model.first() {
+        return Ok(match Modality::of(model)? {
+            Modality::Text => Subject::Texts,
+            Modality::Image => Subject::Images,
+        });
+    }
+    let first = store.item_numbers()?.first().map(|id| store.item(*id)).transpose()?;
+    let is_image = first.is_some_and(|item| matches!(item.question.candidates(), [Candidate::Image(_), ..]));
+    Ok(if is_image { Subject::Images } else { Subject::Texts })
+}
+
 /// Asks the judge about every item that it has not judged; gives its name and what it cost.
-fn judge_all(args: &Args, store: &mut Store, ctx: &Context) -> Outcome<(String, Cost)> {
+fn judge_all(chosen: &Chosen, store: &mut Store, ctx: &Context) -> Outcome<(String, Cost)> {
     let items = store.item_numbers()?;
-    let first = items.first().map(|id| store.item(*id)).transpose()?;
-    let sees_images =
-        first.is_some_and(|item| matches!(item.question.candidates(), [Candidate::Image(_), ..]));
-    let subject = if sees_images { Subject::Images } else { Subject::Texts };
-    let chosen = args.judge.choose(subject, args.seed, ctx)?;
     chosen.templates.iter().try_for_each(|template| store.keep_template(template))?;
     let name = chosen.judge.name().to_owned();
     let mut open = Vec::new();
