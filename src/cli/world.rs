@@ -2,7 +2,7 @@
 
 use super::image_model::{ImageModel, as_network};
 use super::text_model::TextModel;
-use super::{Context, Outcome, signal};
+use super::{Context, Failure, Outcome, signal};
 use candle_core::Tensor;
 use image::RgbImage;
 use rayon::prelude::*;
@@ -147,4 +147,21 @@ pub(crate) fn draw_against(
 
 fn to_picture(image: RgbImage) -> Picture {
     Picture { width: image.width() as usize, height: image.height() as usize, rgb: image.into_raw() }
+}
+
+/// A picture of the playground as an image.
+///
+/// # Errors
+/// If it has fewer numbers than pixels.
+pub(crate) fn to_image(picture: &Picture) -> Outcome<RgbImage> {
+    RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb.clone())
+        .ok_or_else(|| Failure::data("a picture has fewer numbers than pixels"))
+}
+
+/// A picture of the playground as judges see it.
+///
+/// # Errors
+/// If it has fewer numbers than pixels, or cannot be stored.
+pub(crate) fn stored(picture: &Picture) -> Outcome<votive_critic::Picture> {
+    Ok(votive_critic::Picture::of_pixels(&to_image(picture)?)?)
 }

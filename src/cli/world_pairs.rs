@@ -2,9 +2,9 @@
 
 use super::image_model::ImageModel;
 use super::labels::best_against_worst;
-use super::world::{CFG, STEPS, Sampling, draw};
+use super::world::{CFG, STEPS, Sampling, draw, to_image};
 use super::{Context, Failure, Outcome};
-use image::{ImageFormat, RgbImage};
+use image::ImageFormat;
 use std::path::{Path, PathBuf};
 use votive_data::{ImagePair, RowNumbers, write_image_pairs};
 use votive_eval::grade_images;
@@ -55,9 +55,7 @@ pub(crate) fn make(base: &ImageModel, out: &Path, seed: u64, ctx: &Context) -> O
 /// # Errors
 /// If it cannot be written.
 pub(crate) fn save(picture: &Picture, path: &Path) -> Outcome {
-    let wrong = || Failure::data("a picture has fewer numbers than pixels");
-    let image = RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb.clone())
-        .ok_or_else(wrong)?;
+    let image = to_image(picture)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, error))?;
     }

@@ -1,15 +1,15 @@
 //! `votive eval judge`: how far a judge can be trusted, on pairs of the playground whose winner is known.
 
 use crate::cli::judges::{Chosen, JudgeArgs, Subject};
-use crate::cli::{Context, Failure, Outcome, signal};
-use image::RgbImage;
+use crate::cli::world::stored;
+use crate::cli::{Context, Outcome, signal};
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use votive_critic::protocol::fit_temperature;
-use votive_critic::{Abstention, Candidate, Cost, Finding, Judge, Judgment, Picture, Question, Winner};
+use votive_critic::{Abstention, Candidate, Cost, Finding, Judge, Judgment, Question, Winner};
 use votive_eval::judging::{
     Agreement, Calibration, Leaning, OrderEffects, Verdict, agreement, calibration, leaning, order_effects,
 };
@@ -117,12 +117,6 @@ fn pairs(args: &Args) -> Outcome<Vec<Shown>> {
         })
     };
     pairs.iter().map(shown).collect()
-}
-
-fn stored(picture: &Drawn) -> Outcome<Picture> {
-    let pixels = RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb.clone());
-    let pixels = pixels.ok_or_else(|| Failure::data("a picture has fewer numbers than pixels"))?;
-    Ok(Picture::of_pixels(&pixels)?)
 }
 
 fn brightness(picture: &Drawn) -> f64 {

@@ -2,17 +2,17 @@
 //! what is wrong, and which of two fits better and why.
 
 use super::super::speaker::TalkReader;
+use super::super::world::stored;
 use super::super::{Failure, Outcome};
 use super::{ELSEWHERE, Job, size};
 use candle_core::{DType, Device, Tensor};
-use image::RgbImage;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use votive_critic::{Candidate, Part, Picture, Question, Role, Silence, Talk, Template, Turn};
+use votive_critic::{Candidate, Part, Question, Role, Silence, Talk, Template, Turn};
 use votive_model::config::ConfigFile;
 use votive_model::hub_folder::copy_tokenizer;
 use votive_model::{CausalLmConfig, LlamaConfig, Params, files, load_causal_lm, save_causal_lm};
-use votive_playground::image::{Exercise, Picture as Drawn, SIDE, exercise};
+use votive_playground::image::{Exercise, SIDE, exercise};
 use votive_train::TrainError;
 use votive_train::pretrain::{IMAGE, LanguagePretraining, Schedule, TextExample, text_tokenizer};
 use votive_train::recipe::Resolver;
@@ -103,7 +103,7 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     let example = |index: u64| -> Result<TextExample, TrainError> {
         let wrong = |what: String| TrainError::Plan(format!("exercise {index}: {what}"));
         let (talk, answer) =
-            talk_of(exercise(job.world, index), &templates).map_err(|e| wrong(e.to_string()))?;
+            talk_of(exercise(job.world, index), &templates).map_err(|e| wrong(e.message().to_owned()))?;
         let read = reader.read(&talk).map_err(|silence| wrong(in_words(&silence)))?;
         let mut answer = reader.tokenizer.encode(&answer, false)?;
         answer.push(eos);
@@ -214,7 +214,7 @@ fn processor(sizes: &Sizes) -> Value {
 }
 
 /// An exercise as a talk, and what should be said.
-fn talk_of(exercise: Exercise, templates: &Templates) -> votive_critic::Result<(Talk, String)> {
+fn talk_of(exercise: Exercise, templates: &Templates) -> Outcome<(Talk, String)> {
     match exercise {
         Exercise::Describe { picture, answer } => {
             let parts = vec![Part::Image(stored(&picture)?), Part::Text(DESCRIBE.to_owned())];
@@ -241,11 +241,6 @@ fn texts(exercise: &Exercise, templates: &Templates) -> Vec<String> {
         Part::Image(_) => None,
     });
     words.chain([answer]).collect()
-}
-
-fn stored(picture: &Drawn) -> votive_critic::Result<Picture> {
-    let pixels = RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb.clone());
-    Picture::of_pixels(&pixels.unwrap_or_default())
 }
 
 fn in_words(silence: &Silence) -> String {

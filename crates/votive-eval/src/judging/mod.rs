@@ -31,16 +31,6 @@ impl Verdict {
     /// All, in the order of a confusion matrix.
     pub const ALL: [Self; 3] = [Self::First, Self::Second, Self::Tie];
 
-    /// What P(first) says.
-    #[must_use]
-    pub fn of(probability: f64) -> Self {
-        match probability.total_cmp(&0.5) {
-            std::cmp::Ordering::Greater => Self::First,
-            std::cmp::Ordering::Less => Self::Second,
-            std::cmp::Ordering::Equal => Self::Tie,
-        }
-    }
-
     /// The verdict on the candidates in the other order.
     #[must_use]
     pub fn reversed(self) -> Self {
