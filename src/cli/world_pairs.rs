@@ -1,11 +1,11 @@
 //! Labelled pairs of a model's own pictures of the playground's captions.
 
 use super::image_model::ImageModel;
-use super::labels::best_against_worst;
-use super::world::{CFG, STEPS, Sampling, draw, to_image};
+use super::labels::{Label, Labelled, Labeller};
+use super::world::{CFG, STEPS, Sampling, draw, stored, to_image};
 use super::{Context, Failure, Outcome};
 use image::ImageFormat;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use votive_data::{ImagePair, RowNumbers, write_image_pairs};
 use votive_eval::grade_images;
 use votive_playground::Split;
@@ -13,7 +13,7 @@ use votive_playground::image::{Picture, prompts};
 
 const TRAINING_PROMPTS: usize = 1500;
 const SAMPLES_PER_PROMPT: usize = 4;
-/// Share of the labels that are flipped on purpose.
+/// Share of the exact checker's labels that are flipped on purpose: people are not always right either.
 pub(crate) const FLIPPED: f64 = 0.1;
 
 /// Training captions of a seed.
@@ -21,33 +21,82 @@ pub(crate) fn training_captions(seed: u64) -> Vec<String> {
     prompts(Split::Train, seed, TRAINING_PROMPTS)
 }
 
-/// Draws several pictures of every training caption, and writes the best against the worst of each to
-/// `out/pairs.jsonl`; gives the file and the number of pairs.
-///
-/// # Errors
-/// If the model cannot draw, or a file cannot be written.
-pub(crate) fn make(base: &ImageModel, out: &Path, seed: u64, ctx: &Context) -> Outcome<(PathBuf, usize)> {
-    let captions = training_captions(seed);
-    let repeated: Vec<String> = captions.iter().flat_map(|c| vec![c.clone(); SAMPLES_PER_PROMPT]).collect();
-    // Seeds of labels and tests are far apart.
-    let sampling = Sampling { steps: STEPS, cfg: CFG, seed: (seed << 32) + (1 << 20) };
-    let pictures = draw(base, &repeated, sampling, ctx)?;
-    let labels = best_against_worst(&grade_images(&repeated, &pictures)?, SAMPLES_PER_PROMPT, FLIPPED, seed);
-    let mut pairs = Vec::with_capacity(labels.len());
-    for (i, label) in labels.iter().enumerate() {
-        let put = |side: &str, sample: usize| {
-            let path = out.join(format!("pairs/{i:05}-{side}.png"));
-            save(&pictures[label.prompt * SAMPLES_PER_PROMPT + sample], &path).map(|()| path)
-        };
-        let (chosen, rejected) = (put("chosen", label.chosen)?, put("rejected", label.rejected)?);
-        let numbers = RowNumbers { margin: Some(label.margin), ..RowNumbers::default() };
-        let pair = ImagePair::new(i + 1, captions[label.prompt].clone(), chosen, rejected);
-        pairs.push(ImagePair { numbers, ..pair });
+/// Several pictures of every training caption.
+pub(crate) struct Drawn {
+    seed: u64,
+    captions: Vec<String>,
+    /// The caption of each picture.
+    repeated: Vec<String>,
+    pictures: Vec<Picture>,
+}
+
+impl Drawn {
+    /// Draws them.
+    ///
+    /// # Errors
+    /// If the model cannot draw.
+    pub(crate) fn draw(model: &ImageModel, seed: u64, ctx: &Context) -> Outcome<Self> {
+        let captions = training_captions(seed);
+        let repeated: Vec<String> =
+            captions.iter().flat_map(|caption| vec![caption.clone(); SAMPLES_PER_PROMPT]).collect();
+        // Seeds of labels and tests are far apart.
+        let sampling = Sampling { steps: STEPS, cfg: CFG, seed: (seed << 32) + (1 << 20) };
+        let pictures = draw(model, &repeated, sampling, ctx)?;
+        Ok(Self { seed, captions, repeated, pictures })
     }
-    let file = out.join("pairs.jsonl");
-    write_image_pairs(&file, &pairs)?;
-    ctx.output.note(format!("{} labelled pairs in {}", pairs.len(), file.display()));
-    Ok((file, pairs.len()))
+
+    /// How good the labeller finds each picture.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub(crate) fn utilities(&self, labeller: &Labeller, ctx: &Context) -> Outcome<Vec<Option<f64>>> {
+        let candidates = self
+            .pictures
+            .iter()
+            .map(|picture| Ok(votive_critic::Candidate::Image(stored(picture)?)))
+            .collect::<Outcome<Vec<_>>>()?;
+        labeller.utilities(&self.repeated, &candidates, ctx)
+    }
+
+    /// Writes the best against the worst of each caption to `out/pairs.jsonl`.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub(crate) fn label(
+        &self,
+        (labeller, utilities): (&Labeller, &[Option<f64>]),
+        flipped: f64,
+        out: &Path,
+        ctx: &Context,
+    ) -> Outcome<Labelled> {
+        let labels = labeller.best_against_worst(utilities, SAMPLES_PER_PROMPT, flipped, self.seed);
+        let place = |label: &Label, sample: usize| label.prompt * SAMPLES_PER_PROMPT + sample;
+        let mut pairs = Vec::with_capacity(labels.len());
+        for (i, label) in labels.iter().enumerate() {
+            let put = |side: &str, sample: usize| {
+                let path = out.join(format!("pairs/{i:05}-{side}.png"));
+                save(&self.pictures[place(label, sample)], &path).map(|()| path)
+            };
+            let (chosen, rejected) = (put("chosen", label.chosen)?, put("rejected", label.rejected)?);
+            let numbers = RowNumbers { margin: Some(label.margin), ..RowNumbers::default() };
+            let pair = ImagePair::new(i + 1, self.captions[label.prompt].clone(), chosen, rejected);
+            pairs.push(ImagePair { numbers, ..pair });
+        }
+        let file = out.join("pairs.jsonl");
+        write_image_pairs(&file, &pairs)?;
+        let truth = grade_images(&self.repeated, &self.pictures)?;
+        let is_right = |label: &Label| {
+            truth[place(label, label.chosen)].utility > truth[place(label, label.rejected)].utility
+        };
+        let right = votive_eval::share(&labels.iter().map(is_right).collect::<Vec<_>>()).value;
+        ctx.output.note(format!(
+            "{} pairs labelled by {} in {}; {right:.1} % are right",
+            pairs.len(),
+            labeller.name(),
+            file.display()
+        ));
+        Ok(Labelled { file, pairs: pairs.len(), right })
+    }
 }
 
 /// Writes a picture as PNG, and makes the folder if there is none.

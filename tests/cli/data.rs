@@ -254,3 +254,19 @@ fn bad_data_are_named_by_every_command() {
     fs::write(format!("{model}/chat_template.jinja"), "{{ raise_exception('not you') }}").unwrap();
     fails(&["data", "stats", &data, "--model", &model], DATA, &["pairs.jsonl: row 1", "line 1: not you"]);
 }
+
+#[test]
+fn the_playground_gives_prompts_of_a_split() {
+    let test = ok(&["data", "playground", "captions", "--split", "test", "-n", "20", "--seed", "3"]);
+    assert_eq!(test.lines().count(), 20);
+    assert!(test.lines().all(votive::playground::image::held_out), "{test}");
+    let train = ok(&["data", "playground", "captions", "-n", "20", "--seed", "3"]);
+    assert!(train.lines().all(|caption| !votive::playground::image::held_out(caption)), "{train}");
+    let texts: Vec<Value> = rows(&["data", "playground", "instructions", "-n", "5"]);
+    assert_eq!(texts[0].as_array().unwrap().len(), 5);
+    fails(
+        &["data", "playground", "captions", "--split", "test", "-n", "100000"],
+        USAGE,
+        &["different prompts"],
+    );
+}

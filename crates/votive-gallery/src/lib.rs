@@ -43,7 +43,7 @@ pub use error::GalleryError;
 pub use heat::{HeatCompletion, HeatMap, HeatRow, HeatToken, write_heat_map};
 pub use page::{PAGE_FILE, STYLE, write_gallery};
 pub use report::{
-    CategoryScore, Direction, Entry, Labels, Metric, ModalityReport, Part, REPORT_FILE, Report,
+    CategoryScore, Direction, Entry, Labels, Metric, ModalityReport, Part, REPORT_FILE, Report, Round,
     SCHEMA_VERSION, Settings, Side, TrainingPoint, Verdict,
 };
 pub use run::{METRICS_FILE, OTHER_LOGS, write_run_gallery};

@@ -77,6 +77,9 @@ pub struct ModalityReport {
     /// The preference labels that the model was trained on.
     #[serde(default)]
     pub labels: Option<Labels>,
+    /// What the labeller and the exact checker say of the model after each round of labelling and training.
+    #[serde(default)]
+    pub rounds: Vec<Round>,
     /// Training curves, in order of step.
     #[serde(default)]
     pub training: Vec<TrainingPoint>,
@@ -137,6 +140,28 @@ pub struct Labels {
     pub pairs: usize,
     /// Share of the pairs whose label was flipped on purpose, 0 to 1.
     pub flipped: f64,
+}
+
+/// One round of labelling and training. Wins are those of the model after the round against the base model, with the same held-out
+/// prompts and seeds, ties counted half, in points of 100: a labeller whose wins run away from the true ones is being gamed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// Preference pairs of the round.
+    pub pairs: usize,
+    /// Share of the labels whose chosen sample is truly the better one, points of 100.
+    pub labels_right: f64,
+    /// Score of the model after the round by the exact checker, points of 100.
+    pub exact: f64,
+    /// Wins by the labeller.
+    pub labeller_wins: f64,
+    /// Wins by the exact checker.
+    pub true_wins: f64,
+    /// `labeller_wins − true_wins`
+    pub gap: f64,
+    /// Lower end of the gap's 95 % interval over prompts.
+    pub gap_low: f64,
+    /// Upper end of the gap's 95 % interval over prompts.
+    pub gap_high: f64,
 }
 
 /// One logged optimizer step.
@@ -294,6 +319,11 @@ impl ModalityReport {
         for (idx, point) in self.training.iter().enumerate() {
             let values = [point.loss, point.margin.unwrap_or(0.0), point.accuracy.unwrap_or(0.0)];
             check_finite(&values, || format!("{name}.training[{idx}]"))?;
+        }
+        for (idx, round) in self.rounds.iter().enumerate() {
+            let wins = [round.labeller_wins, round.true_wins, round.gap, round.gap_low, round.gap_high];
+            check_finite(&wins, || format!("{name}.rounds[{idx}]"))?;
+            check_finite(&[round.labels_right, round.exact], || format!("{name}.rounds[{idx}]"))?;
         }
         for (idx, entry) in self.entries.iter().enumerate() {
             entry.before.check(|| format!("{name}.entries[{idx}].before"))?;

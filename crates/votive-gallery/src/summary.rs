@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::chart::{Curve, gain_bars, line_plot};
 use crate::html::{Html, number, signed};
 use crate::report::{
-    CategoryScore, Direction, Metric, ModalityReport, REPORT_FILE, Report, Settings, TrainingPoint,
+    CategoryScore, Direction, Metric, ModalityReport, REPORT_FILE, Report, Round, Settings, TrainingPoint,
 };
 
 /// A modality's name as a heading.
@@ -141,6 +141,9 @@ fn details(name: &'static str, modality: &ModalityReport) -> Html {
         html.put("<h3>Preference labels</h3><p>{} pairs, labelled by {}; ", &[&labels.pairs, &labels.source]);
         html.put("{}\u{a0}% of the labels flipped on purpose.</p>\n", &[&number(labels.flipped * 100.0, 1)]);
     }
+    if !modality.rounds.is_empty() {
+        html.append(&rounds(&modality.rounds));
+    }
     if !modality.settings.is_empty() {
         html.put("<h3>How outputs were drawn</h3><dl class=\"facts\">", &[]);
         html.append(&settings(&modality.settings)).put("</dl>\n", &[]);
@@ -185,6 +188,32 @@ fn metrics(metrics: &[Metric]) -> Html {
         html.put(
             "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
             &[&metric.name, &number(metric.base, 2), &number(metric.aligned, 2), &change(metric)],
+        );
+    }
+    html.put("</tbody></table>\n", &[]);
+    html
+}
+
+/// What the labeller says beside what is true.
+fn rounds(rounds: &[Round]) -> Html {
+    let mut html = Html::default();
+    html.put("<h3>The labeller beside the truth</h3><table><caption>Wins over the base model in points of 100, ties ", &[]);
+    html.put(
+        "counted half; a gap above zero that grows from round to round means that the labeller is gamed.",
+        &[],
+    );
+    html.put("</caption><thead><tr><th scope=\"col\">Round</th><th scope=\"col\">Pairs</th>", &[]);
+    html.put("<th scope=\"col\">Labels right</th><th scope=\"col\">Exact</th>", &[]);
+    html.put("<th scope=\"col\">Wins by the labeller</th><th scope=\"col\">True wins</th>", &[]);
+    html.put("<th scope=\"col\">Gap</th></tr></thead><tbody>", &[]);
+    for (number_of, round) in (1..).zip(rounds) {
+        html.put("<tr><th scope=\"row\">{}</th><td>{}</td>", &[&number_of, &round.pairs]);
+        for value in [round.labels_right, round.exact, round.labeller_wins, round.true_wins] {
+            html.put("<td>{}</td>", &[&number(value, 1)]);
+        }
+        html.put(
+            "<td>{} [{}, {}]</td></tr>",
+            &[&signed(round.gap, 1), &signed(round.gap_low, 1), &signed(round.gap_high, 1)],
         );
     }
     html.put("</tbody></table>\n", &[]);

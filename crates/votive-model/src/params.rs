@@ -260,6 +260,8 @@ pub enum Init {
     Zero,
     /// All one.
     One,
+    /// All this number.
+    Constant(f64),
     /// Normal with this standard deviation.
     Normal(f64),
     /// Uniform in ±this bound.
@@ -282,6 +284,7 @@ impl Init {
         let n = shape.iter().product();
         let values: Vec<f32> = match self {
             Self::Zero => vec![0.0; n],
+            Self::Constant(number) => vec![number as f32; n],
             Self::One => vec![1.0; n],
             Self::Normal(deviation) => (0..n).map(|_| (draws.normal() * deviation) as f32).collect(),
             Self::Uniform(bound) => (0..n).map(|_| draws.between(-bound, bound) as f32).collect(),

@@ -1,8 +1,10 @@
 //! `votive bench`: the time of fixed pieces of work, chosen so that other programs can do exactly the same.
 
 mod image;
+mod label_sources;
 mod laps;
 mod methods;
+mod study;
 mod text;
 mod update;
 
@@ -35,6 +37,8 @@ enum Work {
     Generate(GenerateArgs),
     /// Every recipe for images beside the base model: the playground's exact checker, several seeds.
     DiffusionMethods(methods::MethodsArgs),
+    /// The same pictures labelled by the truth, by a critic, by a critic that is often wrong, and by CLIPScore: what each label is worth.
+    LabelSources(label_sources::LabelSourcesArgs),
     /// One image from a prompt: text encoder, DDIM with 50 steps and guidance, VAE.
     Sample(SampleArgs),
 }
@@ -149,6 +153,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         Work::Generate(args) => text::generate(args, ctx)?,
         Work::Sample(args) => image::sample(args, ctx)?,
         Work::DiffusionMethods(args) => return methods::run(args, ctx),
+        Work::LabelSources(args) => return label_sources::run(args, ctx),
     };
     let result = measured.to_json(ctx)?;
     if !ctx.output.wants_json() {

@@ -4,6 +4,7 @@ mod convert;
 mod image_convert;
 mod image_show;
 mod image_stats;
+mod playground;
 mod segments;
 mod show;
 mod source;
@@ -24,7 +25,8 @@ use crate::cli::{Context, Outcome};
                         votive data stats ultrafeedback/ --split train_prefs --model Qwen2.5-0.5B-Instruct --max-length 1024\n  \
                         votive data convert nectar/ --pairs all --to trl-conversational --out pairs.jsonl\n  \
                         votive data show pickapic/ --split test --rows 4 --out sheet.png\n  \
-                        votive data convert pickapic/ --split test --to image-pairs --out pairs.jsonl"
+                        votive data convert pickapic/ --split test --to image-pairs --out pairs.jsonl\n  \
+                        votive data playground captions --split test > captions.txt"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -36,6 +38,7 @@ enum Action {
     Show(show::Args),
     Stats(stats::Args),
     Convert(convert::Args),
+    Playground(playground::Args),
 }
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
@@ -43,5 +46,6 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         Action::Show(args) => show::run(args, ctx),
         Action::Stats(args) => stats::run(args, ctx),
         Action::Convert(args) => convert::run(args, ctx),
+        Action::Playground(args) => playground::run(args, ctx),
     }
 }

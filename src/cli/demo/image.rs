@@ -2,49 +2,101 @@
 
 use super::super::Outcome;
 use super::super::image_model::ImageModel;
-use super::super::world::{CFG, STEPS, Sampling, draw};
-use super::super::world_pairs::{self, FLIPPED, save};
-use super::{Setting, align, report};
+use super::super::labels::{Labelled, Labeller};
+use super::super::world::{CFG, STEPS, Sampling, draw, stored};
+use super::super::world_pairs::{Drawn, save};
+use super::Setting;
+use super::rounds::Learner;
 use serde_json::json;
-use std::path::PathBuf;
-use votive_eval::grade_images;
-use votive_gallery::{Labels, ModalityReport, Side};
+use std::path::{Path, PathBuf};
+use votive_critic::Candidate;
+use votive_eval::{Outcome as Graded, grade_images};
+use votive_gallery::{Settings, Side};
 use votive_playground::Split;
-use votive_playground::image::prompts;
+use votive_playground::image::{Picture, prompts};
 
-/// The recipe, as it is shipped.
-const RECIPE: &str = include_str!("../../../examples/recipes/image/dpo.toml");
 /// All captions that are kept for testing, if there are no more.
 const TEST_PROMPTS: usize = 340;
 
-pub(super) fn run(setting: &Setting) -> Outcome<ModalityReport> {
-    let ctx = setting.ctx;
-    let device = ctx.device()?;
-    let base = ImageModel::load(&setting.model, None, &device)?;
-    let (file, pairs) = world_pairs::make(&base, &setting.out, setting.seed, ctx)?;
-    let run = align(RECIPE, setting, &file)?;
-    let aligned = ImageModel::load(&run.final_folder(), None, &device)?;
-    let tests = prompts(Split::Test, setting.seed, TEST_PROMPTS);
-    let sampling = Sampling { steps: STEPS, cfg: CFG, seed: setting.seed << 32 };
-    let (before, after) = (draw(&base, &tests, sampling, ctx)?, draw(&aligned, &tests, sampling, ctx)?);
-    let grades = (grade_images(&tests, &before)?, grade_images(&tests, &after)?);
-    let content = |i: usize, is_aligned: bool| {
-        let path = sample_path(setting, i, is_aligned);
-        let relative = path.strip_prefix(setting.root).unwrap_or(&path);
-        Side { image: Some(relative.to_string_lossy().into_owned()), ..Side::default() }
-    };
-    let mut part = report::compare(&tests, (&grades.0, &grades.1), sampling.seed, setting.seed, &content);
-    for (i, (before, after)) in before.iter().zip(&after).enumerate().take(part.entries.len()) {
-        save(before, &sample_path(setting, i, false))?;
-        save(after, &sample_path(setting, i, true))?;
-    }
-    part.settings = [("sampler".to_owned(), json!("ddim")), ("sampling".to_owned(), json!(sampling))].into();
-    part.labels = Some(Labels { source: "exact checker".to_owned(), pairs, flipped: FLIPPED });
-    part.training = report::training(run.path())?;
-    Ok(part)
+/// Draws captions of the playground.
+pub(super) struct Painter<'a> {
+    setting: &'a Setting<'a>,
+    tests: Vec<String>,
+    sampling: Sampling,
 }
 
-fn sample_path(setting: &Setting, i: usize, is_aligned: bool) -> PathBuf {
-    let side = if is_aligned { "aligned" } else { "base" };
-    setting.out.join(format!("samples/{i:04}-{side}.png"))
+impl<'a> Painter<'a> {
+    pub(super) fn new(setting: &'a Setting<'a>) -> Self {
+        Self {
+            setting,
+            tests: prompts(Split::Test, setting.seed, TEST_PROMPTS),
+            sampling: Sampling { steps: STEPS, cfg: CFG, seed: setting.seed << 32 },
+        }
+    }
+
+    fn path(&self, i: usize, is_aligned: bool) -> PathBuf {
+        let side = if is_aligned { "aligned" } else { "base" };
+        self.setting.out.join(format!("samples/{i:04}-{side}.png"))
+    }
+}
+
+impl Learner for Painter<'_> {
+    type Model = ImageModel;
+    type Answers = Vec<Picture>;
+
+    const RECIPE: &'static str = include_str!("../../../examples/recipes/image/dpo.toml");
+
+    fn load(&self, folder: &Path) -> Outcome<ImageModel> {
+        ImageModel::load(folder, None, &self.setting.ctx.device()?)
+    }
+
+    fn label(
+        &self,
+        model: &ImageModel,
+        (labeller, flipped): (&Labeller, f64),
+        seed: u64,
+        out: &Path,
+    ) -> Outcome<Labelled> {
+        let ctx = self.setting.ctx;
+        let drawn = Drawn::draw(model, seed, ctx)?;
+        drawn.label((labeller, &drawn.utilities(labeller, ctx)?), flipped, out, ctx)
+    }
+
+    fn tests(&self) -> &[String] {
+        &self.tests
+    }
+
+    fn first_test_seed(&self) -> u64 {
+        self.sampling.seed
+    }
+
+    fn settings(&self) -> Settings {
+        [("sampler".to_owned(), json!("ddim")), ("sampling".to_owned(), json!(self.sampling))].into()
+    }
+
+    fn answer(&self, model: &ImageModel) -> Outcome<Vec<Picture>> {
+        draw(model, &self.tests, self.sampling, self.setting.ctx)
+    }
+
+    fn grade(&self, answers: &Vec<Picture>) -> Outcome<Vec<Graded>> {
+        Ok(grade_images(&self.tests, answers)?)
+    }
+
+    fn candidates(&self, answers: &Vec<Picture>) -> Outcome<Vec<Candidate>> {
+        answers.iter().map(|picture| Ok(Candidate::Image(stored(picture)?))).collect()
+    }
+
+    fn show(&self, i: usize, is_aligned: bool, _: &Vec<Picture>) -> Side {
+        let path = self.path(i, is_aligned);
+        let relative = path.strip_prefix(self.setting.root).unwrap_or(&path);
+        Side { image: Some(relative.to_string_lossy().into_owned()), ..Side::default() }
+    }
+
+    fn save(&self, shown: usize, before: &Vec<Picture>, after: &Vec<Picture>) -> Outcome {
+        for (i, (before, after)) in before.iter().zip(after).enumerate().take(shown) {
+            save(before, &self.path(i, false))?;
+            save(after, &self.path(i, true))?;
+        }
+        Ok(())
+    }
 }

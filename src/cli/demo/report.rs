@@ -99,14 +99,14 @@ fn metric(
     Metric { name: name.to_owned(), base: mean(base), aligned: mean(aligned), better: Some(better) }
 }
 
-/// The curves of a run, from its metrics.
-pub(super) fn training(run: &Path) -> Outcome<Vec<TrainingPoint>> {
+/// The curves of a run, from its metrics; its first step has the number `first`.
+pub(super) fn training(run: &Path, first: u64) -> Outcome<Vec<TrainingPoint>> {
     let path = run.join(METRICS_FILE);
     let text = std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error))?;
     let point = |line: &str| -> Option<TrainingPoint> {
         let value: serde_json::Value = serde_json::from_str(line).ok()?;
         Some(TrainingPoint {
-            step: value["step"].as_u64()?,
+            step: first + value["step"].as_u64()?,
             loss: value["loss"].as_f64()?,
             margin: value["rewards/margins"].as_f64(),
             accuracy: value["rewards/accuracies"].as_f64(),

@@ -2,11 +2,14 @@
 
 mod checker;
 mod clip;
+mod reward_model;
 
+use super::score::is_reward_model;
 use super::speaker::LocalSpeaker;
-use super::{Context, Failure, Outcome};
+use super::{Context, Failure, Outcome, embedded};
 use checker::Checker;
 use clip::Clip;
+use reward_model::Rewarder;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,13 +23,88 @@ const CHECKER_SCALE: f64 = 0.01;
 /// Difference of CLIP's cosines that makes the odds e to 1: CLIP's own logits are 100 times its cosines.
 const CLIP_SCALE: f64 = 0.01;
 
+/// Difference of rewards that makes the odds e to 1: differences of a Bradley–Terry reward are log-odds.
+const REWARD_SCALE: f64 = 1.0;
+/// The critics that are shipped: of pictures `models/tiny-vlm`, of texts `models/tiny-rm`.
+pub(crate) const EMBEDDED: &str = "embedded";
+/// The playground's exact checker.
+pub(crate) const CHECKER: &str = "checker";
+/// Most tokens of an answer in words.
+const MAX_TOKENS: usize = 256;
+
+/// A judge that gives grades.
+pub(crate) struct Grader {
+    pub(crate) judge: Arc<dyn Judge>,
+    /// Difference of its grades that makes the odds e to 1.
+    pub(crate) scale: f64,
+}
+
+/// A judge by its name that grades candidates one by one: a model that answers is asked whether a candidate fits.
+///
+/// # Errors
+/// If there is no such judge in this process, it does not judge such things, or its files are wrong.
+pub(crate) fn grader(name: &str, subject: Subject, ctx: &Context) -> Outcome<Grader> {
+    let folder = folder_of(name, subject)?;
+    if let Some(grader) = grader_without_words(name, &folder, subject, ctx)? {
+        return Ok(grader);
+    }
+    let template = Template::named(match subject {
+        Subject::Images => "picture-fit",
+        Subject::Texts => "text-fit",
+    })?;
+    let speaker = LocalSpeaker::load(&folder, name.to_owned(), &ctx.device()?)?;
+    let sampling = Sampling { temperature: 0.0, top_p: 1.0, max_tokens: MAX_TOKENS, seed: 0 };
+    Ok(Grader { judge: Arc::new(Asked::new(Arc::new(speaker), template, sampling)), scale: 1.0 })
+}
+
+/// Where the model of a name lies.
+fn folder_of(name: &str, subject: Subject) -> Outcome<PathBuf> {
+    match (name, subject) {
+        (EMBEDDED, Subject::Images) => embedded::folder("tiny-vlm"),
+        (EMBEDDED, Subject::Texts) => embedded::folder("tiny-rm"),
+        _ => Ok(PathBuf::from(name)),
+    }
+}
+
+/// A judge that grades by numbers of its own; none if the folder holds a model that is asked in words.
+fn grader_without_words(
+    name: &str,
+    folder: &Path,
+    subject: Subject,
+    ctx: &Context,
+) -> Outcome<Option<Grader>> {
+    if name == CHECKER {
+        return Ok(Some(Grader { judge: Arc::new(Checker), scale: CHECKER_SCALE }));
+    }
+    let only = |wanted: Subject, what: &str| match subject == wanted {
+        true => Ok(()),
+        false => Err(Failure::usage(format!("{name}: {what}"))),
+    };
+    let owned = name.to_owned();
+    if is_reward_model(folder, None, ctx)? {
+        only(Subject::Texts, "a reward model reads texts, and images are to be judged")?;
+        let judge = Arc::new(Rewarder::open(folder, owned, ctx)?);
+        return Ok(Some(Grader { judge, scale: REWARD_SCALE }));
+    }
+    let config = ConfigFile::read(&folder.join("config.json"))?;
+    if config.maybe_str("model_type")?.as_deref() == Some("clip") {
+        only(Subject::Images, "a CLIP model looks at images, and texts are to be judged")?;
+        let judge = Arc::new(Clip::open(folder, owned, &ctx.device()?)?);
+        return Ok(Some(Grader { judge, scale: CLIP_SCALE }));
+    }
+    if subject == Subject::Images && CausalLmConfig::read(&config)?.image_tokens().is_none() {
+        return Err(Failure::usage(format!("{name} sees no images, and images are to be judged")));
+    }
+    Ok(None)
+}
+
 /// Who judges, and how.
 #[derive(Debug, clap::Args)]
 pub(crate) struct JudgeArgs {
-    /// Who judges: `checker` (the playground's exact checker), the folder of a
-    /// language model, with vision or without, or of a CLIP model, or a model of a server with OpenAI's chat completions,
+    /// Who judges: `embedded` (the shipped critics of the playground), `checker` (its exact checker), the folder of a language
+    /// model, with vision or without, of a reward model or of a CLIP model, or a model of a server with OpenAI's chat completions,
     /// as `http://host:8000/v1#model`. Several, by commas, are a jury that votes.
-    #[arg(long, value_name = "NAME|DIR|URL", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME|DIR|URL", value_delimiter = ',', default_value = EMBEDDED)]
     judge: Vec<String>,
     /// How a model is asked: a template's file, or the name of one that comes with the program [default: by the model].
     #[arg(long, value_name = "FILE|NAME")]
@@ -44,7 +122,7 @@ pub(crate) struct JudgeArgs {
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f64,
     /// Most tokens of an answer in words.
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = MAX_TOKENS)]
     max_tokens: usize,
     /// Divide log-odds by this before they become probabilities, e.g. by what `votive eval judge --fit` finds.
     #[arg(long, value_name = "T")]
@@ -108,10 +186,6 @@ impl JudgeArgs {
     /// # Errors
     /// If there is no such judge, it does not judge such things, or its files are wrong.
     pub(crate) fn choose(&self, subject: Subject, seed: u64, ctx: &Context) -> Outcome<Chosen> {
-        if self.judge.is_empty() {
-            let missing = Failure::usage("--judge is missing");
-            return Err(missing.hint("e.g. checker, a model's folder, or http://127.0.0.1:8000/v1#model"));
-        }
         let all =
             self.judge.iter().map(|name| self.one(name, subject, seed, ctx)).collect::<Outcome<Vec<_>>>()?;
         let open_questions = all.iter().any(|one| one.is_remote).then_some(self.at_once.get());
@@ -146,34 +220,17 @@ impl JudgeArgs {
 
     /// A judge of pairs by its name.
     fn one(&self, name: &str, subject: Subject, seed: u64, ctx: &Context) -> Outcome<One> {
-        let graded = |judge: Arc<dyn Judge>, scale: f64| -> Outcome<One> {
-            let judge = Arc::new(ByGrade::new(judge, scale)?);
-            Ok(One { judge, debater: None, template: None, is_remote: false })
-        };
-        if name == "checker" {
-            return graded(Arc::new(Checker), CHECKER_SCALE);
-        }
         if name.starts_with("http://") || name.starts_with("https://") {
             let template = self.template(None, subject)?;
             return self.asked(Arc::new(self.endpoint(name)?), template, seed, true);
         }
-        let (folder, name) = (PathBuf::from(name), name.to_owned());
-        let config = ConfigFile::read(&folder.join("config.json"))?;
-        let is_clip = config.maybe_str("model_type")?.as_deref() == Some("clip");
-        let sees_images = is_clip || CausalLmConfig::read(&config)?.image_tokens().is_some();
-        if subject == Subject::Images && !sees_images {
-            return Err(Failure::usage(format!("{name} sees no images, and images are to be judged")));
-        }
-        if is_clip {
-            return match subject {
-                Subject::Images => graded(Arc::new(Clip::open(&folder, name, &ctx.device()?)?), CLIP_SCALE),
-                Subject::Texts => {
-                    Err(Failure::usage(format!("{name} judges images, and texts are to be judged")))
-                }
-            };
+        let folder = folder_of(name, subject)?;
+        if let Some(Grader { judge, scale }) = grader_without_words(name, &folder, subject, ctx)? {
+            let judge = Arc::new(ByGrade::new(judge, scale)?);
+            return Ok(One { judge, debater: None, template: None, is_remote: false });
         }
         let template = self.template(Some(&folder), subject)?;
-        let speaker = LocalSpeaker::load(&folder, name, &ctx.device()?)?;
+        let speaker = LocalSpeaker::load(&folder, name.to_owned(), &ctx.device()?)?;
         self.asked(Arc::new(speaker), template, seed, false)
     }
 

@@ -1,6 +1,7 @@
 //! `votive pretrain`: the shipped models, made from nothing on the playground worlds.
 
 mod autoencoder;
+mod clip;
 mod critic;
 mod denoiser;
 mod language;
@@ -23,7 +24,7 @@ use votive_train::recipe::{Resolver, to_toml};
 /// same recipe and folder.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Recipe with `model.kind` = "language", "critic", "autoencoder" or "denoiser".
+    /// Recipe with `model.kind` = "language", "critic", "clip", "autoencoder" or "denoiser".
     recipe: PathBuf,
     /// Override a setting of the recipe.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -37,7 +38,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let mut r = Resolver::read(&args.recipe, &args.overrides)?;
     let kind = r.choice(
         "model.kind",
-        &["language", "critic", "autoencoder", "denoiser"],
+        &["language", "critic", "clip", "autoencoder", "denoiser"],
         "language",
         "What is trained.",
     );
@@ -46,6 +47,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     match kind.as_str() {
         "language" => language::run(&job, r),
         "critic" => critic::run(&job, r),
+        "clip" => clip::run(&job, r),
         "autoencoder" => autoencoder::run(&job, r),
         _ => denoiser::run(&job, r),
     }

@@ -16,6 +16,9 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 use std::path::Path;
 
+/// `ln(1/0.07)`, where training starts (Sec. 2.5), as transformers rounds it.
+const LOGIT_SCALE: f64 = 2.6592;
+
 /// Shape of both towers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClipConfig {
@@ -65,7 +68,7 @@ impl ClipModel {
             text: ClipTextModelWithProjection::new(scope, &config.text)?,
             vision: ClipVisionModel::new(&scope.sub("vision_model"), &config.vision)?,
             visual_projection: Linear::new(&scope.sub("visual_projection"), width, shared, false)?,
-            logit_scale: scope.get("logit_scale", &[], Init::Zero)?,
+            logit_scale: scope.get("logit_scale", &[], Init::Constant(LOGIT_SCALE))?,
         })
     }
 
@@ -110,6 +113,12 @@ impl ClipModel {
     /// As [`super::ClipTextModel::forward`].
     pub fn text_embeds(&self, ids: &Tensor) -> Result<Tensor> {
         Ok(self.text.forward(ids)?.pooled)
+    }
+
+    /// Logarithm of what cosines are multiplied by to be logits; it is trained. No shape: one number.
+    #[must_use]
+    pub fn logit_scale(&self) -> &Tensor {
+        &self.logit_scale
     }
 
     /// What cosines are multiplied by to be logits, `exp(logit_scale)`.

@@ -1,13 +1,15 @@
-//! Training from nothing, for the tiny models that are shipped: one loop, three losses.
+//! Training from nothing, for the tiny models that are shipped: one loop, a loss for each kind.
 //!
 //! The loop is plain: a loss for each step, AdamW, an optional moving average of the weights, checkpoints. What is
 //! learnt comes from outside as a function of the example's index, so a resumed run sees the same examples.
 
+mod clip;
 mod denoiser;
 mod language;
 mod tokenizer;
 mod vae;
 
+pub use clip::ClipPretraining;
 pub use denoiser::{DenoiserPretraining, DenoiserRecipe};
 pub use language::{LanguagePretraining, TextExample};
 pub use tokenizer::{IMAGE, clip_tokenizer, text_tokenizer};

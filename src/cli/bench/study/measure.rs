@@ -1,8 +1,8 @@
 //! What is measured of a model that draws the playground's captions.
 
-use super::super::super::image_model::{ImageModel, as_network};
-use super::super::super::world::{CFG, STEPS, Sampling, draw_against};
-use super::super::super::{Context, Outcome};
+use crate::cli::image_model::{ImageModel, as_network};
+use crate::cli::world::{CFG, STEPS, Sampling, draw_against};
+use crate::cli::{Context, Outcome};
 use serde::{Deserialize, Serialize};
 use votive_eval::grade_images;
 use votive_playground::Split;
@@ -26,6 +26,9 @@ pub(super) struct Measured {
     pub(super) seed: u64,
     /// Wall time of training and evaluation.
     pub(super) seconds: f64,
+    /// Share of right labels, points of 100, if it was trained on labels of its own.
+    #[serde(default)]
+    pub(super) labels_right: Option<f64>,
     #[serde(flatten)]
     pub(super) scores: Scores,
 }

@@ -1,7 +1,7 @@
 //! All results in a table and a picture.
 
+use super::BASE;
 use super::measure::Measured;
-use super::{BASE, STANDARD};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,9 +14,15 @@ pub(super) struct Estimate {
     high: f64,
 }
 
-/// Methods in rows.
+/// What was trained in rows.
 #[derive(Debug, Serialize)]
-pub(super) struct Table {
+pub(crate) struct Table {
+    /// What rows are compared with, besides the base: its name, and what it is called in the heading.
+    #[serde(skip)]
+    standard: (&'static str, &'static str),
+    /// What rows are.
+    #[serde(skip)]
+    heading: &'static str,
     seeds: usize,
     captions: usize,
     categories: Vec<String>,
@@ -31,24 +37,33 @@ struct Row {
     exact: f64,
     /// Points of 100 above the base, of the same seeds and captions.
     gain: Estimate,
-    /// The same above Diffusion-DPO; none of it itself.
+    /// The same above the standard; none of it itself.
     over_standard: Option<Estimate>,
     /// Exact pictures by category, points of 100.
     categories: BTreeMap<String, f64>,
     ugliness: f64,
     diversity: f64,
+    /// Share of right labels, points of 100, where the rows are trained on labels of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels_right: Option<f64>,
     /// Wall time of a seed.
     seconds: f64,
 }
 
 impl Table {
-    pub(super) fn of(results: &[Measured]) -> Self {
+    pub(super) fn of(
+        results: &[Measured],
+        standard: (&'static str, &'static str),
+        heading: &'static str,
+    ) -> Self {
         let methods: BTreeSet<&str> = results.iter().map(|one| one.method.as_str()).collect();
         let seeds: BTreeSet<u64> = results.iter().map(|one| one.seed).collect();
         let names: BTreeSet<&String> = results.iter().flat_map(|one| &one.scores.categories).collect();
-        let mut rows: Vec<Row> = methods.into_iter().map(|method| row(method, results)).collect();
+        let mut rows: Vec<Row> = methods.into_iter().map(|method| row(method, standard.0, results)).collect();
         rows.sort_by(|one, other| other.gain.mean.total_cmp(&one.gain.mean));
         Self {
+            standard,
+            heading,
             seeds: seeds.len(),
             captions: results.first().map_or(0, |one| one.scores.exact.len()),
             categories: names.into_iter().cloned().collect(),
@@ -56,11 +71,14 @@ impl Table {
         }
     }
 
-    pub(super) fn to_markdown(&self) -> String {
-        let mut text = String::from("| method | exact % | gain over base | gain over Diffusion-DPO |");
+    pub(crate) fn to_markdown(&self) -> String {
+        let has_labels = self.rows.iter().any(|row| row.labels_right.is_some());
+        let (heading, standard) = (self.heading, self.standard.1);
+        let mut text = format!("| {heading} | exact % | gain over base | gain over {standard} |");
         text += &self.categories.iter().map(|name| format!(" {name} % |")).collect::<String>();
+        text += if has_labels { " labels right % |" } else { "" };
         text += " ugliness | diversity | s a seed |\n| --- | --- | --- | --- |";
-        text += &" --- |".repeat(self.categories.len() + 3);
+        text += &" --- |".repeat(self.categories.len() + 3 + usize::from(has_labels));
         text.push('\n');
         for row in &self.rows {
             let _ = write!(text, "| {} | {:.1} | ", row.method, row.exact);
@@ -76,6 +94,9 @@ impl Table {
             for name in &self.categories {
                 let _ = write!(text, "{:.1} | ", row.categories.get(name).copied().unwrap_or(f64::NAN));
             }
+            if has_labels {
+                text += &row.labels_right.map_or("– | ".to_owned(), |right| format!("{right:.1} | "));
+            }
             let _ = writeln!(text, "{:.3} | {:.3} | {:.0} |", row.ugliness, row.diversity, row.seconds);
         }
         let _ = write!(
@@ -87,7 +108,7 @@ impl Table {
     }
 
     /// Gains over the base with their intervals.
-    pub(super) fn to_svg(&self) -> String {
+    pub(crate) fn to_svg(&self) -> String {
         const ROW: f64 = 24.0;
         const LEFT: f64 = 110.0;
         const WIDTH: f64 = 640.0;
@@ -127,7 +148,7 @@ impl Table {
     }
 }
 
-fn row(method: &str, results: &[Measured]) -> Row {
+fn row(method: &str, standard: &str, results: &[Measured]) -> Row {
     let own: Vec<&Measured> = results.iter().filter(|one| one.method == method).collect();
     let mean =
         |of: &dyn Fn(&Measured) -> f64| own.iter().map(|one| of(one)).sum::<f64>() / own.len().max(1) as f64;
@@ -150,10 +171,15 @@ fn row(method: &str, results: &[Measured]) -> Row {
         seeds: own.len(),
         exact: mean(&|one| share(&one.scores.exact)),
         gain: against(BASE).unwrap_or_default(),
-        over_standard: if [BASE, STANDARD].contains(&method) { None } else { against(STANDARD) },
+        over_standard: if [BASE, standard].contains(&method) { None } else { against(standard) },
         categories: categories.into_iter().map(|(name, exact)| (name, share(&exact))).collect(),
         ugliness: mean(&|one| one.scores.ugliness),
         diversity: mean(&|one| one.scores.diversity),
+        labels_right: own
+            .iter()
+            .map(|one| one.labels_right)
+            .sum::<Option<f64>>()
+            .map(|sum| sum / own.len() as f64),
         seconds: mean(&|one| one.seconds),
     }
 }
@@ -193,7 +219,7 @@ mod tests {
             ugliness: 0.25,
             diversity: 0.5,
         };
-        Measured { method: method.to_owned(), seed, seconds: 3.0, scores }
+        Measured { method: method.to_owned(), seed, seconds: 3.0, labels_right: None, scores }
     }
 
     #[test]
@@ -212,7 +238,7 @@ mod tests {
             measured("dpo", 1, &[true, true, true, true]),
             measured("mapo", 1, &[true, true, true, false]),
         ];
-        let table = Table::of(&results);
+        let table = Table::of(&results, ("dpo", "Diffusion-DPO"), "method");
         let row = |name: &str| table.rows.iter().find(|row| row.method == name);
         assert_eq!(row("dpo").map(|row| (row.gain.mean, row.exact)), Some((37.5, 75.0)));
         assert_eq!(row("mapo").and_then(|row| row.over_standard).map(|e| e.mean), Some(-25.0));
