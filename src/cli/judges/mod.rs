@@ -25,6 +25,9 @@ const CLIP_SCALE: f64 = 0.01;
 
 /// Difference of rewards that makes the odds e to 1: differences of a Bradley–Terry reward are log-odds.
 const REWARD_SCALE: f64 = 1.0;
+/// Difference in the probability of a yes that makes the odds e to 1, as `votive eval judge --template picture-fit --select --fit` finds it
+/// for the shipped critic.
+const FIT_SCALE: f64 = 0.25;
 /// The critics that are shipped: of pictures `models/tiny-vlm`, of texts `models/tiny-rm`.
 pub(crate) const EMBEDDED: &str = "embedded";
 /// The playground's exact checker.
@@ -54,7 +57,7 @@ pub(crate) fn grader(name: &str, subject: Subject, ctx: &Context) -> Outcome<Gra
     })?;
     let speaker = LocalSpeaker::load(&folder, name.to_owned(), &ctx.device()?)?;
     let sampling = Sampling { temperature: 0.0, top_p: 1.0, max_tokens: MAX_TOKENS, seed: 0 };
-    Ok(Grader { judge: Arc::new(Asked::new(Arc::new(speaker), template, sampling)), scale: 1.0 })
+    Ok(Grader { judge: Arc::new(Asked::new(Arc::new(speaker), template, sampling)), scale: FIT_SCALE })
 }
 
 /// Where the model of a name lies.
