@@ -12,8 +12,6 @@ const BATCH: usize = 8;
 /// Relative, above 0.1: a table to look at, of numbers after steps of AdamW, which other machines round otherwise. That they are right is
 /// what the fixtures of objectives and of training steps say.
 const TOLERANCE: f64 = 0.1;
-/// Recipes that no embedded model can run.
-const LACKING: [(&str, &str); 1] = [("image/refl", "needs the folder of a CLIP model")];
 const COLUMNS: &str =
     "| recipe | objective | loss, first step | loss, last step | margin |\n| --- | --- | --- | --- | --- |\n";
 
@@ -65,7 +63,6 @@ fn recipes(folder: &Folder) -> Vec<(String, PathBuf)> {
         })
         .collect();
     recipes.extend(others);
-    recipes.retain(|(name, _)| !LACKING.iter().any(|(lacking, _)| lacking == name));
     recipes.sort();
     recipes.sort_by_key(|(name, _)| name.starts_with("image/"));
     recipes

@@ -4,11 +4,11 @@ use super::study::{Seed, Study, StudyArgs};
 use crate::cli::judges::{CHECKER, Subject};
 use crate::cli::labels::Labeller;
 use crate::cli::world_pairs::{Drawn, FLIPPED, training_captions};
-use crate::cli::{Context, Outcome};
+use crate::cli::{Context, Outcome, embedded};
 use std::path::PathBuf;
 use votive_model::files;
 
-/// The recipes, as they are shipped; not ReFL's, which needs a CLIP model that knows the playground's pictures.
+/// The recipes, as they are shipped.
 const RECIPES: &[(&str, &str)] = &[
     ("curriculum", include_str!("../../../examples/recipes/image/curriculum.toml")),
     ("d3po", include_str!("../../../examples/recipes/image/d3po.toml")),
@@ -18,6 +18,7 @@ const RECIPES: &[(&str, &str)] = &[
     ("kto", include_str!("../../../examples/recipes/image/kto.toml")),
     ("mapo", include_str!("../../../examples/recipes/image/mapo.toml")),
     ("npo", include_str!("../../../examples/recipes/image/npo.toml")),
+    ("refl", include_str!("../../../examples/recipes/image/refl.toml")),
     ("rethinking", include_str!("../../../examples/recipes/image/rethinking.toml")),
     ("rwr", include_str!("../../../examples/recipes/image/rwr.toml")),
     ("smpo", include_str!("../../../examples/recipes/image/smpo.toml")),
@@ -43,11 +44,14 @@ fn names() -> clap::builder::PossibleValuesParser {
 
 pub(super) fn run(args: &MethodsArgs, ctx: &Context) -> Outcome {
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    // Wherever the program is called from.
+    let clip = embedded::folder("tiny-clip")?;
     let mut study = Study::new(&args.study, &args.out, ctx)?;
     for seed in study.seeds()? {
         study.measure_base(&seed)?;
         for (name, recipe) in RECIPES.iter().filter(|(name, _)| wanted(name)) {
-            study.align(&seed, name, recipe, |study, plan| {
+            let recipe = recipe.replace("models/tiny-clip", &clip.display().to_string());
+            study.align(&seed, name, &recipe, |study, plan| {
                 // A policy that draws itself needs captions only.
                 let data = if plan.rollout.is_some() { captions(&seed) } else { pairs(study, &seed) };
                 Ok((data?, None))
