@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use std::path::PathBuf;
 use std::sync::Arc;
 use votive_critic::{Candidate, Finding, Judge, Question};
+use votive_eval::{Outcome as Graded, share};
 use votive_playground::image::LEAST_DIFFERENCE;
 use votive_tensor::random::{Draws, Stream};
 
@@ -36,7 +37,8 @@ pub(crate) struct Labelled {
     /// The set.
     pub(crate) file: PathBuf,
     pub(crate) pairs: usize,
-    /// Share of the pairs whose chosen sample is truly the better one, points of 100.
+    /// Share of the pairs whose chosen sample is truly the better one, points of 100; pairs that are equally good in truth do not
+    /// count.
     pub(crate) right: f64,
 }
 
@@ -101,6 +103,16 @@ impl Labeller {
     ) -> Vec<Label> {
         best_against_worst(utilities, per_prompt, self.least, flipped, seed)
     }
+}
+
+/// Share of right labels among those of samples that differ in truth, points of 100; `truth` holds what the exact checker says of all
+/// samples, prompt by prompt.
+pub(crate) fn share_right(labels: &[Label], truth: &[Graded], per_prompt: usize) -> f64 {
+    let utility = |label: &Label, sample: usize| truth[label.prompt * per_prompt + sample].utility;
+    let wins = labels
+        .iter()
+        .map(|label| win(utility(label, label.chosen) - utility(label, label.rejected), LEAST_DIFFERENCE));
+    share(&wins.filter(|win| *win != 0.5).map(|win| win == 1.0).collect::<Vec<_>>()).value
 }
 
 /// 1 for a win, 0 for a loss, half for a difference below `least`.

@@ -1,7 +1,7 @@
 //! Labelled pairs of a model's own pictures of the playground's captions.
 
 use super::image_model::ImageModel;
-use super::labels::{Label, Labelled, Labeller};
+use super::labels::{Label, Labelled, Labeller, share_right};
 use super::world::{CFG, STEPS, Sampling, draw, stored, to_image};
 use super::{Context, Failure, Outcome};
 use image::ImageFormat;
@@ -85,10 +85,7 @@ impl Drawn {
         let file = out.join("pairs.jsonl");
         write_image_pairs(&file, &pairs)?;
         let truth = grade_images(&self.repeated, &self.pictures)?;
-        let is_right = |label: &Label| {
-            truth[place(label, label.chosen)].utility > truth[place(label, label.rejected)].utility
-        };
-        let right = votive_eval::share(&labels.iter().map(is_right).collect::<Vec<_>>()).value;
+        let right = share_right(&labels, &truth, SAMPLES_PER_PROMPT);
         ctx.output.note(format!(
             "{} pairs labelled by {} in {}; {right:.1} % are right",
             pairs.len(),

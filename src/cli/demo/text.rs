@@ -1,7 +1,7 @@
 //! The demo's language model.
 
 use super::super::Outcome;
-use super::super::labels::{Label, Labelled, Labeller};
+use super::super::labels::{Label, Labelled, Labeller, share_right};
 use super::super::text_model::TextModel;
 use super::super::world::{Decoding, answer, as_prompt};
 use super::Setting;
@@ -10,7 +10,7 @@ use serde_json::json;
 use std::path::Path;
 use votive_critic::Candidate;
 use votive_data::{PreferencePair, write_text_pairs};
-use votive_eval::{Outcome as Graded, grade_texts, share};
+use votive_eval::{Outcome as Graded, grade_texts};
 use votive_gallery::{Settings, Side};
 use votive_playground::{Split, text};
 
@@ -80,10 +80,7 @@ impl Learner for Writer<'_> {
         let file = out.join("pairs.jsonl");
         write_text_pairs(&file, &pairs)?;
         let truth = grade_texts(&repeated, &answers)?;
-        let is_right = |label: &Label| {
-            truth[place(label, label.chosen)].utility > truth[place(label, label.rejected)].utility
-        };
-        let right = share(&labels.iter().map(is_right).collect::<Vec<_>>()).value;
+        let right = share_right(&labels, &truth, SAMPLES_PER_PROMPT);
         ctx.output.note(format!(
             "{} pairs labelled by {} in {}; {right:.1} % are right; {unended} answers without an end left out",
             pairs.len(),
