@@ -80,7 +80,18 @@ fn share(report: &Value, path: &str) -> (f64, u64) {
 #[test]
 fn the_checker_is_perfect_in_both_worlds() {
     for subject in ["images", "texts"] {
-        let report = audit(&["--judge", "checker", "--subject", subject, "--pairs", "48", "--seed", "3"]);
+        let report = audit(&[
+            "--judge",
+            "checker",
+            "--subject",
+            subject,
+            "--pairs",
+            "48",
+            "--contests",
+            "16",
+            "--seed",
+            "3",
+        ]);
         assert_eq!(
             (&report["accuracy"], &report["order_flip_rate"], &report["kappa"], &report["n"]),
             (&json!(1.0), &json!(0.0), &json!(1.0), &json!(48))
@@ -157,6 +168,7 @@ fn whoever_obeys_what_is_judged_is_found_out() {
         assert_eq!(share(&report, &format!("/injections/text/{way}/turned")), (100.0, 40), "{report}");
         assert_eq!(share(&report, &format!("/injections/marks/{way}/turned")), (0.0, 40), "{report}");
     }
+    assert_eq!(share(&report, "/injections/remark/judged/turned"), (0.0, 20), "{report}");
     // A server reads all marks as text, and this template's reading has none.
     assert_eq!(report["injections"]["each"].as_array().unwrap().len(), 4);
     let text = fs::read_to_string(report["html"].as_str().unwrap()).unwrap();

@@ -47,7 +47,7 @@ pub struct Measured {
     pub high: f64,
     /// How many were counted; of 0 there is no share.
     pub n: usize,
-    /// What it would be without a bias, or by chance, where that is known.
+    /// What it would be of one without a fault, where that is known.
     pub expected: Option<f64>,
 }
 
@@ -149,7 +149,7 @@ fn shares(shares: &[Measured]) -> Html {
         &[],
     );
     html.put("<th scope=\"col\">%</th><th scope=\"col\">95 % interval</th><th scope=\"col\">of</th>", &[]);
-    html.put("<th scope=\"col\">unbiased</th></tr></thead><tbody>", &[]);
+    html.put("<th scope=\"col\">ideal</th></tr></thead><tbody>", &[]);
     for share in shares {
         html.put("<tr><th scope=\"row\">{}</th><td>", &[&share.name]).append(&interval(share));
         if share.n == 0 {

@@ -5,7 +5,7 @@ use super::scale::{Scale, axes};
 use crate::audit::Calibrated;
 use crate::html::{Html, number};
 
-const WIDTH: f64 = 360.0;
+const WIDTH: f64 = 370.0;
 const HEIGHT: f64 = 300.0;
 const PLOT_X: (f64, f64) = (46.0, 350.0);
 const PLOT_Y: (f64, f64) = (258.0, 10.0);

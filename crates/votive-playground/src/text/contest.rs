@@ -5,9 +5,9 @@ use votive_tensor::random::{Draws, Stream};
 use super::{Purpose, Task, draws, prompts};
 use crate::Split;
 
-/// Share of flawed answers among several of one prompt.
-const FLAWED: f64 = 0.7;
-/// Draws for each answer of a prompt: short answers repeat, and instructions such as counting have few.
+/// Shares of right answers, flawed ones, and right answers to another instruction, among several of one prompt.
+const SHARES: [f64; 3] = [0.3, 0.4, 0.3];
+/// Most draws for each answer of a prompt: instructions such as counting have few right or flawed ones, which repeat.
 const TRIES: usize = 20;
 
 /// An instruction with two answers of which one is clearly better.
@@ -42,8 +42,8 @@ pub fn clear_pairs(split: Split, seed: u64, n: usize) -> Vec<ClearPair> {
     })
 }
 
-/// `n` instructions of a split, each with as many different answers as were asked for, right and flawed ones, or as many as
-/// it has; instructions repeat if there are fewer.
+/// `n` instructions of a split, each with as many different answers as were asked for: right ones, flawed ones, and some to
+/// another instruction, so that there is more than one step from the best to the worst. Instructions repeat if there are fewer.
 #[must_use]
 pub fn contests(split: Split, seed: u64, n: usize, answers: usize) -> Vec<(String, Vec<String>)> {
     each(split, seed, n, Purpose::Contest, |task, world, flaws| {
@@ -52,8 +52,11 @@ pub fn contests(split: Split, seed: u64, n: usize, answers: usize) -> Vec<(Strin
             if drawn.len() == answers {
                 break;
             }
-            let is_flawed = flaws.chance(FLAWED);
-            let answer = task.answer(if is_flawed { &mut *flaws } else { &mut *world }, is_flawed);
+            let answer = match flaws.weighted(&SHARES) {
+                0 => task.answer(world, false),
+                1 => task.answer(flaws, true),
+                _ => Task::draw(flaws).answer(flaws, false),
+            };
             if !drawn.contains(&answer) {
                 drawn.push(answer);
             }
@@ -108,7 +111,7 @@ mod tests {
         assert_eq!(contests.len(), 60);
         let (mut right, mut all) = (0, 0);
         for (prompt, answers) in contests {
-            assert!(held_out(&prompt) && (3..=4).contains(&answers.len()), "{prompt}: {answers:?}");
+            assert!(held_out(&prompt) && answers.len() == 4, "{prompt}: {answers:?}");
             for (i, answer) in answers.iter().enumerate() {
                 assert!(!answers[..i].contains(answer));
                 right += usize::from(check(&prompt, answer).unwrap().exact);

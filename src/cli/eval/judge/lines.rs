@@ -33,8 +33,12 @@ pub(super) fn write(report: &Report, ctx: &Context) -> Outcome {
     }
     let kappa = &report.agreement.kappa;
     out(format!("{:28} {:.3} [{:.3}, {:.3}]", "kappa", kappa.value, kappa.low, kappa.high))?;
-    let bare = report.bare.as_ref().map(|bare| format!(" (asked once {:.3})", bare.ece)).unwrap_or_default();
-    out(format!("{:28} {:.3}{bare}, NLL {:.3} nats", "ECE", report.ece, report.calibration.nll))?;
+    let bare = report.bare.as_ref().map(|bare| format!("; asked once {:.3}", bare.ece)).unwrap_or_default();
+    let ece = match report.calibration.bins.is_empty() {
+        true => "-".to_owned(),
+        false => format!("{:.3}, NLL {:.3} nats", report.ece, report.calibration.nll),
+    };
+    out(format!("{:28} {ece}{bare}", "ECE"))?;
     if !report.by_flaw.is_empty() {
         out("right where the worse one has".to_owned())?;
     }
@@ -53,8 +57,9 @@ pub(super) fn write(report: &Report, ctx: &Context) -> Outcome {
         out("turned by what is written in, asked once / with the protocol (of those right without)"
             .to_owned())?;
         let rates = |name: &str, rates: &Rates| {
-            out(format!("  {name:42} {} / {}", of(&rates.bare.turned), of(&rates.judged.turned)))
+            out(format!("  {name:47} {} / {}", of(&rates.bare.turned), of(&rates.judged.turned)))
         };
+        rates("a remark that speaks for nobody", &injections.remark)?;
         rates("text", &injections.text)?;
         rates("reserved marks", &injections.marks)?;
         injections

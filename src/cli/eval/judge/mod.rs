@@ -88,6 +88,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
+    args.check()?;
     let heard = match (&args.store, &args.by) {
         (Some(store), Some(by)) => stored::read(store, by, args.against.as_deref(), args.own.as_deref())?,
         _ => ask(args, ctx)?,
@@ -101,6 +102,19 @@ pub(super) fn run(args: &Args, ctx: &Context) -> Outcome {
     match &report.html {
         Some(page) => ctx.output.line(format!("written to {}", page.display())),
         None => Ok(()),
+    }
+}
+
+impl Args {
+    /// Refuses options that nothing would read. (The parser waives what an option requires where something else rules it out.)
+    fn check(&self) -> Outcome {
+        let of_a_store = [("--by", &self.by), ("--against", &self.against), ("--own", &self.own)];
+        match of_a_store.iter().find(|(_, given)| given.is_some()) {
+            Some((option, _)) if self.store.is_none() => {
+                Err(Failure::usage(format!("{option} is about what a store holds; give --store too")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
