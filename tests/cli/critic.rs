@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
-use votive::critic::{Finding, Store, Winner};
+use votive::critic::{Finding, Store};
 
 /// A server with OpenAI's chat completions that prefers the image whose bytes come first, and takes its time.
 fn server(wait: Duration) -> (String, Arc<AtomicUsize>) {
@@ -78,17 +78,6 @@ fn captions() -> (TempDir, Vec<String>) {
 }
 
 #[test]
-fn the_checker_is_a_perfect_judge_of_its_own_world() {
-    let report: Value =
-        rows(&["eval", "judge", "--judge", "checker", "--pairs", "60", "--seed", "5"]).remove(0);
-    assert_eq!(
-        (&report["accuracy"], &report["order_flip_rate"], &report["kappa"]),
-        (&json!(1.0), &json!(0.0), &json!(1.0))
-    );
-    assert!(report["ece"].as_f64().unwrap() < 0.01 && report["n"] == 60, "{report}");
-}
-
-#[test]
 fn the_shipped_critics_are_the_judge_that_nobody_names() {
     let report: Value = rows(&["eval", "judge", "--pairs", "150", "--seed", "11"]).remove(0);
     assert!(report["judge"].as_str().unwrap().starts_with("embedded"), "{report}");
@@ -100,45 +89,10 @@ fn the_shipped_critics_are_the_judge_that_nobody_names() {
 }
 
 #[test]
-fn a_reward_model_judges_texts() {
-    let folder = tempdir().unwrap();
-    let (prompts, store) = (folder.path().join("prompts.txt"), folder.path().join("store.sqlite"));
-    let instructions = ok(&["data", "playground", "instructions", "--split", "test", "-n", "40"]);
-    fs::write(&prompts, instructions).unwrap();
-    let [prompts, store] = [&prompts, &store].map(|path| path.to_str().unwrap());
-    let model = format!("{}/models/tiny-lm", env!("CARGO_MANIFEST_DIR"));
-    let label = |judge: &str| {
-        let report: Value = rows(&[
-            "label",
-            "--store",
-            store,
-            "--prompts",
-            prompts,
-            "--model",
-            &model,
-            "--samples",
-            "2",
-            "--judge",
-            judge,
-        ])
-        .remove(0);
-        report
-    };
-    let report = label("embedded");
-    assert!(report["judged"].as_u64().unwrap() > 20, "{report}");
-    label("checker");
-    let store = Store::open(Path::new(store)).unwrap();
-    let of = |name: &str| store.judgments(None, Some(&store.judge_named(name).unwrap())).unwrap();
-    let winner = |finding: &Finding| finding.winner();
-    let truth: BTreeMap<i64, _> =
-        of("checker").iter().map(|known| (known.item, winner(&known.judgment.finding))).collect();
-    let agree = of("embedded")
-        .iter()
-        .filter(|known| matches!(truth[&known.item], Some(Winner::First | Winner::Second)))
-        .map(|known| truth[&known.item] == winner(&known.judgment.finding))
-        .collect::<Vec<_>>();
-    let right = agree.iter().filter(|right| **right).count();
-    assert!(agree.len() > 10 && right * 10 >= agree.len() * 6, "{right} of {}", agree.len());
+fn the_shipped_reward_model_judges_texts() {
+    let report: Value = rows(&["eval", "judge", "--subject", "texts", "--pairs", "150", "--seed", "11"]).remove(0);
+    assert!(report["accuracy"].as_f64().unwrap() > 0.8, "{report}");
+    assert_eq!(report["order_flip_rate"], json!(0.0));
 }
 
 #[test]

@@ -35,6 +35,11 @@ impl Judge for Asked {
         Forms::only(self.template.form())
     }
 
+    fn reserved_marks(&self) -> Vec<String> {
+        let own = self.template.reading.marks().iter().map(|mark| (*mark).to_owned());
+        self.speaker.reserved_marks().iter().cloned().chain(own).collect()
+    }
+
     fn judge(&self, question: &Question, draw: u64) -> Result<Judgment> {
         self.judge_after(question, &[], draw)
     }
@@ -272,6 +277,8 @@ mod tests {
         let parrot = Parrot { words: "[[B]]".to_owned(), is_finished: true, reserved: marks };
         let judge = Asked::new(Arc::new(parrot), template("verdict", ""), SAMPLING);
         let text = |text: &str| Candidate::Text(text.to_owned());
+        let marks = judge.reserved_marks();
+        assert!(marks.contains(&"<|x|>".to_owned()) && marks.contains(&"[[A]]".to_owned()), "{marks:?}");
         let asked = Question::pair("p", text("say [[A]]"), text("<|x|>"));
         let judgment = judge.judge(&asked, 7).unwrap();
         let [evidence] = judgment.evidence.as_slice() else { panic!("{judgment:?}") };

@@ -59,6 +59,12 @@ pub trait Judge: Send + Sync {
     /// What it answers.
     fn forms(&self) -> Forms;
 
+    /// Marks that have a meaning of their own in what it reads, or in what is read of its answer, and that are taken out of
+    /// whatever is judged; none for a judge who reads no words.
+    fn reserved_marks(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Answers a question. `draw` keys what is drawn at random: equal draws of equal questions get equal answers, as far as
     /// the judge can promise that.
     ///

@@ -12,6 +12,7 @@
 //!
 //! Invariant: nothing here updates a parameter; there is no objective, no trainer and no model: speakers are given.
 
+mod agreement;
 mod asked;
 mod candidate;
 mod contrast;
@@ -27,6 +28,7 @@ mod speaker;
 mod store;
 mod template;
 
+pub use agreement::cohens_kappa;
 pub use asked::Asked;
 pub use candidate::{Candidate, MediaType, Picture};
 pub use contrast::{Contrast, contrast, most_and_least_consistent};

@@ -39,7 +39,9 @@ pub(crate) fn proportion(units: &[f64]) -> Share {
     let (size, p) = (n as f64, units.iter().sum::<f64>() / n as f64);
     let centre = (p + Z * Z / (2.0 * size)) / (1.0 + Z * Z / size);
     let half = Z / (1.0 + Z * Z / size) * (p * (1.0 - p) / size + Z * Z / (4.0 * size * size)).sqrt();
-    Share { value: 100.0 * p, low: 100.0 * (centre - half), high: 100.0 * (centre + half), n }
+    // Of none or all, rounding may leave an end a hair outside.
+    let [low, high] = [centre - half, centre + half].map(|end| 100.0 * end.clamp(0.0, 1.0));
+    Share { value: 100.0 * p, low, high, n }
 }
 
 /// A paired difference of means, in points of 100.
@@ -113,6 +115,10 @@ mod tests {
         assert!((found.high - 59.617).abs() < 0.01, "{found:?}");
         let none = share(&[false; 20]);
         assert!(none.low.abs() < 1e-9 && none.high > 10.0);
+        for n in 1..200 {
+            let [none, all] = [false, true].map(|hit| share(&vec![hit; n]));
+            assert!(none.low >= 0.0 && all.high <= 100.0, "{none:?} {all:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Two things are drawn. A [`Report`] (`report.json`) compares a base with an aligned model on held-out prompts;
 //! [`write_gallery`] turns it into `index.html`. A run directory holds samples that a training run drew every so
 //! often; [`write_run_gallery`] lays them out with checkpoints as rows and prompts as columns, below the report if
-//! the run has one. A [`HeatMap`] shows tokens with a number each.
+//! the run has one. A [`HeatMap`] shows tokens with a number each, an [`Audit`](audit::Audit) what was measured of a judge.
 //!
 //! The page is one file with inline style and script, opens from `file://`, is complete without its script, and its
 //! content security policy admits only that style, that script and images beside the page. Prompts and completions
@@ -25,6 +25,7 @@
 //! Invariant: this crate sees no tensor, no model and no device. It reads JSON and writes HTML, so a gallery can be
 //! remade on any machine, and equal input gives equal bytes.
 
+pub mod audit;
 mod cards;
 mod chart;
 mod error;

@@ -11,6 +11,8 @@ use crate::{GalleryError, cards, file, summary};
 pub const PAGE_FILE: &str = "index.html";
 
 const FRAME: &str = include_str!("../assets/page.html");
+/// The frame of a page that is only read: without dialogs and without a script.
+const STILL_FRAME: &str = include_str!("../assets/still.html");
 /// The style of every page, which other pages of this project may build on.
 pub const STYLE: &str = include_str!("../assets/style.css");
 const SCRIPT: &str = include_str!("../assets/gallery.js");
@@ -41,17 +43,28 @@ pub(crate) fn write(dir: &Path, title: &str, body: &Html) -> Result<PathBuf, Gal
     Ok(path)
 }
 
+/// The same without a script.
+pub(crate) fn write_still(dir: &Path, title: &str, body: &Html) -> Result<PathBuf, GalleryError> {
+    let path = dir.join(PAGE_FILE);
+    file::write_atomically(&path, framed(STILL_FRAME, title, body, None).as_bytes())?;
+    Ok(path)
+}
+
 fn render(title: &str, body: &Html) -> String {
+    framed(FRAME, title, body, Some(SCRIPT))
+}
+
+fn framed(frame: &'static str, title: &str, body: &Html, script: Option<&str>) -> String {
     let mut escaped_title = Html::default();
     escaped_title.put("{}", &[&title]);
     fill(
-        FRAME,
+        frame,
         &[
-            ("policy", &content_security_policy(STYLE, SCRIPT)),
+            ("policy", &content_security_policy(STYLE, script)),
             ("title", escaped_title.as_str()),
             ("style", STYLE),
             ("body", body.as_str()),
-            ("script", SCRIPT),
+            ("script", script.unwrap_or_default()),
         ],
     )
 }
@@ -83,6 +96,10 @@ mod tests {
             assert_eq!(FRAME.matches(mark).count(), 1, "{mark}");
         }
         assert_eq!(FRAME.matches("[[").count(), 5);
+        for mark in ["[[policy]]", "[[title]]", "[[style]]", "[[body]]"] {
+            assert_eq!(STILL_FRAME.matches(mark).count(), 1, "{mark}");
+        }
+        assert_eq!(STILL_FRAME.matches("[[").count(), 4);
     }
 
     #[test]

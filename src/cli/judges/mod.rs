@@ -142,7 +142,7 @@ pub(crate) struct JudgeArgs {
 }
 
 /// What is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Subject {
     /// Answers to instructions.
     Texts,
@@ -208,7 +208,15 @@ impl JudgeArgs {
             (None, 1) => judges.remove(0),
             (None, _) => Arc::new(Jury::new(judges)?),
         };
-        let mut judge = bare.clone();
+        let judge = self.protocol(bare.clone())?;
+        Ok(Chosen { judge, bare, templates, open_questions })
+    }
+
+    /// The protocol that was asked for, around a judge of pairs.
+    ///
+    /// # Errors
+    /// If a setting of it makes no sense.
+    pub(crate) fn protocol(&self, mut judge: Arc<dyn Judge>) -> Outcome<Arc<dyn Judge>> {
         if let Some(draws) = self.majority {
             judge = Arc::new(Majority::new(judge, draws)?);
         }
@@ -218,7 +226,7 @@ impl JudgeArgs {
         if let Some(temperature) = self.calibration {
             judge = Arc::new(Calibrated::new(judge, temperature)?);
         }
-        Ok(Chosen { judge, bare, templates, open_questions })
+        Ok(judge)
     }
 
     /// A judge of pairs by its name.

@@ -36,6 +36,10 @@ impl Judge for BothOrders {
         Forms::only(Form::Pair)
     }
 
+    fn reserved_marks(&self) -> Vec<String> {
+        self.judge.reserved_marks()
+    }
+
     fn judge(&self, question: &Question, draw: u64) -> Result<Judgment> {
         check_form(self, question)?;
         let forth = self.judge.judge(question, draw)?;

@@ -41,6 +41,10 @@ impl Judge for ByGrade {
         Forms { grade: true, pair: true, rank: true }
     }
 
+    fn reserved_marks(&self) -> Vec<String> {
+        self.judge.reserved_marks()
+    }
+
     fn judge(&self, question: &Question, draw: u64) -> Result<Judgment> {
         if question.form() == Form::Grade {
             return self.judge.judge(question, draw);

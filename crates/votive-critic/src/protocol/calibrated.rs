@@ -40,6 +40,10 @@ impl Judge for Calibrated {
         self.judge.forms()
     }
 
+    fn reserved_marks(&self) -> Vec<String> {
+        self.judge.reserved_marks()
+    }
+
     fn judge(&self, question: &Question, draw: u64) -> Result<Judgment> {
         let judgment = self.judge.judge(question, draw)?;
         let finding = match judgment.finding {

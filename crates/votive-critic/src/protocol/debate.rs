@@ -6,7 +6,7 @@
 //! # Source
 //! "The Fellowship of the LLMs": one judge, a jury, a debate. Number of rounds and wording are this project's.
 
-use super::vote;
+use super::{all_marks, vote};
 use crate::asked::{Asked, Round};
 use crate::error::{CriticError, Result};
 use crate::judge::{Forms, Judge, check_form};
@@ -44,6 +44,10 @@ impl Judge for Debate {
 
     fn forms(&self) -> Forms {
         Forms::only(Form::Pair)
+    }
+
+    fn reserved_marks(&self) -> Vec<String> {
+        all_marks(self.judges.iter().map(|judge| judge.reserved_marks()))
     }
 
     fn judge(&self, question: &Question, draw: u64) -> Result<Judgment> {

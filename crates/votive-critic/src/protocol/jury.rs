@@ -3,7 +3,7 @@
 //! # Source
 //! "The Fellowship of the LLMs" compares one judge, a jury by majority, and a debate.
 
-use super::vote;
+use super::{all_marks, vote};
 use crate::error::{CriticError, Result};
 use crate::judge::{Forms, Judge, check_form};
 use crate::judgment::Judgment;
@@ -38,6 +38,10 @@ impl Judge for Jury {
 
     fn forms(&self) -> Forms {
         Forms::only(Form::Pair)
+    }
+
+    fn reserved_marks(&self) -> Vec<String> {
+        all_marks(self.judges.iter().map(|judge| judge.reserved_marks()))
     }
 
     fn judge(&self, question: &Question, draw: u64) -> Result<Judgment> {

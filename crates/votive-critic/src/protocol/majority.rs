@@ -38,6 +38,10 @@ impl Judge for Majority {
         Forms::only(Form::Pair)
     }
 
+    fn reserved_marks(&self) -> Vec<String> {
+        self.judge.reserved_marks()
+    }
+
     fn judge(&self, question: &Question, draw: u64) -> Result<Judgment> {
         check_form(self, question)?;
         let first = draw.checked_mul(self.draws.get());

@@ -6,6 +6,7 @@ mod calibrated;
 mod debate;
 mod jury;
 mod majority;
+mod remembering;
 
 pub use both_orders::BothOrders;
 pub use by_grade::ByGrade;
@@ -13,8 +14,10 @@ pub use calibrated::{Calibrated, fit_temperature};
 pub use debate::Debate;
 pub use jury::Jury;
 pub use majority::Majority;
+pub use remembering::Remembering;
 
 use crate::judgment::{Abstention, Finding, Judgment, Winner};
+use std::collections::BTreeSet;
 
 /// What several judgments of a pair say together, abstentions aside: the probability is the first candidate's share of votes,
 /// of which a tie gives half.
@@ -32,6 +35,11 @@ fn vote(judgments: Vec<Judgment>) -> Judgment {
         Finding::Preference((first as f64 + 0.5 * ties as f64) / winners.len() as f64)
     };
     Judgment { finding, evidence: judgments.into_iter().flat_map(|judgment| judgment.evidence).collect() }
+}
+
+/// The marks of several judges, each once.
+fn all_marks(of_each: impl Iterator<Item = Vec<String>>) -> Vec<String> {
+    of_each.flatten().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// log p/(1 − p)

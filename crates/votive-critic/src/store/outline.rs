@@ -11,7 +11,7 @@ use crate::judgment::Winner;
 use crate::question::question_sha256;
 
 /// A candidate or a reference, an image by its hash alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Shown {
     /// Words.
     Text(String),

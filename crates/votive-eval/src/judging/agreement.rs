@@ -1,8 +1,8 @@
 //! Agreement of two judges of the same pairs: how often, and how much more often than by chance.
 
-use super::Verdict;
 use crate::gain::{Share, share};
 use serde::Serialize;
+use votive_critic::{Winner, cohens_kappa};
 use votive_tensor::random::{Draws, Stream};
 
 const RESAMPLES: u64 = 2000;
@@ -21,7 +21,7 @@ pub struct Agreement {
 /// Cohen's kappa with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Kappa {
-    /// (observed − by chance) / (1 − by chance): 1 is perfect, 0 what chance gives.
+    /// (observed − by chance) / (1 − by chance): 1 is perfect, 0 what chance gives, or where there is nothing to compare.
     pub value: f64,
     /// Lower end of the interval.
     pub low: f64,
@@ -33,16 +33,16 @@ pub struct Kappa {
 ///
 /// Intervals of shares are Wilson's, that of kappa a percentile bootstrap over pairs.
 #[must_use]
-pub fn agreement(verdicts: &[Option<Verdict>], truth: &[Verdict], seed: u64) -> Agreement {
+pub fn agreement(verdicts: &[Option<Winner>], truth: &[Winner], seed: u64) -> Agreement {
     let pairs = verdicts.iter().zip(truth);
-    let decided: Vec<(Verdict, Verdict)> =
+    let decided: Vec<(Winner, Winner)> =
         pairs.filter_map(|(verdict, truth)| Some(((*verdict)?, *truth))).collect();
     let hits: Vec<bool> = decided.iter().map(|(verdict, truth)| verdict == truth).collect();
     let is_decided: Vec<bool> = verdicts.iter().map(Option::is_some).collect();
     let resampled = |i: u64| {
         let mut draws = Draws::new(seed, Stream::Bootstrap, i, 1);
         let pairs: Vec<_> = (0..decided.len()).map(|_| decided[draws.below(decided.len())]).collect();
-        cohens_kappa(&confusion(&pairs))
+        kappa(&pairs)
     };
     let mut kappas: Vec<f64> =
         if decided.is_empty() { Vec::new() } else { (0..RESAMPLES).map(resampled).collect() };
@@ -51,54 +51,19 @@ pub fn agreement(verdicts: &[Option<Verdict>], truth: &[Verdict], seed: u64) -> 
     Agreement {
         accuracy: share(&hits),
         decided: share(&is_decided),
-        kappa: Kappa { value: cohens_kappa(&confusion(&decided)), low: at(0.025), high: at(0.975) },
+        kappa: Kappa { value: kappa(&decided), low: at(0.025), high: at(0.975) },
     }
 }
 
-fn confusion(pairs: &[(Verdict, Verdict)]) -> Vec<Vec<u64>> {
-    let mut counts = vec![vec![0; Verdict::ALL.len()]; Verdict::ALL.len()];
-    for (one, other) in pairs {
-        counts[*one as usize][*other as usize] += 1;
-    }
-    counts
-}
-
-/// Cohen's kappa of a square table of counts: rows are what one says, columns what the other says. 0 of an empty table, and
-/// where chance alone would agree always.
-///
-/// # Source
-/// Cohen 1960, "A coefficient of agreement for nominal scales".
-#[must_use]
-pub fn cohens_kappa(counts: &[Vec<u64>]) -> f64 {
-    let total = counts.iter().flatten().sum::<u64>() as f64;
-    if total == 0.0 {
-        return 0.0;
-    }
-    let observed = (0..counts.len()).map(|i| counts[i][i]).sum::<u64>() as f64 / total;
-    let by_chance: f64 = (0..counts.len())
-        .map(|i| {
-            let row = counts[i].iter().sum::<u64>() as f64;
-            let column = counts.iter().map(|row| row[i]).sum::<u64>() as f64;
-            row * column / (total * total)
-        })
-        .sum();
-    if by_chance >= 1.0 { 0.0 } else { (observed - by_chance) / (1.0 - by_chance) }
+/// Kappa as a number: 0 where there is none, of nothing or of two who always say the same one thing.
+fn kappa(both: &[(Winner, Winner)]) -> f64 {
+    cohens_kappa(both).unwrap_or(0.0)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{First, Second, Tie};
     use super::*;
-
-    #[test]
-    fn kappa_by_hand() {
-        // Observed 0.7, by chance 0.5·0.6 + 0.5·0.4.
-        assert!((cohens_kappa(&[vec![20, 5], vec![10, 15]]) - 0.4).abs() < 1e-12);
-        assert_eq!(cohens_kappa(&[vec![10, 0], vec![0, 10]]), 1.0);
-        assert_eq!(cohens_kappa(&[vec![5, 5], vec![5, 5]]), 0.0);
-        assert_eq!(cohens_kappa(&[vec![9, 0], vec![0, 0]]), 0.0);
-        assert_eq!(cohens_kappa(&[]), 0.0);
-    }
+    use votive_critic::Winner::{First, Second, Tie};
 
     #[test]
     fn abstentions_are_no_mistakes_and_no_hits() {
@@ -109,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_interval_holds_the_value() {
-        let truth: Vec<Verdict> = (0..200).map(|i| if i % 2 == 0 { First } else { Second }).collect();
+        let truth: Vec<Winner> = (0..200).map(|i| if i % 2 == 0 { First } else { Second }).collect();
         let verdicts: Vec<_> = truth
             .iter()
             .enumerate()

@@ -1,8 +1,8 @@
 //! Leanings towards what has nothing to do with the question: a property such as length or brightness, or a judge's own work.
 
-use super::Verdict;
 use crate::gain::{Share, share};
 use serde::Serialize;
+use votive_critic::Winner;
 
 /// A leaning towards candidates with more of a property.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,14 +18,14 @@ pub struct Leaning {
 /// How a judge leans: `(verdict, truth, property of the first minus that of the second)` of each pair. Pairs with an equal
 /// property, and ties by the judge, are left out.
 #[must_use]
-pub fn leaning(pairs: &[(Verdict, Verdict, f64)]) -> Leaning {
-    let has_more = |verdict: Verdict, difference: f64| (verdict == Verdict::First) == (difference > 0.0);
-    let decided = || pairs.iter().filter(|(verdict, _, d)| *verdict != Verdict::Tie && *d != 0.0);
-    let where_truth = |side: Option<bool>| -> Vec<&(Verdict, Verdict, f64)> {
-        let of = |truth: Verdict, d: f64| (truth != Verdict::Tie).then(|| has_more(truth, d));
+pub fn leaning(pairs: &[(Winner, Winner, f64)]) -> Leaning {
+    let has_more = |verdict: Winner, difference: f64| (verdict == Winner::First) == (difference > 0.0);
+    let decided = || pairs.iter().filter(|(verdict, _, d)| *verdict != Winner::Tie && *d != 0.0);
+    let where_truth = |side: Option<bool>| -> Vec<&(Winner, Winner, f64)> {
+        let of = |truth: Winner, d: f64| (truth != Winner::Tie).then(|| has_more(truth, d));
         decided().filter(|(_, truth, d)| of(*truth, *d) == side).collect()
     };
-    let hits = |pairs: Vec<&(Verdict, Verdict, f64)>| {
+    let hits = |pairs: Vec<&(Winner, Winner, f64)>| {
         share(&pairs.iter().map(|(verdict, truth, _)| verdict == truth).collect::<Vec<_>>())
     };
     let more: Vec<bool> = where_truth(None).iter().map(|(verdict, _, d)| has_more(*verdict, *d)).collect();
@@ -47,21 +47,21 @@ pub struct SelfPreference {
 
 /// How a judge treats its own work: `(verdict, truth)` of pairs whose first candidate is its own.
 #[must_use]
-pub fn self_preference(pairs: &[(Verdict, Verdict)]) -> SelfPreference {
-    let picks = |truth: Verdict, picked: Verdict| {
+pub fn self_preference(pairs: &[(Winner, Winner)]) -> SelfPreference {
+    let picks = |truth: Winner, picked: Winner| {
         let of = pairs.iter().filter(|(_, other)| *other == truth);
         share(&of.map(|(verdict, _)| *verdict == picked).collect::<Vec<_>>())
     };
     SelfPreference {
-        own_though_worse: picks(Verdict::Second, Verdict::First),
-        other_though_worse: picks(Verdict::First, Verdict::Second),
+        own_though_worse: picks(Winner::Second, Winner::First),
+        other_though_worse: picks(Winner::First, Winner::Second),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{First, Second, Tie};
     use super::*;
+    use votive_critic::Winner::{First, Second, Tie};
 
     #[test]
     fn whoever_takes_the_longer_one_is_right_where_that_is_right() {

@@ -1,5 +1,6 @@
 //! Whether probabilities mean what they say.
 
+use crate::gain::{Share, proportion};
 use serde::Serialize;
 
 /// A judge's probabilities against the truth.
@@ -20,8 +21,12 @@ pub struct Calibration {
 pub struct Bin {
     /// Mean probability of the verdict.
     pub confidence: f64,
-    /// Share of right verdicts.
+    /// Share of right verdicts, a tie being half a one.
     pub accuracy: f64,
+    /// Lower end of its 95 % interval, Wilson's.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
     /// Pairs.
     pub n: usize,
 }
@@ -34,7 +39,8 @@ pub struct Bin {
 #[must_use]
 pub fn calibration(labelled: &[(f64, bool)], bins: usize) -> Calibration {
     let n = labelled.len().max(1) as f64;
-    let mut gathered = vec![(0.0, 0.0, 0_usize); bins.max(1)];
+    // The sum of confidences, and every hit.
+    let mut gathered = vec![(0.0, Vec::new()); bins.max(1)];
     let (mut brier, mut nll) = (0.0, 0.0);
     for (probability, is_first) in labelled {
         let right = if *is_first { *probability } else { 1.0 - probability };
@@ -45,15 +51,15 @@ pub fn calibration(labelled: &[(f64, bool)], bins: usize) -> Calibration {
         let hit =
             if *probability == 0.5 { 0.5 } else { f64::from(u8::from((*probability > 0.5) == *is_first)) };
         let place = (((confidence - 0.5) * 2.0 * gathered.len() as f64) as usize).min(gathered.len() - 1);
-        let bin = &mut gathered[place];
-        *bin = (bin.0 + confidence, bin.1 + hit, bin.2 + 1);
+        gathered[place].0 += confidence;
+        gathered[place].1.push(hit);
     }
-    let of = |(confidence, hits, count): &(f64, f64, usize)| Bin {
-        confidence: confidence / *count as f64,
-        accuracy: hits / *count as f64,
-        n: *count,
+    let of = |(confidence, hits): &(f64, Vec<f64>)| {
+        let Share { value, low, high, n } = proportion(hits);
+        let [accuracy, low, high] = [value, low, high].map(|points| points / 100.0);
+        Bin { confidence: confidence / n as f64, accuracy, low, high, n }
     };
-    let bins: Vec<Bin> = gathered.iter().filter(|bin| bin.2 > 0).map(of).collect();
+    let bins: Vec<Bin> = gathered.iter().filter(|(_, hits)| !hits.is_empty()).map(of).collect();
     let ece =
         bins.iter().fold(0.0, |sum, bin| sum + bin.n as f64 / n * (bin.confidence - bin.accuracy).abs());
     Calibration { ece, brier, nll, bins }
@@ -73,6 +79,10 @@ mod tests {
         near(found.brier, (3.0 * 0.01 + 0.81 + 0.16 + 0.36) / 6.0);
         near(found.nll, -(3.0 * 0.9_f64.ln() + 0.1_f64.ln() + 0.6_f64.ln() + 0.4_f64.ln()) / 6.0);
         assert_eq!(found.bins.iter().map(|bin| bin.n).collect::<Vec<_>>(), [2, 4]);
+        near(found.bins[1].accuracy, 0.75);
+        // Wilson's interval of 3 in 4: centre (0.75 + 0.480182)/1.960365, half width 0.999796·√(0.046875 + 0.060023).
+        assert!((found.bins[1].low - 0.30064).abs() < 1e-4, "{found:?}");
+        assert!((found.bins[1].high - 0.95441).abs() < 1e-4, "{found:?}");
     }
 
     #[test]

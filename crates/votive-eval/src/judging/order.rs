@@ -1,8 +1,8 @@
 //! What the order of the candidates does to a judge.
 
-use super::Verdict;
 use crate::gain::{Share, share};
 use serde::Serialize;
+use votive_critic::Winner;
 
 /// Effects of the order, over pairs that were judged in both.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,23 +19,23 @@ pub struct OrderEffects {
 /// # Source
 /// The swap test of "Large language models are not fair evaluators" and of studies of position bias after it.
 #[must_use]
-pub fn order_effects(forth: &[Option<Verdict>], back: &[Option<Verdict>]) -> OrderEffects {
-    let both: Vec<(Verdict, Verdict)> =
+pub fn order_effects(forth: &[Option<Winner>], back: &[Option<Winner>]) -> OrderEffects {
+    let both: Vec<(Winner, Winner)> =
         forth.iter().zip(back).filter_map(|(one, other)| Some(((*one)?, (*other)?))).collect();
     let flips: Vec<bool> = both.iter().map(|(one, other)| *one != other.reversed()).collect();
     let firsts: Vec<bool> = both
         .iter()
         .flat_map(|(one, other)| [*one, *other])
-        .filter(|verdict| *verdict != Verdict::Tie)
-        .map(|verdict| verdict == Verdict::First)
+        .filter(|verdict| *verdict != Winner::Tie)
+        .map(|verdict| verdict == Winner::First)
         .collect();
     OrderEffects { flip_rate: share(&flips), first_slot: share(&firsts) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{First, Second, Tie};
     use super::*;
+    use votive_critic::Winner::{First, Second, Tie};
 
     #[test]
     fn whoever_always_says_first_flips_always() {

@@ -1,9 +1,9 @@
 //! Whether a judge's preferences fit into an order.
 
-use super::Verdict;
 use crate::gain::{Share, share};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use votive_critic::Winner;
 
 /// Violations of transitivity.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -13,31 +13,27 @@ pub struct Transitivity {
 }
 
 /// Looks at all triples among candidates that were compared: `(a, b, verdict on a against b)`; later verdicts on a pair replace
-/// earlier ones.
+/// earlier ones. Candidates of different prompts need different numbers.
+///
+/// Triples of a prompt share comparisons, so the interval, which takes them for independent, is rather too narrow. Verdicts by
+/// coin make circles of a quarter of all triples.
 #[must_use]
-pub fn transitivity(comparisons: &[(usize, usize, Verdict)]) -> Transitivity {
+pub fn transitivity(comparisons: &[(usize, usize, Winner)]) -> Transitivity {
     let mut beats: BTreeMap<(usize, usize), bool> = BTreeMap::new();
-    let mut candidates: Vec<usize> = Vec::new();
     for (a, b, verdict) in comparisons {
-        candidates.extend([*a, *b]);
-        if *verdict == Verdict::Tie {
+        if *verdict == Winner::Tie {
             beats.remove(&(*a, *b));
             beats.remove(&(*b, *a));
         } else {
-            beats.insert((*a, *b), *verdict == Verdict::First);
-            beats.insert((*b, *a), *verdict == Verdict::Second);
+            beats.insert((*a, *b), *verdict == Winner::First);
+            beats.insert((*b, *a), *verdict == Winner::Second);
         }
     }
-    candidates.sort_unstable();
-    candidates.dedup();
     let mut circles = Vec::new();
-    for (i, a) in candidates.iter().enumerate() {
-        for (j, b) in candidates.iter().enumerate().skip(i + 1) {
-            for c in &candidates[j + 1..] {
-                let sides = [(*a, *b), (*b, *c), (*c, *a)].map(|side| beats.get(&side));
-                if let [Some(one), Some(two), Some(three)] = sides {
-                    circles.push(one == two && two == three);
-                }
+    for ((a, b), one) in beats.iter().filter(|((a, b), _)| a < b) {
+        for ((_, c), two) in beats.range((*b, b + 1)..=(*b, usize::MAX)) {
+            if let Some(three) = beats.get(&(*c, *a)) {
+                circles.push(one == two && two == three);
             }
         }
     }
@@ -46,8 +42,8 @@ pub fn transitivity(comparisons: &[(usize, usize, Verdict)]) -> Transitivity {
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{First, Second, Tie};
     use super::*;
+    use votive_critic::Winner::{First, Second, Tie};
 
     #[test]
     fn a_circle_is_found_and_an_order_is_none() {
@@ -55,6 +51,9 @@ mod tests {
         assert_eq!(transitivity(&circle).violations.value, 100.0);
         let order = [(0, 1, First), (2, 1, Second), (0, 2, First)];
         assert_eq!((transitivity(&order).violations.value, transitivity(&order).violations.n), (0.0, 1));
+        // 3, 4 and 5 are of another prompt.
+        let two = [&circle[..], &order.map(|(a, b, verdict)| (a + 3, b + 3, verdict))].concat();
+        assert_eq!((transitivity(&two).violations.value, transitivity(&two).violations.n), (50.0, 2));
         let tie = [(0, 1, First), (1, 2, First), (2, 0, Tie)];
         assert_eq!(transitivity(&tie).violations.n, 0);
     }

@@ -1,6 +1,6 @@
 //! Training curves: one value over optimizer steps.
 
-use super::scale::Scale;
+use super::scale::{Scale, axes};
 use crate::html::{Html, number};
 
 const WIDTH: f64 = 360.0;
@@ -49,27 +49,6 @@ pub(crate) fn line_plot(curve: &Curve) -> Html {
     html.append(&line(&points, &x, &y));
     html.put("</svg></figure>\n", &[]);
     html
-}
-
-fn axes(x: &Scale, y: &Scale) -> Html {
-    let mut svg = Html::default();
-    let (ticks, decimals) = y.ticks();
-    for tick in ticks {
-        let at = y.position(tick);
-        svg.put("<path class=\"rule\" d=\"M{} {}H{}\"/>", &[&PLOT_X.0, &number(at, 1), &PLOT_X.1]);
-        svg.put(
-            "<text class=\"tick end\" x=\"{}\" y=\"{}\">{}</text>",
-            &[&(PLOT_X.0 - 6.0), &number(at + 4.0, 1), &number(tick, decimals)],
-        );
-    }
-    let (ticks, decimals) = x.ticks();
-    for tick in ticks {
-        svg.put(
-            "<text class=\"tick middle\" x=\"{}\" y=\"{}\">{}</text>",
-            &[&number(x.position(tick), 1), &(PLOT_Y.0 + 18.0), &number(tick, decimals)],
-        );
-    }
-    svg
 }
 
 fn line(points: &[(f64, f64)], x: &Scale, y: &Scale) -> Html {

@@ -1,5 +1,7 @@
 //! A linear scale from data to pixels, with round ticks.
 
+use crate::html::{Html, number};
+
 /// Maps `[low, high]` of the data to `[start, end]` in pixels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
@@ -45,6 +47,28 @@ impl Scale {
         let decimals = (-(step.log10() + 1e-9).floor()).clamp(0.0, 6.0) as usize;
         (ticks.collect(), decimals)
     }
+}
+
+/// Rules and ticks of a plot, `x` below it and `y` on its left.
+pub(super) fn axes(x: &Scale, y: &Scale) -> Html {
+    let mut svg = Html::default();
+    let (ticks, decimals) = y.ticks();
+    for tick in ticks {
+        let at = y.position(tick);
+        svg.put("<path class=\"rule\" d=\"M{} {}H{}\"/>", &[&x.start, &number(at, 1), &x.end]);
+        svg.put(
+            "<text class=\"tick end\" x=\"{}\" y=\"{}\">{}</text>",
+            &[&(x.start - 6.0), &number(at + 4.0, 1), &number(tick, decimals)],
+        );
+    }
+    let (ticks, decimals) = x.ticks();
+    for tick in ticks {
+        svg.put(
+            "<text class=\"tick middle\" x=\"{}\" y=\"{}\">{}</text>",
+            &[&number(x.position(tick), 1), &(y.start + 18.0), &number(tick, decimals)],
+        );
+    }
+    svg
 }
 
 #[cfg(test)]

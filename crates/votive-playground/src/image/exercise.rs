@@ -120,6 +120,20 @@ pub fn clear_pairs(split: Split, seed: u64, n: usize) -> Vec<ClearPair> {
     (0..n).filter_map(pair).collect()
 }
 
+/// `n` captions of a split, which repeat if there are fewer, each with several pictures: right ones, wrong ones and ugly ones.
+#[must_use]
+pub fn contests(split: Split, seed: u64, n: usize, pictures: usize) -> Vec<(String, Vec<Picture>)> {
+    let captions = prompts(split, seed, n);
+    let contest = |index: usize| {
+        let scene = Scene::parse(captions.get(index % captions.len().max(1))?)?;
+        let mut world = draws(seed, Stream::World, Purpose::Contest, index as u64);
+        let mut flaws = draws(seed, Stream::Flaw, Purpose::Contest, index as u64);
+        let drawn = (0..pictures).map(|_| variant(scene, &mut world, &mut flaws).picture);
+        Some((scene.caption(), drawn.collect()))
+    };
+    (0..n).filter_map(contest).collect()
+}
+
 /// Two variants of which the first is clearly better, and whether it is to be shown first.
 fn two_variants(scene: Scene, world: &mut Draws, flaws: &mut Draws) -> (Variant, Variant, bool) {
     let caption = scene.caption();
@@ -239,5 +253,19 @@ mod tests {
             let utility = |picture| check(&caption, picture).map_or(0.0, |verdict| verdict.utility);
             assert!(utility(&better) >= utility(&worse) + LEAST_DIFFERENCE);
         }
+    }
+
+    #[test]
+    fn pictures_of_a_contest_are_good_and_bad() {
+        let contests = contests(Split::Select, 1, 40, 4);
+        assert_eq!(contests.len(), 40);
+        let exact =
+            |caption: &str, picture: &Picture| check(caption, picture).is_ok_and(|verdict| verdict.exact);
+        let all =
+            || contests.iter().flat_map(|(caption, pictures)| pictures.iter().map(move |p| (caption, p)));
+        let right = all().filter(|(caption, picture)| exact(caption, picture)).count();
+        assert_eq!(all().count(), 160);
+        assert!(contests.iter().all(|(caption, _)| super::super::held_out(caption)));
+        assert!((50..130).contains(&right), "{right}");
     }
 }

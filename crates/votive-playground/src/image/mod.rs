@@ -12,7 +12,7 @@ use votive_tensor::random::{Draws, Stream};
 use crate::Split;
 
 pub use check::{Verdict, check, see};
-pub use exercise::{ClearPair, Exercise, LEAST_DIFFERENCE, clear_pairs, exercise, in_words};
+pub use exercise::{ClearPair, Exercise, LEAST_DIFFERENCE, clear_pairs, contests, exercise, in_words};
 pub use flaw::{FlawRates, uglify, wrong};
 pub use render::{Picture, SIDE};
 pub use scene::{Background, Category, Colour, Content, Number, Object, Relation, Scene, Shape, Size};
@@ -27,6 +27,7 @@ enum Purpose {
     Prompts = 3,
     Exercise = 4,
     ClearPair = 5,
+    Contest = 6,
 }
 
 /// Whether the caption is kept out of training. Captions that say the same ("A left of B", "B right of A") share

@@ -4,6 +4,7 @@
 //! on the family; in two families (ordering and polite replies) one flaw is more frequent than the right answer, so
 //! that greedy decoding shows it too. Too long and too short are planted equally often, so length tells nothing.
 
+mod contest;
 mod count;
 mod lexicon;
 mod list;
@@ -24,6 +25,7 @@ use votive_tensor::random::{Draws, Stream};
 
 use crate::{PlaygroundError, Split};
 
+pub use contest::{ClearPair, clear_pairs, contests};
 pub use task::{Family, Task};
 
 /// What a text is drawn for; each has draws of its own.
@@ -32,6 +34,8 @@ enum Purpose {
     Training = 0,
     Pair = 1,
     Prompts = 2,
+    ClearPair = 3,
+    Contest = 4,
 }
 
 /// Share of the prompts that is kept out of training.
