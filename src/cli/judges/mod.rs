@@ -2,11 +2,14 @@
 
 mod checker;
 mod clip;
+mod critic;
+mod recording;
 
 use super::speaker::LocalSpeaker;
 use super::{Context, Failure, Outcome};
 use checker::Checker;
 use clip::Clip;
+pub(crate) use critic::Critic;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +24,7 @@ const CHECKER_SCALE: f64 = 0.01;
 const CLIP_SCALE: f64 = 0.01;
 
 /// Who judges, and how.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct JudgeArgs {
     /// Who judges: `checker` (the playground's exact checker), the folder of a
     /// language model, with vision or without, or of a CLIP model, or a model of a server with OpenAI's chat completions,
@@ -98,6 +101,8 @@ struct One {
     judge: Arc<dyn Judge>,
     /// The same, if it is asked for a comparison and can be told what others said.
     debater: Option<Arc<Asked>>,
+    /// The same, if it is asked by a template.
+    asked: Option<Arc<Asked>>,
     template: Option<Template>,
     is_remote: bool,
 }
@@ -148,7 +153,7 @@ impl JudgeArgs {
     fn one(&self, name: &str, subject: Subject, seed: u64, ctx: &Context) -> Outcome<One> {
         let graded = |judge: Arc<dyn Judge>, scale: f64| -> Outcome<One> {
             let judge = Arc::new(ByGrade::new(judge, scale)?);
-            Ok(One { judge, debater: None, template: None, is_remote: false })
+            Ok(One { judge, debater: None, asked: None, template: None, is_remote: false })
         };
         if name == "checker" {
             return graded(Arc::new(Checker), CHECKER_SCALE);
@@ -191,13 +196,13 @@ impl JudgeArgs {
         let form = template.form();
         let asked = Arc::new(Asked::new(speaker, template, sampling));
         let (judge, debater): (Arc<dyn Judge>, _) = match form {
-            Form::Pair => (asked.clone(), Some(asked)),
-            Form::Grade => (Arc::new(ByGrade::new(asked, 1.0)?), None),
+            Form::Pair => (asked.clone(), Some(asked.clone())),
+            Form::Grade => (Arc::new(ByGrade::new(asked.clone(), 1.0)?), None),
             Form::Rank => {
                 return Err(Failure::usage("the template ranks; one that grades or compares two is needed"));
             }
         };
-        Ok(One { judge, debater, template: Some(kept), is_remote })
+        Ok(One { judge, debater, asked: Some(asked), template: Some(kept), is_remote })
     }
 
     /// `http://host/v1#model`
