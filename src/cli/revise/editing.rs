@@ -11,7 +11,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use votive_critic::{Candidate, Cost, Edit, Picture, Question, Sampling, Store, revise};
 use votive_diffusion::SamplerKind;

@@ -73,7 +73,8 @@ impl Asked<'_> {
                 by_fault.entry(fault.clone()).or_default().push(is_better);
             }
         }
-        let sure = |(id, is_second): &(i64, bool)| -> Outcome<bool> { Ok(is_sure(&true_of(*id)?, *is_second)) };
+        let sure =
+            |(id, is_second): &(i64, bool)| -> Outcome<bool> { Ok(is_sure(&true_of(*id)?, *is_second)) };
         // The other one than the original.
         let other = |(id, is_second): &(i64, bool)| sure(&(*id, !is_second));
         let truth = Truth {

@@ -29,6 +29,3 @@ pub use critique::Critique;
 pub use edit::Edit;
 pub(crate) use edit::EditRule;
 pub use improvement::{NotImproved, improvement};
-
-#[cfg(test)]
-mod tests;

@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use super::{Critique, NotImproved, improvement, revise};
-use crate::protocol::ByGrade;
-use crate::{
-    Abstention, Asked, Candidate, Cost, Evidence, Finding, Form, Forms, Judge, Judgment, Part, Question,
-    Result, Said, Sampling, Silence, Speaker, Talk, Template, Weighed,
-};
 use proptest::prelude::*;
 use std::sync::Arc;
+use votive_critic::protocol::ByGrade;
+use votive_critic::{
+    Abstention, Asked, Candidate, Cost, Critique, Evidence, Finding, Form, Forms, Judge, Judgment,
+    NotImproved, Part, Question, Result, Said, Sampling, Silence, Speaker, Talk, Template, Weighed,
+    improvement, revise,
+};
 
 const SAMPLING: Sampling = Sampling { temperature: 0.0, top_p: 1.0, max_tokens: 100, seed: 0 };
 /// Candidates are words by spaces; a prompt names the right one of each place.
