@@ -182,6 +182,11 @@ impl<U> ImageModel<U> {
         Ok(self.unet_config.with_sizes(prompts, &sizes)?)
     }
 
+    /// Where its networks are.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Width and height in pixels of what the model was trained on.
     pub(crate) fn native_size(&self) -> (u32, u32) {
         let factor = self.vae.config().downscale();

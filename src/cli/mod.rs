@@ -18,6 +18,7 @@ mod failure;
 mod gallery;
 mod generate;
 mod geneval;
+mod image_edit;
 mod image_model;
 mod inspect;
 mod judges;
@@ -35,6 +36,7 @@ mod pretrain;
 mod progress;
 mod prompts;
 mod recipes;
+mod revise;
 mod reward;
 mod run_samples;
 mod sample;
@@ -102,6 +104,7 @@ enum Command {
     Sample(sample::Args),
     Score(score::Args),
     Label(label::Args),
+    Revise(revise::Args),
     Data(data::Args),
     Eval(eval::Args),
     Gallery(gallery::Args),
@@ -129,6 +132,7 @@ impl Command {
             Self::Sample(args) => sample::run(args, ctx),
             Self::Score(args) => score::run(args, ctx),
             Self::Label(args) => label::run(args, ctx),
+            Self::Revise(args) => revise::run(args, ctx),
             Self::Data(args) => data::run(args, ctx),
             Self::Pretrain(args) => pretrain::run(args, ctx),
             Self::Demo(args) => demo::run(args, ctx),

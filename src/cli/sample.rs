@@ -1,5 +1,6 @@
 //! `votive sample`: images from a Stable Diffusion model.
 
+use crate::cli::image_edit::as_pixels;
 use crate::cli::image_model::{ImageModel, as_network};
 use crate::cli::made_with::{MadeWith, Weights};
 use crate::cli::png::write_png;
@@ -20,7 +21,6 @@ use votive_diffusion::{
 };
 use votive_model::files;
 use votive_model::stable_diffusion::UNet2DConditionModel;
-use votive_tensor::random::{Draws, Stream};
 
 /// Draw images with a Stable Diffusion model
 ///
@@ -203,9 +203,7 @@ fn read_image(file: &Path, (width, height): (u32, u32), device: &Device) -> Outc
     // The reader's own limits keep a file that states a huge size from filling the memory.
     let image = reader.decode().map_err(|error| Failure::data(format!("{}: {error}", file.display())))?;
     let image = image.resize_to_fill(width, height, FilterType::CatmullRom).into_rgb8();
-    let values: Vec<f32> = image.as_raw().iter().map(|value| f32::from(*value) / 127.5 - 1.0).collect();
-    let pixels = Tensor::from_vec(values, (1, height as usize, width as usize, 3), device)?;
-    Ok(pixels.permute((0, 3, 1, 2))?.contiguous()?)
+    as_pixels(&[&image], device)
 }
 
 /// All that stays the same from batch to batch.
@@ -295,21 +293,12 @@ impl<'a> Drawing<'a> {
         Ok(match &self.image {
             None => sample(sampler.as_mut(), &guidance, start, &noise, progress)?,
             Some(pixels) => {
-                let image = self.encoded(pixels, &seeds, start)?;
+                let (_, channels, height, width) = pixels.dims4()?;
+                let each = pixels.broadcast_as((seeds.len(), channels, height, width))?.contiguous()?;
+                let image = self.model.encode_seeded(&each, &seeds, start)?;
                 sample_from_image(sampler.as_mut(), &guidance, (&image, start), &noise, progress)?
             }
         })
-    }
-
-    /// Latents of the image for each seed, like `start`.
-    fn encoded(&self, pixels: &Tensor, seeds: &[u64], start: &Tensor) -> Outcome<Tensor> {
-        let per_image = start.elem_count() / seeds.len();
-        let draw = |seed: &u64| Draws::new(*seed, Stream::Posterior, 0, 0).normals(per_image);
-        let noise: Vec<f32> = seeds.iter().flat_map(draw).collect();
-        let noise = Tensor::from_vec(noise, start.shape(), start.device())?;
-        let (_, channels, height, width) = pixels.dims4()?;
-        let pixels = pixels.broadcast_as((seeds.len(), channels, height, width))?.contiguous()?;
-        self.model.encode(&pixels, &noise)
     }
 
     fn save(&self, number: usize, job: &Job, image: &RgbImage, ctx: &Context) -> Outcome {

@@ -17,6 +17,7 @@ mod methods;
 mod plan;
 mod program;
 mod recipes;
+mod revise;
 mod rewards;
 mod serve;
 mod sums;

@@ -24,6 +24,12 @@ impl Asked {
         let name = format!("{} by {}", speaker.name(), template.name());
         Self { name, speaker, template, sampling }
     }
+
+    /// Who is asked.
+    #[must_use]
+    pub fn speaker(&self) -> &dyn Speaker {
+        &*self.speaker
+    }
 }
 
 impl Judge for Asked {

@@ -9,15 +9,20 @@
 //! ```
 //! `{prompt}`, `{candidate}` (grades), `{first}` and `{second}` (pairs), `{candidates}` (rankings, numbered from 1) and
 //! `{reference}` stand for what is asked; `{{` and `}}` for braces. What is put in is never read as a template again.
+//!
+//! A template that asks for a critique (`read = "critique"`) may also say what is done about it: `[edit]` makes an edit of an
+//! image of it, `[[revision]]` are the turns that ask for a better text, with `{prompt}`, `{candidate}` and `{critique}`.
 
 use serde::Deserialize;
 use std::path::Path;
 
-use crate::candidate::{Candidate, sha256};
+use crate::candidate::sha256;
 use crate::error::{CriticError, Result};
 use crate::question::{Form, Question};
 use crate::reading::{self, Read};
-use crate::speaker::{Part, Role, Talk, Turn};
+use crate::revision::{Critique, Edit, EditRule};
+use crate::speaker::{Role, Talk};
+use crate::wording::{FileTurn, Filling, Guard, Places, Slot, Wording};
 
 /// A question's wording and how its answer is read.
 pub struct Template {
@@ -25,20 +30,11 @@ pub struct Template {
     text: String,
     hash: String,
     form: Form,
-    turns: Vec<(Role, Vec<Slot>)>,
+    turns: Wording,
     next: Role,
+    edit: Option<EditRule>,
+    revision: Option<Wording>,
     pub(crate) reading: Box<dyn Read>,
-}
-
-/// A piece of a template's text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Slot {
-    Literal(String),
-    Prompt,
-    /// The candidate of this place.
-    Candidate(usize),
-    Candidates,
-    Reference,
 }
 
 #[derive(Deserialize)]
@@ -49,13 +45,8 @@ struct File {
     turns: Vec<FileTurn>,
     #[serde(default)]
     options: toml::Table,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileTurn {
-    role: String,
-    text: String,
+    edit: Option<EditRule>,
+    revision: Option<Vec<FileTurn>>,
 }
 
 /// A question as it is put.
@@ -69,11 +60,14 @@ pub struct Rendered {
 
 /// The templates that come with the program, by name.
 pub const TEMPLATES: &[(&str, &str)] = &[
+    ("image-critique", include_str!("../templates/image-critique.toml")),
     ("image-pair", include_str!("../templates/image-pair.toml")),
     ("image-rubric", include_str!("../templates/image-rubric.toml")),
+    ("picture-critique", include_str!("../templates/picture-critique.toml")),
     ("picture-fit", include_str!("../templates/picture-fit.toml")),
     ("picture-pair", include_str!("../templates/picture-pair.toml")),
     ("picture-verdict", include_str!("../templates/picture-verdict.toml")),
+    ("text-critique", include_str!("../templates/text-critique.toml")),
     ("text-fit", include_str!("../templates/text-fit.toml")),
     ("text-pair", include_str!("../templates/text-pair.toml")),
     ("text-verdict", include_str!("../templates/text-verdict.toml")),
@@ -134,11 +128,8 @@ impl Template {
             )));
         }
         let reading = (known.build)(file.options).map_err(wrong)?;
-        let mut turns = Vec::with_capacity(file.turns.len());
-        for turn in &file.turns {
-            turns.push((role(&turn.role).map_err(wrong)?, slots(&turn.text, form).map_err(wrong)?));
-        }
-        let shown = |slot: &Slot| turns.iter().any(|(_, slots)| slots.contains(slot));
+        let turns = Wording::parse(&file.turns, Places::Question(form)).map_err(wrong)?;
+        let shown = |slot: &Slot| turns.shows(slot);
         let missing = match form {
             Form::Grade => (!shown(&Slot::Candidate(0))).then_some("{candidate}"),
             Form::Pair if !shown(&Slot::Candidate(0)) => Some("{first}"),
@@ -148,9 +139,18 @@ impl Template {
         if let Some(missing) = missing {
             return Err(wrong(format!("no turn shows {missing}")));
         }
-        let next = reading.speaks();
+        let revision = file.revision.as_deref().map(|turns| Wording::parse(turns, Places::Revision));
+        let revision = revision.transpose().map_err(wrong)?;
+        if (file.edit.is_some() || revision.is_some()) && known.id != reading::CRITIQUE {
+            let message = format!("`[edit]` and `[[revision]]` go with `read = \"{}\"`", reading::CRITIQUE);
+            return Err(wrong(message));
+        }
+        if revision.as_ref().is_some_and(|revision| !revision.shows(&Slot::Critique)) {
+            return Err(wrong("no turn of `[[revision]]` shows {critique}".to_owned()));
+        }
+        let (next, edit) = (reading.speaks(), file.edit);
         let (name, text, hash) = (name.to_owned(), text.to_owned(), sha256(text.as_bytes()));
-        Ok(Self { name, text, hash, form, turns, next, reading })
+        Ok(Self { name, text, hash, form, turns, next, edit, revision, reading })
     }
 
     /// The file, or the name of a template that comes with the program.
@@ -183,37 +183,63 @@ impl Template {
     /// # Errors
     /// If the template shows a reference and the question has none.
     pub fn render(&self, question: &Question, reserved: &[String]) -> Result<Rendered> {
+        self.filled(&self.turns, &Filling { question, critique: None }, reserved, self.next)
+    }
+
+    /// What a critique in words says, if this template asks for critiques.
+    ///
+    /// # Errors
+    /// What keeps the words from being read, in words.
+    #[must_use]
+    pub fn critique(&self, words: &str) -> Option<Result<Critique, String>> {
+        self.reading.critique(words)
+    }
+
+    /// What to do about an image: none if this template makes no edits, or the critique leaves nothing to act on.
+    #[must_use]
+    pub fn edit(&self, prompt: &str, critique: &Critique) -> Option<Edit> {
+        self.edit.as_ref()?.edit(prompt, critique)
+    }
+
+    /// Whether critiques become edits of images.
+    #[must_use]
+    pub fn edits_images(&self) -> bool {
+        self.edit.is_some()
+    }
+
+    /// Whether critiques become requests for a better text.
+    #[must_use]
+    pub fn revises_texts(&self) -> bool {
+        self.revision.is_some()
+    }
+
+    /// The talk that asks for a better text than the candidate of `question`, of which `critique` was said; none if this
+    /// template has no such turns.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub(crate) fn render_revision(
+        &self,
+        question: &Question,
+        critique: &str,
+        reserved: &[String],
+    ) -> Result<Option<Rendered>> {
+        let filling = Filling { question, critique: Some(critique) };
+        let filled = |turns| self.filled(turns, &filling, reserved, Role::Assistant);
+        self.revision.as_ref().map(filled).transpose()
+    }
+
+    fn filled(
+        &self,
+        turns: &Wording,
+        filling: &Filling<'_>,
+        reserved: &[String],
+        next: Role,
+    ) -> Result<Rendered> {
         let mut guard = Guard { marks: reserved, own: self.reading.marks(), removed: 0 };
-        let mut turns = Vec::with_capacity(self.turns.len());
-        for (role, slots) in &self.turns {
-            let mut turn = TurnText::default();
-            for slot in slots {
-                match slot {
-                    Slot::Literal(text) => turn.text(text),
-                    Slot::Prompt => turn.text(&guard.clean(question.prompt())),
-                    Slot::Candidate(place) => {
-                        if let Some(candidate) = question.candidates().get(*place) {
-                            turn.candidate(candidate, &mut guard);
-                        }
-                    }
-                    Slot::Candidates => {
-                        for (place, candidate) in question.candidates().iter().enumerate() {
-                            turn.text(&format!("{}{}. ", if place > 0 { "\n" } else { "" }, place + 1));
-                            turn.candidate(candidate, &mut guard);
-                        }
-                    }
-                    Slot::Reference => {
-                        let reference = question.reference().ok_or_else(|| CriticError::Template {
-                            name: self.name.clone(),
-                            message: "it shows {reference}, and a question has none".to_owned(),
-                        })?;
-                        turn.candidate(reference, &mut guard);
-                    }
-                }
-            }
-            turns.push(Turn { role: *role, parts: turn.parts });
-        }
-        Ok(Rendered { talk: Talk { turns, next: self.next }, removed_marks: guard.removed })
+        let turns = turns.fill(filling, &mut guard);
+        let turns = turns.map_err(|message| CriticError::Template { name: self.name.clone(), message })?;
+        Ok(Rendered { talk: Talk { turns, next }, removed_marks: guard.removed })
     }
 }
 
@@ -230,112 +256,14 @@ impl Template {
     }
 }
 
-/// A turn that grows; text that meets text becomes one part.
-#[derive(Default)]
-struct TurnText {
-    parts: Vec<Part>,
-}
-
-impl TurnText {
-    fn text(&mut self, more: &str) {
-        match self.parts.last_mut() {
-            Some(Part::Text(text)) => text.push_str(more),
-            _ => self.parts.push(Part::Text(more.to_owned())),
-        }
-    }
-
-    fn candidate(&mut self, candidate: &Candidate, guard: &mut Guard<'_>) {
-        match candidate {
-            Candidate::Text(text) => self.text(&guard.clean(text)),
-            Candidate::Image(picture) => self.parts.push(Part::Image(picture.clone())),
-        }
-    }
-}
-
-/// Takes marks out of what is judged.
-struct Guard<'a> {
-    marks: &'a [String],
-    own: &'a [&'static str],
-    removed: u64,
-}
-
-impl Guard<'_> {
-    fn clean(&mut self, text: &str) -> String {
-        let marks = self.marks.iter().map(String::as_str).chain(self.own.iter().copied());
-        let (text, removed) = without_marks(text, marks);
-        self.removed += removed;
-        text
-    }
-}
-
-/// A text without the marks that would mean something in it, and how many were taken out.
-#[must_use]
-pub fn without_marks<'a>(text: &str, marks: impl Iterator<Item = &'a str> + Clone) -> (String, u64) {
-    let (mut text, mut removed) = (text.to_owned(), 0);
-    // What is left after a mark was taken out may be a mark again.
-    while let Some(mark) = marks.clone().filter(|mark| !mark.is_empty()).find(|mark| text.contains(mark)) {
-        removed += text.matches(mark).count() as u64;
-        text = text.replace(mark, "");
-    }
-    (text, removed)
-}
-
-fn role(name: &str) -> Result<Role, String> {
-    let roles = [Role::System, Role::User, Role::Assistant];
-    let found = roles.into_iter().find(|role| role.as_str() == name);
-    found.ok_or_else(|| format!("`role` is \"{name}\", expected \"system\", \"user\" or \"assistant\""))
-}
-
-/// Splits a turn's text at its placeholders.
-fn slots(text: &str, form: Form) -> Result<Vec<Slot>, String> {
-    let mut slots = Vec::new();
-    let mut literal = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
-        literal.push_str(&rest[..at]);
-        rest = &rest[at..];
-        if let Some(after) = rest.strip_prefix("{{").or_else(|| rest.strip_prefix("}}")) {
-            literal.push_str(&rest[..1]);
-            rest = after;
-            continue;
-        }
-        let end = rest.find('}').filter(|_| rest.starts_with('{'));
-        let end = end.ok_or("a brace without its partner; write {{ or }} for a brace")?;
-        let slot = slot(&rest[1..end], form)?;
-        if !literal.is_empty() {
-            slots.push(Slot::Literal(std::mem::take(&mut literal)));
-        }
-        slots.push(slot);
-        rest = &rest[end + 1..];
-    }
-    literal.push_str(rest);
-    if !literal.is_empty() {
-        slots.push(Slot::Literal(literal));
-    }
-    Ok(slots)
-}
-
-fn slot(name: &str, form: Form) -> Result<Slot, String> {
-    match (name, form) {
-        ("prompt", _) => Ok(Slot::Prompt),
-        ("reference", _) => Ok(Slot::Reference),
-        ("candidate", Form::Grade) | ("first", Form::Pair) => Ok(Slot::Candidate(0)),
-        ("second", Form::Pair) => Ok(Slot::Candidate(1)),
-        ("candidates", Form::Rank) => Ok(Slot::Candidates),
-        _ => Err(format!(
-            "there is no {{{name}}} in a template of form \"{}\"; write {{{{ and }}}} for braces",
-            form.as_str()
-        )),
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use image::RgbImage;
 
-    use crate::candidate::Picture;
+    use crate::candidate::{Candidate, Picture};
+    use crate::speaker::Part;
 
     fn pair_template(text: &str) -> Result<Template> {
         let text =
@@ -406,6 +334,14 @@ mod tests {
             ("form = \"pair\"\nread = \"yes_no\"\nturns = []", "grade"),
             ("form = \"pair\"\nread = \"letter\"\nturns = []\nx = 1", "x"),
             ("form = \"pair\"\nread = \"letter\"\nturns = []\noptions = { x = 1 }", "x"),
+            (
+                "form = \"grade\"\nread = \"yes_no\"\nturns = [{ role = \"user\", text = \"{candidate}\" }]\nrevision = []",
+                "read = \"critique\"",
+            ),
+            (
+                "form = \"grade\"\nread = \"critique\"\nturns = [{ role = \"user\", text = \"{candidate}\" }]\nrevision = []",
+                "{critique}",
+            ),
         ] {
             let error =
                 Template::parse("t.toml", file).err().map(|error| error.to_string()).unwrap_or_default();

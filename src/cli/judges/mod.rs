@@ -2,6 +2,8 @@
 
 mod checker;
 mod clip;
+mod critic;
+mod recording;
 mod reward_model;
 
 use super::score::is_reward_model;
@@ -9,6 +11,7 @@ use super::speaker::LocalSpeaker;
 use super::{Context, Failure, Outcome, embedded};
 use checker::Checker;
 use clip::Clip;
+pub(crate) use critic::Critic;
 use reward_model::Rewarder;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -102,7 +105,7 @@ fn grader_without_words(
 }
 
 /// Who judges, and how.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct JudgeArgs {
     /// Who judges: `embedded` (the shipped critics of the playground), `checker` (its exact checker), the folder of a language
     /// model, with vision or without, of a reward model or of a CLIP model, or a model of a server with OpenAI's chat completions,
@@ -179,6 +182,8 @@ struct One {
     judge: Arc<dyn Judge>,
     /// The same, if it is asked for a comparison and can be told what others said.
     debater: Option<Arc<Asked>>,
+    /// The same, if it is asked by a template.
+    asked: Option<Arc<Asked>>,
     template: Option<Template>,
     is_remote: bool,
 }
@@ -238,7 +243,7 @@ impl JudgeArgs {
         let folder = folder_of(name, subject)?;
         if let Some(Grader { judge, scale }) = grader_without_words(name, &folder, subject, ctx)? {
             let judge = Arc::new(ByGrade::new(judge, scale)?);
-            return Ok(One { judge, debater: None, template: None, is_remote: false });
+            return Ok(One { judge, debater: None, asked: None, template: None, is_remote: false });
         }
         let template = self.template(Some(&folder), subject)?;
         let speaker = LocalSpeaker::load(&folder, name.to_owned(), &ctx.device()?)?;
@@ -259,13 +264,13 @@ impl JudgeArgs {
         let form = template.form();
         let asked = Arc::new(Asked::new(speaker, template, sampling));
         let (judge, debater): (Arc<dyn Judge>, _) = match form {
-            Form::Pair => (asked.clone(), Some(asked)),
-            Form::Grade => (Arc::new(ByGrade::new(asked, 1.0)?), None),
+            Form::Pair => (asked.clone(), Some(asked.clone())),
+            Form::Grade => (Arc::new(ByGrade::new(asked.clone(), 1.0)?), None),
             Form::Rank => {
                 return Err(Failure::usage("the template ranks; one that grades or compares two is needed"));
             }
         };
-        Ok(One { judge, debater, template: Some(kept), is_remote })
+        Ok(One { judge, debater, asked: Some(asked), template: Some(kept), is_remote })
     }
 
     /// `http://host/v1#model`

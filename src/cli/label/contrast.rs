@@ -2,7 +2,7 @@
 //!
 //! Rows are in TRL's layout for vision language models: `images`, and turns whose content has parts.
 
-use super::export::put;
+use super::preference_set::put;
 use crate::cli::{Failure, Outcome};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -2,19 +2,13 @@
 
 use super::decides;
 use super::origin::Origin;
+use super::preference_set::{Labelled, PreferenceSet};
 use super::ratings::Table;
 use crate::cli::{Context, Failure, Outcome};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use votive_critic::{
-    Candidate, Cost, Finding, Item, MediaType, NoPair, Picture, Selected, Store, best_against_worst,
-};
-use votive_data::{
-    ImagePair, Message, PairText, PreferencePair, RowNumbers, write_image_pairs, write_text_pairs,
-};
-use votive_model::files;
+use std::path::Path;
+use votive_critic::{Cost, Finding, Item, NoPair, Selected, Store, best_against_worst};
 
 /// Items of one prompt that were drawn together, with what the judge found of each.
 type Group = Vec<(Origin, i64, Option<Finding>)>;
@@ -57,7 +51,7 @@ impl Found {
                     key
                 }
                 None => {
-                    foreign += 1;
+                    foreign += usize::from(findings.contains_key(&id));
                     continue;
                 }
             };
@@ -94,58 +88,24 @@ impl Found {
     /// # Errors
     /// If a file cannot be written, or the store cannot be read.
     pub(super) fn write(&self, store: &Store, out: &Path) -> Outcome {
-        let (mut texts, mut images) = (Vec::new(), Vec::new());
-        for (row, (group, selected)) in self.selected.iter().enumerate() {
+        let mut set = PreferenceSet::at(out);
+        for (group, selected) in &self.selected {
             let (item, origin, turned) = pair_of(store, group, selected)?;
             let [first, second] = item.question.candidates() else { continue };
-            let [chosen, rejected] = if turned { [second, first] } else { [first, second] };
-            let margin = (selected.probability / (1.0 - selected.probability).max(1e-6)).ln();
-            let numbers = RowNumbers {
-                margin: Some(margin),
-                scores: selected.scores.map(Some),
-                ..RowNumbers::default()
-            };
-            match (chosen, rejected) {
-                (Candidate::Image(chosen), Candidate::Image(rejected)) => {
-                    let pair = ImagePair::new(
-                        row + 1,
-                        item.question.prompt(),
-                        put(chosen, out)?,
-                        put(rejected, out)?,
-                    );
-                    let mut models = origin.models.clone().map(|model| Some(Arc::from(model)));
-                    if turned {
-                        models.reverse();
-                    }
-                    let origin = votive_data::ImageOrigin { models, ..pair.origin.clone() };
-                    images.push(ImagePair { numbers, origin, ..pair });
-                }
-                (Candidate::Text(chosen), Candidate::Text(rejected)) => {
-                    let prompt = item.question.prompt();
-                    let text = if origin.is_chat {
-                        let turn = |text: &str| vec![Message::new("assistant", text)];
-                        PairText::Chat {
-                            prompt: vec![Message::new("user", prompt)],
-                            chosen: turn(chosen),
-                            rejected: turn(rejected),
-                            options: votive_data::ChatOptions::default(),
-                        }
-                    } else {
-                        let [prompt, chosen, rejected] = [prompt, chosen, rejected].map(str::to_owned);
-                        PairText::Plain { prompt, chosen, rejected }
-                    };
-                    texts.push(PreferencePair { numbers, ..PreferencePair::new(row + 1, text) });
-                }
-                _ => return Err(Failure::data(format!("item {} compares a text with an image", item.id))),
+            let mut models = origin.models.clone();
+            if turned {
+                models.reverse();
             }
+            set.add(Labelled {
+                prompt: item.question.prompt(),
+                sides: if turned { [second, first] } else { [first, second] },
+                models,
+                is_chat: origin.is_chat,
+                probability: selected.probability,
+                scores: selected.scores,
+            })?;
         }
-        match (texts.is_empty(), images.is_empty()) {
-            (false, false) => {
-                Err(Failure::data("the store holds texts and images; a preference set has one kind"))
-            }
-            (_, true) => Ok(write_text_pairs(out, &texts)?),
-            (true, false) => Ok(write_image_pairs(out, &images)?),
-        }
+        set.write()
     }
 
     /// Says what was found.
@@ -199,22 +159,6 @@ impl Found {
             None => Ok(()),
         }
     }
-}
-
-/// Writes an image to the folder beside a preference set, under its hash, and gives its path.
-///
-/// # Errors
-/// If it cannot be written.
-pub(super) fn put(picture: &Picture, out: &Path) -> Outcome<PathBuf> {
-    let hash = Candidate::Image(picture.clone()).sha256();
-    let ending = match picture.media_type() {
-        MediaType::Png => "png",
-        MediaType::Jpeg => "jpg",
-        MediaType::Webp => "webp",
-    };
-    let path = out.with_extension("images").join(format!("{}.{ending}", &hash[..24]));
-    files::write_bytes(&path, picture.bytes())?;
-    Ok(path)
 }
 
 /// The item of a selected pair, where it came from, and whether the chosen candidate is its second.

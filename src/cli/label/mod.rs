@@ -9,17 +9,16 @@
 mod candidates;
 mod contrast;
 mod export;
-mod origin;
+pub(crate) mod origin;
+pub(crate) mod preference_set;
 mod ratings;
 
-use super::judges::{Chosen, JudgeArgs, Subject};
+use super::judges::{JudgeArgs, Subject};
 use super::prompts::read_file;
-use super::{Context, Failure, Outcome, signal};
+use super::{Context, Failure, Outcome};
 use candidates::{Candidates, DrawingArgs};
-use rayon::prelude::*;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use votive_critic::{Candidate, Cost, Finding, Store};
 use votive_train::Modality;
 
@@ -77,7 +76,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         return Err(Failure::usage(format!("--least {}: expected 0.5 or more, below 1", args.least)));
     }
     let mut store = Store::open(&args.store)?;
-    if args.prompts.is_none() && store.item_numbers()?.is_empty() {
+    if args.prompts.is_none() && store.pair_numbers()?.is_empty() {
         let empty = Failure::data(format!("{}: there is nothing in it to judge", args.store.display()));
         return Err(empty.hint("give --prompts and --model, and candidates will be drawn"));
     }
@@ -96,7 +95,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         drawn.draw(&read_file(prompts)?, &mut store, ctx)?;
     }
     let (by, cost) = match (&args.by, &chosen) {
-        (None, Some(chosen)) => judge_all(chosen, &mut store, ctx)?,
+        (None, Some(chosen)) => {
+            let pairs = store.pair_numbers()?;
+            let cost = chosen.record(("judging", "pairs"), &pairs, &mut store, ctx)?;
+            (chosen.judge.name().to_owned(), cost)
+        }
         (name, _) => (store.judge_named(name.as_deref().unwrap_or_default())?, Cost::default()),
     };
     let found = export::Found::of(&store, &by, args.least)?;
@@ -112,47 +115,21 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
 
 /// What is judged: what the models draw, or what is in the store.
 fn subject(args: &Args, store: &Store) -> Outcome<Subject> {
-    if let Some(model) = args.model.first() {
-        return Ok(match Modality::of(model)? {
-            Modality::Text => Subject::Texts,
-            Modality::Image => Subject::Images,
-        });
-    }
-    let first = store.item_numbers()?.first().map(|id| store.item(*id)).transpose()?;
-    let is_image = first.is_some_and(|item| matches!(item.question.candidates(), [Candidate::Image(_), ..]));
-    Ok(if is_image { Subject::Images } else { Subject::Texts })
+    let Some(model) = args.model.first() else { return subject_of(store) };
+    Ok(match Modality::of(model)? {
+        Modality::Text => Subject::Texts,
+        Modality::Image => Subject::Images,
+    })
 }
 
-/// Asks the judge about every item that it has not judged; gives its name and what it cost.
-fn judge_all(chosen: &Chosen, store: &mut Store, ctx: &Context) -> Outcome<(String, Cost)> {
-    let items = store.item_numbers()?;
-    chosen.templates.iter().try_for_each(|template| store.keep_template(template))?;
-    let name = chosen.judge.name().to_owned();
-    let mut open = Vec::new();
-    for id in &items {
-        if !store.is_judged(*id, &name, 0)? {
-            open.push(*id);
-        }
-    }
-    let done = (items.len() - open.len()) as u64;
-    let progress = ctx.output.progress("judging", "pairs", items.len() as u64).starting_at(done);
-    let shared = Mutex::new((store, Cost::default()));
-    let one = |id: &i64| -> Outcome {
-        signal::go_on()?;
-        let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let item = lock().0.item(*id)?;
-        let judgment = chosen.judge.judge(&item.question, 0)?;
-        let mut held = lock();
-        held.0.record(*id, &name, 0, &judgment)?;
-        held.1 += judgment.cost();
-        drop(held);
-        progress.add(1);
-        Ok(())
-    };
-    chosen.at_once(|| open.par_iter().try_for_each(one))?;
-    progress.finish();
-    let (_, cost) = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((name, cost))
+/// What the pairs of a store compare.
+///
+/// # Errors
+/// If the store cannot be read.
+pub(crate) fn subject_of(store: &Store) -> Outcome<Subject> {
+    let first = store.pair_numbers()?.first().map(|id| store.item(*id)).transpose()?;
+    let is_image = first.is_some_and(|item| matches!(item.question.candidates(), [Candidate::Image(_), ..]));
+    Ok(if is_image { Subject::Images } else { Subject::Texts })
 }
 
 /// Whether a finding names a winner.

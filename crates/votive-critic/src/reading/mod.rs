@@ -1,6 +1,7 @@
 //! How an answer is got and read: one file a reading, one row in [`READINGS`].
 
 mod behind;
+mod critique;
 mod follow_up;
 mod letter;
 mod ranking;
@@ -12,6 +13,7 @@ mod yes_no;
 
 use crate::judgment::{Abstention, Cost, Finding};
 use crate::question::Form;
+use crate::revision::Critique;
 use crate::speaker::{Role, Said, Sampling, Silence, Speaker, Talk};
 use serde::de::DeserializeOwned;
 
@@ -28,6 +30,7 @@ pub struct Reading {
 
 /// All readings, sorted by name.
 pub const READINGS: &[Reading] = &[
+    critique::READING,
     follow_up::READING,
     letter::READING,
     ranking::READING,
@@ -36,6 +39,9 @@ pub const READINGS: &[Reading] = &[
     verdict::READING,
     yes_no::READING,
 ];
+
+/// The name of the reading whose answers are critiques.
+pub(crate) const CRITIQUE: &str = critique::READING.id;
 
 pub(crate) fn find(id: &str) -> Option<&'static Reading> {
     READINGS.iter().find(|reading| reading.id == id)
@@ -50,6 +56,11 @@ pub(crate) trait Read: Send + Sync {
     /// Marks that the reading looks for: they are taken out of what is judged.
     fn marks(&self) -> &[&'static str] {
         &[]
+    }
+
+    /// What words say of their candidate, where they are more than a verdict.
+    fn critique(&self, _words: &str) -> Option<Result<Critique, String>> {
+        None
     }
 
     /// Whose turn is read.
