@@ -20,6 +20,9 @@ pub(crate) struct Labeller {
     judge: Arc<dyn Judge>,
     /// Differences of utility below this are ties.
     least: f64,
+    /// The grade between right and wrong, if there is one: a pair has one on either side. A judge that must choose between two right
+    /// answers chooses by what has nothing to do with right and wrong, and a model learns that.
+    origin: Option<f64>,
 }
 
 /// One labelled pair: the prompt's index, and which of its samples are chosen and rejected.
@@ -48,9 +51,9 @@ impl Labeller {
     /// # Errors
     /// As [`grader`].
     pub(crate) fn open(name: &str, subject: Subject, ctx: &Context) -> Outcome<Self> {
-        let Grader { judge, scale } = grader(name, subject, ctx)?;
+        let Grader { judge, scale, origin } = grader(name, subject, ctx)?;
         let least = if name == CHECKER { LEAST_DIFFERENCE } else { LEAST_LOG_ODDS * scale };
-        Ok(Self { name: name.to_owned(), judge, least })
+        Ok(Self { name: name.to_owned(), judge, least, origin })
     }
 
     /// As it was asked for.
@@ -101,7 +104,7 @@ impl Labeller {
         flipped: f64,
         seed: u64,
     ) -> Vec<Label> {
-        best_against_worst(utilities, per_prompt, self.least, flipped, seed)
+        best_against_worst(utilities, per_prompt, (self.least, self.origin), flipped, seed)
     }
 }
 
@@ -127,7 +130,7 @@ pub(crate) fn win(difference: f64, least: f64) -> f64 {
 fn best_against_worst(
     utilities: &[Option<f64>],
     per_prompt: usize,
-    least: f64,
+    (least, origin): (f64, Option<f64>),
     flipped: f64,
     seed: u64,
 ) -> Vec<Label> {
@@ -147,7 +150,8 @@ fn best_against_worst(
         }
         let Some([(best, most), (worst, fewest)]) = ends else { continue };
         let margin = most - fewest;
-        if margin >= least {
+        let is_divided = origin.is_none_or(|origin| most > origin && origin > fewest);
+        if margin >= least && is_divided {
             let flip = Draws::new(seed, Stream::LabelFlip, 0, prompt as u64).chance(flipped);
             let (chosen, rejected) = if flip { (worst, best) } else { (best, worst) };
             labels.push(Label { prompt, chosen, rejected, margin });
@@ -168,9 +172,9 @@ mod tests {
     fn the_best_is_chosen_over_the_worst_and_ties_give_no_pair() {
         let samples = known(&[0.5, 1.0, 0.0, 1.0, 1.0, 1.0]);
         let label = Label { prompt: 0, chosen: 1, rejected: 2, margin: 1.0 };
-        assert_eq!(best_against_worst(&samples, 3, 0.05, 0.0, 1), [label]);
+        assert_eq!(best_against_worst(&samples, 3, (0.05, None), 0.0, 1), [label]);
         assert_eq!(
-            best_against_worst(&samples, 3, 0.05, 1.0, 1),
+            best_against_worst(&samples, 3, (0.05, None), 1.0, 1),
             [Label { chosen: 2, rejected: 1, ..label }]
         );
     }
@@ -179,13 +183,22 @@ mod tests {
     fn what_is_not_judged_is_neither_best_nor_worst() {
         let samples = [None, Some(-3.0), None, Some(-5.0), None, None, None, Some(1.0)];
         let label = Label { prompt: 0, chosen: 1, rejected: 3, margin: 2.0 };
-        assert_eq!(best_against_worst(&samples, 4, 1.1, 0.0, 1), [label]);
+        assert_eq!(best_against_worst(&samples, 4, (1.1, None), 0.0, 1), [label]);
+    }
+
+    #[test]
+    fn two_that_are_right_give_no_pair_where_grades_have_an_origin() {
+        let samples = known(&[0.6, 3.0, 1.0, -2.0]);
+        let label = Label { prompt: 1, chosen: 0, rejected: 1, margin: 3.0 };
+        assert_eq!(best_against_worst(&samples, 2, (1.1, Some(0.0)), 0.0, 1), [label]);
+        assert_eq!(best_against_worst(&samples, 2, (1.1, None), 0.0, 1).len(), 2);
     }
 
     #[test]
     fn about_the_asked_share_is_flipped() {
         let samples = known(&[0.0, 1.0].repeat(2000));
-        let flipped = best_against_worst(&samples, 2, 0.05, 0.1, 7).iter().filter(|l| l.chosen == 0).count();
+        let flipped =
+            best_against_worst(&samples, 2, (0.05, None), 0.1, 7).iter().filter(|l| l.chosen == 0).count();
         assert!((160..240).contains(&flipped), "{flipped}");
     }
 }

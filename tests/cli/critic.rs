@@ -90,7 +90,8 @@ fn the_shipped_critics_are_the_judge_that_nobody_names() {
 
 #[test]
 fn the_shipped_reward_model_judges_texts() {
-    let report: Value = rows(&["eval", "judge", "--subject", "texts", "--pairs", "150", "--seed", "11"]).remove(0);
+    let report: Value =
+        rows(&["eval", "judge", "--subject", "texts", "--pairs", "150", "--seed", "11"]).remove(0);
     assert!(report["accuracy"].as_f64().unwrap() > 0.8, "{report}");
     assert_eq!(report["order_flip_rate"], json!(0.0));
 }

@@ -43,6 +43,8 @@ pub(crate) struct Grader {
     pub(crate) judge: Arc<dyn Judge>,
     /// Difference of its grades that makes the odds e to 1.
     pub(crate) scale: f64,
+    /// The grade between right and wrong, if grades mean something by themselves.
+    pub(crate) origin: Option<f64>,
 }
 
 /// A judge by its name that grades candidates one by one: a model that answers is asked whether a candidate fits.
@@ -60,7 +62,11 @@ pub(crate) fn grader(name: &str, subject: Subject, ctx: &Context) -> Outcome<Gra
     })?;
     let speaker = LocalSpeaker::load(&folder, name.to_owned(), &ctx.device()?)?;
     let sampling = Sampling { temperature: 0.0, top_p: 1.0, max_tokens: MAX_TOKENS, seed: 0 };
-    Ok(Grader { judge: Arc::new(Asked::new(Arc::new(speaker), template, sampling)), scale: FIT_SCALE })
+    Ok(Grader {
+        judge: Arc::new(Asked::new(Arc::new(speaker), template, sampling)),
+        scale: FIT_SCALE,
+        origin: Some(0.5),
+    })
 }
 
 /// Where the model of a name lies.
@@ -80,7 +86,7 @@ fn grader_without_words(
     ctx: &Context,
 ) -> Outcome<Option<Grader>> {
     if name == CHECKER {
-        return Ok(Some(Grader { judge: Arc::new(Checker), scale: CHECKER_SCALE }));
+        return Ok(Some(Grader { judge: Arc::new(Checker), scale: CHECKER_SCALE, origin: None }));
     }
     let only = |wanted: Subject, what: &str| match subject == wanted {
         true => Ok(()),
@@ -90,13 +96,14 @@ fn grader_without_words(
     if is_reward_model(folder, None, ctx)? {
         only(Subject::Texts, "a reward model reads texts, and images are to be judged")?;
         let judge = Arc::new(Rewarder::open(folder, owned, ctx)?);
-        return Ok(Some(Grader { judge, scale: REWARD_SCALE }));
+        // Centring draws the rewards of a prompt's right and wrong answers to either side of 0.
+        return Ok(Some(Grader { judge, scale: REWARD_SCALE, origin: Some(0.0) }));
     }
     let config = ConfigFile::read(&folder.join("config.json"))?;
     if config.maybe_str("model_type")?.as_deref() == Some("clip") {
         only(Subject::Images, "a CLIP model looks at images, and texts are to be judged")?;
         let judge = Arc::new(Clip::open(folder, owned, &ctx.device()?)?);
-        return Ok(Some(Grader { judge, scale: CLIP_SCALE }));
+        return Ok(Some(Grader { judge, scale: CLIP_SCALE, origin: None }));
     }
     if subject == Subject::Images && CausalLmConfig::read(&config)?.image_tokens().is_none() {
         return Err(Failure::usage(format!("{name} sees no images, and images are to be judged")));
@@ -241,7 +248,7 @@ impl JudgeArgs {
             return self.asked(Arc::new(self.endpoint(name)?), template, seed, true);
         }
         let folder = folder_of(name, subject)?;
-        if let Some(Grader { judge, scale }) = grader_without_words(name, &folder, subject, ctx)? {
+        if let Some(Grader { judge, scale, .. }) = grader_without_words(name, &folder, subject, ctx)? {
             let judge = Arc::new(ByGrade::new(judge, scale)?);
             return Ok(One { judge, debater: None, asked: None, template: None, is_remote: false });
         }
