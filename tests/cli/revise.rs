@@ -221,8 +221,9 @@ fn texts_are_criticised_and_written_anew() {
     let edits = json!({ "made": 1, "unchanged": 1, "abstentions": { "malformed": 1 } });
     assert_eq!((&report["edits"], &report["pairs"], asked.load(Ordering::SeqCst)), (&edits, &json!(1), 6));
     let [row] = &lines(&out)[..] else { panic!("{report}") };
-    assert_eq!(row["chosen"], json!("No, sorry, please do not clean my boat."));
-    assert_eq!(row["prompt"], json!(TASKS[0]));
+    // The model has a chat template, so that the rows are turns.
+    assert_eq!(row["chosen"][0]["content"], json!("No, sorry, please do not clean my boat."));
+    assert_eq!(row["prompt"][0]["content"], json!(TASKS[0]));
     fails(&[args.as_slice(), &["--steps", "5"]].concat(), USAGE, &["--steps", "images"]);
 }
 
@@ -235,7 +236,6 @@ fn mistakes_are_named_before_anything_is_asked() {
     for (store, critic, model, more, code, named) in [
         (&store, "checker", &sd, &["--judge", "checker"][..], USAGE, "only gives grades"),
         (&store, &critic, &lm, &["--judge", "checker"], USAGE, "edits no images"),
-        (&store, &critic, &sd, &[], USAGE, "--judge is missing"),
         (&store, &critic, &sd, &["--judge", "checker", "--least", "0.2"], USAGE, "--least"),
         (&store, &critic, &sd, &["--judge", "checker", "--truth", "me"], USAGE, "checker"),
         (

@@ -228,7 +228,9 @@ fn retouch<'o, 'p: 'o, 'a: 'p>(
     ctx: &Context,
     keep: impl Fn(Vec<(&'o Open<'p, 'a>, Candidate)>) -> Outcome,
 ) -> Outcome {
-    let mut batches: BTreeMap<(u64, (u32, u32)), Vec<(&Open, &Edit, RgbImage)>> = BTreeMap::new();
+    /// What a batch has in common: the bits of the strength, and the size in pixels.
+    type Alike = (u64, (u32, u32));
+    let mut batches: BTreeMap<Alike, Vec<(&Open, &Edit, RgbImage)>> = BTreeMap::new();
     for one in open {
         let (Candidate::Image(picture), Some(edit)) = (&one.1.original.candidate, &one.1.edit) else {
             continue;

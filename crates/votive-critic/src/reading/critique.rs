@@ -60,7 +60,7 @@ fn behind(words: &str, mark: &str) -> Result<Critique, String> {
         _ => return Err(format!("behind \"{mark}\" stands neither yes nor no")),
     }
     let instruction = (!said.is_empty()).then(|| said.join(", "));
-    Ok(Critique { is_content: verdict == "yes", shown: something(shown), wrong: said, instruction })
+    Ok(Critique { is_content: verdict == "yes", shown: seen(shown), wrong: said, instruction })
 }
 
 /// Lines `Shown:`, `Wrong:` and `Edit:`
@@ -71,7 +71,19 @@ fn lines(words: &str) -> Result<Critique, String> {
     let wrong = wrong.and_then(something).map_or(Vec::new(), |wrong| listed(&wrong));
     let instruction = something(edit);
     let is_content = wrong.is_empty() && instruction.is_none();
-    Ok(Critique { is_content, shown: shown.and_then(something), wrong, instruction })
+    Ok(Critique { is_content, shown: shown.and_then(seen), wrong, instruction })
+}
+
+/// What is shown, without what is not: of "a blue, not red, circle" the blue circle. Whoever reads it may not know what "not" means,
+/// as encoders of prompts do not.
+fn seen(words: &str) -> Option<String> {
+    const ASIDE: &str = ", not ";
+    let mut words = words.to_owned();
+    while let Some(at) = words.find(ASIDE) {
+        let length = words[at + ASIDE.len()..].find(',').map(|length| ASIDE.len() + length + 1);
+        words.replace_range(at..length.map_or(words.len(), |length| at + length), "");
+    }
+    something(&words)
 }
 
 /// What stands in the only line of a name, if there is one.
@@ -123,6 +135,11 @@ mod tests {
                 ),
             ),
             ("a red circle. Fits: Yes.", critique("a red circle", &[], "")),
+            (
+                "a blue, not red, circle, not square, on a white background. Fits: No, wrong colour.",
+                critique("a blue circle on a white background", &["wrong colour"], "wrong colour"),
+            ),
+            ("a cat, not a dog. Fits: No, ugly.", critique("a cat", &["ugly"], "ugly")),
             ("Fits: no, ugly", critique("", &["ugly"], "ugly")),
             ("a red circle. Fits: No.", Critique { is_content: false, ..critique("a red circle", &[], "") }),
         ] {

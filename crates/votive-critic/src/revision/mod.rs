@@ -17,7 +17,7 @@
 //! The paper's editor follows instructions. Here it is any Stable Diffusion model: SDEdit from the original, towards its prompt
 //! and, by guidance, away from what the critic saw in it. Critique and instruction are one answer, not two. Which rule drops
 //! a pair could not be confirmed from the paper's text: here a pair is what the judge finds better in its protocol, with a least
-//! probability. Strengths are guesses, marked as such in the templates.
+//! probability. Strengths are our own, and the templates say where they are guesses.
 
 mod answer;
 mod critique;
