@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 use votive_gallery::{
     CategoryScore, Direction, Entry, GalleryError, Labels, Metric, ModalityReport, PAGE_FILE, Part,
-    REPORT_FILE, Report, Side, TrainingPoint, Verdict, write_gallery,
+    REPORT_FILE, Report, Round, Side, TrainingPoint, Verdict, write_gallery,
 };
 
 fn side(output: Side, exact: bool) -> Side {
@@ -61,6 +61,16 @@ fn small_report() -> Report {
             base: 20.0,
             aligned: 9.0,
             better: Some(Direction::Lower),
+        }],
+        rounds: vec![Round {
+            pairs: 512,
+            labels_right: 81.25,
+            exact: 70.5,
+            labeller_wins: 61.5,
+            true_wins: 58.0,
+            gap: 3.5,
+            gap_low: 1.25,
+            gap_high: 5.75,
         }],
         labels: Some(Labels { source: "the exact checker".into(), pairs: 512, flipped: 0.1 }),
         training: (0..4)
@@ -135,6 +145,8 @@ fn every_entry_is_in_the_html_itself() {
     assert!(page.contains("<blockquote dir=\"auto\">Yes.</blockquote>"));
     assert!(page.contains("Counting is no better."));
     assert!(page.contains("512 pairs, labelled by the exact checker; 10.0\u{a0}% of the labels"));
+    // Signs are typographic.
+    assert!(page.contains("<td>61.5</td><td>58.0</td><td>+3.5 [+1.3, +5.8]</td>"));
 }
 
 #[test]
