@@ -1,9 +1,7 @@
 //! How judges are measured: by judges of which it is known what is wrong with them.
 
+use super::chat_server::{letter, serve};
 use super::*;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::thread;
 use votive::critic::{Abstention, Candidate, Evidence, Finding, Judgment, Question, Store};
 use votive::playground::text;
 
@@ -14,25 +12,13 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(connection: &mut TcpStream) -> Option<Self> {
-        let mut reader = BufReader::new(connection);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if reader.read_line(&mut head).ok()? == 0 {
-                return None;
-            }
-        }
-        let length =
-            head.to_lowercase().split("content-length:").nth(1)?.lines().next()?.trim().parse().ok()?;
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
-        let body: Value = serde_json::from_slice(&body).unwrap();
+    fn of(body: &Value) -> Self {
         let words = body["messages"][0]["content"].as_str().unwrap();
         let (prompt, rest) =
             words.split_once("Instruction:\n").unwrap().1.split_once("\n\nAnswer A:\n").unwrap();
         let (first, rest) = rest.split_once("\n\nAnswer B:\n").unwrap();
         let second = rest.rsplit_once("\n\nWhich answer is better?").unwrap().0;
-        Some(Self { prompt: prompt.to_owned(), answers: [first, second].map(str::to_owned) })
+        Self { prompt: prompt.to_owned(), answers: [first, second].map(str::to_owned) }
     }
 
     /// Whether the first answer meets more constraints of the prompt.
@@ -45,26 +31,9 @@ impl Asked {
 
 /// A server that prefers the first answer where a function says so; gives its name as a judge.
 fn server(prefers_first: fn(&Asked) -> bool) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let name = format!("http://{}/v1#m<b>", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for connection in listener.incoming() {
-            thread::spawn(move || {
-                let mut connection = connection.unwrap();
-                while let Some(asked) = Asked::read(&mut connection) {
-                    let (a, b) = if prefers_first(&asked) { (0.9_f64, 0.1_f64) } else { (0.1, 0.9) };
-                    let token = |name: &str, p: f64| json!({ "token": name, "logprob": p.ln() });
-                    let tokens = json!([token("A", a), token("B", b)]);
-                    let first = json!({ "token": "A", "logprob": a.ln(), "top_logprobs": tokens });
-                    let choice = json!({ "message": { "content": "A" }, "logprobs": { "content": [first] } });
-                    let body = json!({ "choices": [choice], "usage": { "prompt_tokens": 5 } }).to_string();
-                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-                    connection.write_all(format!("{head}{body}").as_bytes()).unwrap();
-                }
-            });
-        }
-    });
-    name
+    let (name, _) = serve(move |body| letter(if prefers_first(&Asked::of(body)) { 0.9 } else { 0.1 }));
+    // What a name may hold, a page has to escape.
+    name.replace("#m", "#m<b>")
 }
 
 fn audit(args: &[&str]) -> Value {

@@ -1,59 +1,21 @@
 //! Judges: how they are measured, what they label, and what a killed labelling leaves.
 
+use super::chat_server::{letter, serve};
 use super::*;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 use votive::critic::{Finding, Store};
 
-/// A server with OpenAI's chat completions that prefers the image whose bytes come first, and takes its time.
+/// A server that prefers the image whose bytes come first, and takes its time.
 fn server(wait: Duration) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}/v1#m", listener.local_addr().unwrap());
-    let answered: Arc<AtomicUsize> = Arc::default();
-    let count = answered.clone();
-    thread::spawn(move || {
-        for connection in listener.incoming() {
-            let count = count.clone();
-            thread::spawn(move || {
-                let mut connection = connection.unwrap();
-                while let Some(seen) = read_request(&mut connection) {
-                    thread::sleep(wait);
-                    let (a, b) = if seen[0] < seen[1] { (0.9_f64, 0.1_f64) } else { (0.1, 0.9) };
-                    let token = |name: &str, p: f64| json!({ "token": name, "logprob": p.ln() });
-                    let body = json!({ "choices": [{ "message": { "content": "A" }, "finish_reason": "length",
-                        "logprobs": { "content": [{ "token": "A", "logprob": a.ln(), "top_logprobs": [token("A", a), token("B", b)] }] } }],
-                        "usage": { "prompt_tokens": 5, "completion_tokens": 1 } })
-                    .to_string();
-                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-                    if connection.write_all(format!("{head}{body}").as_bytes()).is_ok() {
-                        count.fetch_add(1, Ordering::SeqCst);
-                    }
-                }
-            });
-        }
-    });
-    (address, answered)
-}
-
-/// The images of a request, as they were sent.
-fn read_request(connection: &mut TcpStream) -> Option<Vec<String>> {
-    let mut reader = BufReader::new(connection);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if reader.read_line(&mut head).ok()? == 0 {
-            return None;
-        }
-    }
-    let length = head.to_lowercase().split("content-length:").nth(1)?.lines().next()?.trim().parse().ok()?;
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let body: Value = serde_json::from_slice(&body).unwrap();
-    let content = body["messages"][0]["content"].as_array().unwrap();
-    Some(content.iter().filter_map(|part| part["image_url"]["url"].as_str().map(str::to_owned)).collect())
+    serve(move |request| {
+        thread::sleep(wait);
+        let content = request["messages"][0]["content"].as_array().unwrap();
+        let seen: Vec<&str> = content.iter().filter_map(|part| part["image_url"]["url"].as_str()).collect();
+        letter(if seen[0] < seen[1] { 0.9 } else { 0.1 })
+    })
 }
 
 /// A folder with captions, and the arguments that draw their candidates in it.

@@ -6,6 +6,7 @@ mod audit;
 mod bad_input;
 mod bench;
 mod chat;
+mod chat_server;
 mod critic;
 mod data;
 mod export;

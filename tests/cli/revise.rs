@@ -1,52 +1,16 @@
 //! `votive revise`: what a critic says becomes edits, and what improved becomes pairs.
 
+use super::chat_server::{serve, words};
 use super::*;
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use votive::critic::Store;
 
-/// A server with OpenAI's chat completions that answers what `says` makes of all texts and images of a request, one behind the
-/// other; and how often it has answered.
+/// A server that answers what `says` makes of all texts and images of a request, one behind the other; and how often it has
+/// answered.
 fn server(says: fn(&str) -> String) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}/v1#m", listener.local_addr().unwrap());
-    let answered: Arc<AtomicUsize> = Arc::default();
-    let count = answered.clone();
-    thread::spawn(move || {
-        for connection in listener.incoming() {
-            let count = count.clone();
-            thread::spawn(move || {
-                let mut connection = connection.unwrap();
-                loop {
-                    let mut reader = BufReader::new(&mut connection);
-                    let mut head = String::new();
-                    while !head.ends_with("\r\n\r\n") {
-                        if reader.read_line(&mut head).unwrap_or(0) == 0 {
-                            return;
-                        }
-                    }
-                    let length = head.to_lowercase().split("content-length:").nth(1).unwrap().to_owned();
-                    let mut body = vec![0; length.lines().next().unwrap().trim().parse().unwrap()];
-                    reader.read_exact(&mut body).unwrap();
-                    let body: Value = serde_json::from_slice(&body).unwrap();
-                    let said: Vec<String> = strings(&body["messages"]);
-                    let body = json!({ "choices": [{ "message": { "content": says(&said.join("\n")) }, "finish_reason": "stop" }],
-                        "usage": { "prompt_tokens": 5, "completion_tokens": 7 } })
-                    .to_string();
-                    count.fetch_add(1, Ordering::SeqCst);
-                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-                    if connection.write_all(format!("{head}{body}").as_bytes()).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (address, answered)
+    serve(move |request| words(&says(&strings(&request["messages"]).join("\n"))))
 }
 
 /// All strings inside of a value, in order.

@@ -1,7 +1,7 @@
 //! A CLIP model from nothing on the image world: how well a picture fits its caption, in one cosine.
 
 use super::super::Outcome;
-use super::{ELSEWHERE, Job, pixels, size};
+use super::{ELSEWHERE, Job, image_processor, pixels, size};
 use candle_core::{DType, Device};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -71,7 +71,7 @@ pub(super) fn run(job: &Job, mut r: Resolver) -> Outcome {
     }
     let tokenizer = ClipTokenizer::load(&folder)?;
     files::write_json(&folder.join("config.json"), &configuration(&sizes, &tokenizer))?;
-    files::write_json(&folder.join("preprocessor_config.json"), &processor())?;
+    files::write_json(&folder.join("preprocessor_config.json"), &image_processor())?;
     let config = ClipConfig::from_file(&ConfigFile::read(&folder.join("config.json"))?)?;
     let build = |params: &Params| params.build(|scope| ClipModel::new(scope, &config));
     let params = Params::fresh(schedule.seed, &Device::Cpu, |scope| ClipModel::new(scope, &config))?.1;
@@ -118,23 +118,6 @@ fn configuration(sizes: &Sizes, tokenizer: &ClipTokenizer) -> Value {
         "projection_dim": sizes.projection,
         "text_config": text,
         "vision_config": vision,
-    })
-}
-
-fn processor() -> Value {
-    json!({
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": true,
-        "do_resize": true,
-        "size": { "shortest_edge": SIDE },
-        "resample": 3,
-        "do_center_crop": true,
-        "crop_size": { "height": SIDE, "width": SIDE },
-        "do_rescale": true,
-        "rescale_factor": 1.0 / 255.0,
-        "do_normalize": true,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
     })
 }
 

@@ -4,7 +4,7 @@
 use super::super::speaker::TalkReader;
 use super::super::world::stored;
 use super::super::{Failure, Outcome};
-use super::{ELSEWHERE, Job, size};
+use super::{ELSEWHERE, Job, image_processor, size};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -196,20 +196,7 @@ fn processor(sizes: &Sizes) -> Value {
         "patch_size": sizes.vision.patch,
         "num_additional_image_tokens": 1,
         "vision_feature_select_strategy": "default",
-        "image_processor": {
-            "image_processor_type": "CLIPImageProcessor",
-            "do_convert_rgb": true,
-            "do_resize": true,
-            "size": { "shortest_edge": SIDE },
-            "resample": 3,
-            "do_center_crop": true,
-            "crop_size": { "height": SIDE, "width": SIDE },
-            "do_rescale": true,
-            "rescale_factor": 1.0 / 255.0,
-            "do_normalize": true,
-            "image_mean": [0.5, 0.5, 0.5],
-            "image_std": [0.5, 0.5, 0.5],
-        },
+        "image_processor": image_processor(),
     })
 }
 

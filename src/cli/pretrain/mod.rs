@@ -8,12 +8,13 @@ mod language;
 
 use super::{Context, Failure, Outcome, signal};
 use candle_core::Tensor;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use votive_model::files;
-use votive_playground::image::Picture;
+use votive_playground::image::{Picture, SIDE};
 use votive_train::TrainError;
 use votive_train::pretrain::{Progress, Schedule, Trainer};
 use votive_train::recipe::{Resolver, to_toml};
@@ -68,6 +69,24 @@ fn pixels(picture: &Picture) -> Vec<f32> {
     (0..3 * plane).map(|i| f32::from(picture.rgb[i % plane * 3 + i / plane]) / 127.5 - 1.0).collect()
 }
 
+/// How transformers prepares a picture of the playground for CLIP's image encoder: as it is, in [−1, 1].
+fn image_processor() -> Value {
+    json!({
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": true,
+        "do_resize": true,
+        "size": { "shortest_edge": SIDE },
+        "resample": 3,
+        "do_center_crop": true,
+        "crop_size": { "height": SIDE, "width": SIDE },
+        "do_rescale": true,
+        "rescale_factor": 1.0 / 255.0,
+        "do_normalize": true,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    })
+}
+
 /// A whole number of the recipe with a default.
 fn size(r: &mut Resolver, key: &str, default: u64, doc: &'static str) -> usize {
     r.whole(key, 1, Some(default), doc).unwrap_or(default) as usize
@@ -103,7 +122,8 @@ impl Job<'_> {
             if p.step.is_multiple_of(50) {
                 let mean = sum / f64::from(count);
                 progress.detail(format!("loss {mean:.4}"));
-                let line = serde_json::json!({ "step": p.step, "loss": mean, "grad_norm": p.grad_norm, "learning_rate": p.lr });
+                let line =
+                    json!({ "step": p.step, "loss": mean, "grad_norm": p.grad_norm, "learning_rate": p.lr });
                 // The log is a convenience: a full disk will be reported by the next checkpoint.
                 let _ = writeln!(log, "{line}");
                 (sum, count) = (0.0, 0);
