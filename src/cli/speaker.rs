@@ -1,7 +1,7 @@
 //! A language model of this process as somebody who answers in words, with images or without.
 
 use super::Outcome;
-use super::text_model::TextModel;
+use super::text_model::{TextModel, load_tokenizer};
 use candle_core::Device;
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
@@ -46,7 +46,7 @@ impl TalkReader {
         let config = CausalLmConfig::read_folder(folder)?;
         let processor =
             config.image_tokens().map(|tokens| LlavaProcessor::read(folder, tokens)).transpose()?;
-        let tokenizer = TextTokenizer::load(folder)?;
+        let tokenizer = load_tokenizer(folder)?;
         let image = processor.as_ref().map(|processor| processor.image_token().to_owned());
         // Every token that is written between angle brackets or bars has a meaning of its own.
         let is_mark =
