@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
-use votive::critic::{Finding, Store};
+use votive::critic::{Finding, Store, Winner};
 
 /// A server that prefers the image whose bytes come first, and takes its time.
 fn server(wait: Duration) -> (String, Arc<AtomicUsize>) {
@@ -176,4 +176,28 @@ fn an_untrained_model_likes_a_place_and_is_not_believed() {
     let flips = report["abstentions"]["order_flip"].as_u64().unwrap();
     assert!(flips > 10 && report["bare"]["order"]["flip_rate"]["value"].as_f64().unwrap() > 50.0, "{report}");
     assert_eq!(report["agreement"]["accuracy"]["n"].as_u64().unwrap() + flips, 20);
+}
+
+#[test]
+fn some_pairs_are_gold() {
+    let (folder, args) = captions();
+    let all: Vec<&str> = args.iter().map(String::as_str).collect();
+    let store = folder.path().join("store.sqlite");
+    ok(&[all.as_slice(), &["--judge", "checker", "--gold", "1"]].concat());
+    let gold = |store: &Path| {
+        let store = Store::open(store).unwrap();
+        let origins = store.origins().unwrap();
+        origins.into_iter().filter_map(|(id, _, origin)| Some((id, origin.get("truth")?.clone()))).collect()
+    };
+    let found: BTreeMap<i64, Value> = gold(&store);
+    let judged = Store::open(&store).unwrap();
+    let by = judged.judge_named("checker").unwrap();
+    for known in judged.judgments(None, Some(&by)).unwrap() {
+        let winner = known.judgment.finding.winner().filter(|winner| *winner != Winner::Tie);
+        assert_eq!(found.get(&known.item), winner.map(|winner| json!(winner)).as_ref());
+    }
+    assert!(!found.is_empty());
+    let (_other, args) = captions();
+    let all: Vec<&str> = args.iter().map(String::as_str).collect();
+    fails(&[all.as_slice(), &["--judge", "checker", "--gold", "1.5"]].concat(), USAGE, &["--gold 1.5"]);
 }

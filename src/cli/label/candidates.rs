@@ -2,6 +2,7 @@
 
 use super::origin::Origin;
 use crate::cli::image_model::{DrawSettings, ImageModel};
+use crate::cli::judges::Chosen;
 use crate::cli::prompts::Prompt;
 use crate::cli::sample::sampler;
 use crate::cli::text_model::TextModel;
@@ -9,9 +10,10 @@ use crate::cli::{Context, Failure, Outcome, signal};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use votive_critic::{Candidate, Picture, Question, Store};
+use votive_critic::{Candidate, Finding, Picture, Question, Store, Winner};
 use votive_diffusion::SamplerKind;
 use votive_model::{GenerateOptions, generate};
+use votive_tensor::random::{Draws, Stream};
 use votive_train::Modality;
 
 /// Prompts whose candidates are drawn, and stored, at a time.
@@ -70,6 +72,8 @@ pub(super) struct Candidates<'a> {
     pub(super) samples: usize,
     pub(super) seed: u64,
     pub(super) drawing: &'a DrawingArgs,
+    /// Share of the pairs that are gold: their origin states what the playground's exact checker finds.
+    pub(super) gold: f64,
 }
 
 /// A model that draws candidates.
@@ -125,7 +129,9 @@ impl Candidates<'_> {
             }
             for (row, (_, prompt)) in batch.iter().enumerate() {
                 let all: Vec<&(Candidate, u64, bool)> = of_models.iter().flat_map(|of| &of[row]).collect();
-                store.add_all(&self.pairs(prompt, &all, &drawn))?;
+                let mut pairs = self.pairs(prompt, &all, &drawn);
+                self.mark_gold(&mut pairs, (batch[row].0 * all.len() * all.len()) as u64)?;
+                store.add_all(&pairs)?;
             }
             progress.add(batch.len() as u64);
         }
@@ -235,6 +241,32 @@ impl Candidates<'_> {
             }
         }
         pairs
+    }
+}
+
+impl Candidates<'_> {
+    /// Writes the exact checker's verdict into the origins of some pairs, where it finds one better; `first` is the number of the first of
+    /// them.
+    fn mark_gold(&self, pairs: &mut [(Question, Value)], first: u64) -> Outcome {
+        if self.gold == 0.0 {
+            return Ok(());
+        }
+        let checker = Chosen::exact()?;
+        for (number, (question, origin)) in (first..).zip(pairs) {
+            if !Draws::new(self.seed, Stream::LabelFlip, 1, number).chance(self.gold) {
+                continue;
+            }
+            let finding = checker.judge.judge(question, 0)?.finding;
+            if let Finding::Abstention(why) = &finding {
+                let message =
+                    format!("--gold: the exact checker knows the playground only: {}", why.reason());
+                return Err(Failure::usage(message).hint("votive data playground prints its prompts"));
+            }
+            if let Some(winner @ (Winner::First | Winner::Second)) = finding.winner() {
+                origin["truth"] = json!(winner);
+            }
+        }
+        Ok(())
     }
 }
 

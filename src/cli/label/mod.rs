@@ -52,6 +52,10 @@ pub(crate) struct Args {
     seed: u64,
     #[command(flatten)]
     drawing: DrawingArgs,
+    /// Share of the pairs that become gold: the playground's exact checker says which candidate is better, and `votive serve` tells
+    /// people's attention by them.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, requires = "prompts")]
+    gold: f64,
     #[command(flatten)]
     judge: JudgeArgs,
     /// Ask nobody, and take what this judge has said already, e.g. `person:ann`; the beginning of a name will do.
@@ -75,6 +79,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     if !(0.5..1.0).contains(&args.least) {
         return Err(Failure::usage(format!("--least {}: expected 0.5 or more, below 1", args.least)));
     }
+    if !(0.0..=1.0).contains(&args.gold) {
+        return Err(Failure::usage(format!("--gold {}: expected 0 to 1", args.gold)));
+    }
     let mut store = Store::open(&args.store)?;
     if args.prompts.is_none() && store.pair_numbers()?.is_empty() {
         let empty = Failure::data(format!("{}: there is nothing in it to judge", args.store.display()));
@@ -91,6 +98,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
             samples: args.samples.get(),
             seed: args.seed,
             drawing: &args.drawing,
+            gold: args.gold,
         };
         drawn.draw(&read_file(prompts)?, &mut store, ctx)?;
     }
