@@ -83,6 +83,7 @@ pub(super) fn run<L: Learner>(
             0 => setting.out.clone(),
             later => setting.out.join(format!("round-{}", later + 1)),
         };
+        std::fs::create_dir_all(&out).map_err(|error| Failure::file(&out, error))?;
         let seed = setting.seed + round * ROUND_SEEDS;
         let labelled = learner.label(&model, (labeller, flipped), seed, &out)?;
         let run = align(L::RECIPE, &folder, &labelled.file, &out, setting)?;
