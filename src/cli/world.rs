@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use image::RgbImage;
 use rayon::prelude::*;
 use serde::Serialize;
+use votive_critic::Candidate;
 use votive_diffusion::{BoxError, Conditioning, Guidance, SamplerKind, StepNoise, initial_latents, sample};
 use votive_model::{GenerateOptions, generate};
 use votive_playground::image::Picture;
@@ -164,4 +165,12 @@ pub(crate) fn to_image(picture: &Picture) -> Outcome<RgbImage> {
 /// If it has fewer numbers than pixels, or cannot be stored.
 pub(crate) fn stored(picture: &Picture) -> Outcome<votive_critic::Picture> {
     Ok(votive_critic::Picture::of_pixels(&to_image(picture)?)?)
+}
+
+/// Pictures of the playground as candidates.
+///
+/// # Errors
+/// As [`stored`].
+pub(crate) fn candidates(pictures: &[Picture]) -> Outcome<Vec<Candidate>> {
+    pictures.iter().map(|picture| Ok(Candidate::Image(stored(picture)?))).collect()
 }

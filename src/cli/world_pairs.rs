@@ -2,7 +2,7 @@
 
 use super::image_model::ImageModel;
 use super::labels::{Label, Labelled, Labeller, share_right};
-use super::world::{CFG, STEPS, Sampling, draw, stored, to_image};
+use super::world::{CFG, STEPS, Sampling, candidates, draw, to_image};
 use super::{Context, Failure, Outcome};
 use image::ImageFormat;
 use std::path::Path;
@@ -50,12 +50,7 @@ impl Drawn {
     /// # Errors
     /// If it fails.
     pub(crate) fn utilities(&self, labeller: &Labeller, ctx: &Context) -> Outcome<Vec<Option<f64>>> {
-        let candidates = self
-            .pictures
-            .iter()
-            .map(|picture| Ok(votive_critic::Candidate::Image(stored(picture)?)))
-            .collect::<Outcome<Vec<_>>>()?;
-        labeller.utilities(&self.repeated, &candidates, ctx)
+        labeller.utilities(&self.repeated, &candidates(&self.pictures)?, ctx)
     }
 
     /// Writes the best against the worst of each caption to `out/pairs.jsonl`.

@@ -3,7 +3,7 @@
 use super::super::Outcome;
 use super::super::image_model::ImageModel;
 use super::super::labels::{Labelled, Labeller};
-use super::super::world::{CFG, STEPS, Sampling, draw, stored};
+use super::super::world::{self, CFG, STEPS, Sampling, draw};
 use super::super::world_pairs::{Drawn, save};
 use super::Setting;
 use super::rounds::Learner;
@@ -83,7 +83,7 @@ impl Learner for Painter<'_> {
     }
 
     fn candidates(&self, answers: &Vec<Picture>) -> Outcome<Vec<Candidate>> {
-        answers.iter().map(|picture| Ok(Candidate::Image(stored(picture)?))).collect()
+        world::candidates(answers)
     }
 
     fn show(&self, i: usize, is_aligned: bool, _: &Vec<Picture>) -> Side {

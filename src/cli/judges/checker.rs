@@ -1,5 +1,6 @@
 //! The playground's exact checker as a judge: what all others are measured against.
 
+use super::CHECKER;
 use votive_critic::{Abstention, Candidate, Evidence, Finding, Form, Forms, Judge, Judgment, Question};
 use votive_eval::{Outcome as Graded, grade_images, grade_texts};
 use votive_playground::PlaygroundError;
@@ -10,7 +11,7 @@ pub(super) struct Checker;
 
 impl Judge for Checker {
     fn name(&self) -> &str {
-        "checker"
+        CHECKER
     }
 
     fn forms(&self) -> Forms {

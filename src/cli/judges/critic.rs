@@ -1,6 +1,6 @@
 //! Critics: whoever says in words what is wrong with one candidate; and the exact checker for the truth.
 
-use super::{CHECKER_SCALE, Checker, Chosen, JudgeArgs, Subject};
+use super::{CHECKER_SCALE, Checker, Chosen, EMBEDDED, JudgeArgs, Subject};
 use crate::cli::{Context, Failure, Outcome};
 use std::path::Path;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl JudgeArgs {
         let own = Path::new(name).join("critique.toml");
         let template = match (template, subject) {
             (Some(template), _) => template.to_owned(),
-            (None, Subject::Images) if name == "embedded" => "picture-critique".to_owned(),
+            (None, Subject::Images) if name == EMBEDDED => "picture-critique".to_owned(),
             (None, Subject::Images) if own.exists() => own.display().to_string(),
             (None, Subject::Images) => "image-critique".to_owned(),
             (None, Subject::Texts) => "text-critique".to_owned(),

@@ -242,9 +242,7 @@ impl Candidates<'_> {
         }
         pairs
     }
-}
 
-impl Candidates<'_> {
     /// Writes the exact checker's verdict into the origins of some pairs, where it finds one better; `first` is the number of the first of
     /// them.
     fn mark_gold(&self, pairs: &mut [(Question, Value)], first: u64) -> Outcome {

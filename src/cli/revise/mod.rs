@@ -11,7 +11,7 @@ mod originals;
 mod report;
 mod truth;
 
-use super::judges::{Critic, JudgeArgs};
+use super::judges::{CHECKER, Critic, JudgeArgs};
 use super::label::preference_set::{Labelled, PreferenceSet};
 use super::label::subject_of;
 use super::sample::sampler;
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     judge: JudgeArgs,
     /// Also say how many edits this one confirms as improvements, beside as many random pairs of the same prompts.
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["checker"]))]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new([CHECKER]))]
     truth: Option<String>,
     /// Least probability that the edited candidate is better.
     #[arg(long, value_name = "P", default_value_t = 0.5)]

@@ -104,8 +104,9 @@ impl<'a> Study<'a> {
         data: impl FnOnce(&Self, &Plan) -> Outcome<(PathBuf, Option<f64>)>,
     ) -> Outcome {
         self.once(seed, name, |study| {
-            let placeholder = study.resolve(name, recipe, seed, Path::new("data"))?;
-            let (data, right) = data(study, &placeholder)?;
+            // Which data a recipe wants is known once it is resolved; where they lie says nothing about it.
+            let wanted = study.resolve(name, recipe, seed, Path::new("data"))?;
+            let (data, right) = data(study, &wanted)?;
             Ok((study.train(name, &study.resolve(name, recipe, seed, &data)?, seed)?, right))
         })
     }
