@@ -146,7 +146,8 @@ pub(crate) fn draw_against(
     })
 }
 
-fn to_picture(image: RgbImage) -> Picture {
+/// An image as a picture of the playground.
+pub(crate) fn to_picture(image: RgbImage) -> Picture {
     Picture { width: image.width() as usize, height: image.height() as usize, rgb: image.into_raw() }
 }
 

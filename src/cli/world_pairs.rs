@@ -2,7 +2,7 @@
 
 use super::image_model::ImageModel;
 use super::labels::{Label, Labelled, Labeller, share_right};
-use super::world::{CFG, STEPS, Sampling, candidates, draw, to_image};
+use super::world::{CFG, STEPS, Sampling, candidates, draw, to_image, to_picture};
 use super::{Context, Failure, Outcome};
 use image::ImageFormat;
 use std::path::Path;
@@ -36,12 +36,35 @@ impl Drawn {
     /// # Errors
     /// If the model cannot draw.
     pub(crate) fn draw(model: &ImageModel, seed: u64, ctx: &Context) -> Outcome<Self> {
+        // Seeds of labels and tests are far apart.
+        let sampling = Sampling { steps: STEPS, cfg: CFG, seed: (seed << 32) + (1 << 20) };
+        Self::of(seed, |captions| draw(model, captions, sampling, ctx))
+    }
+
+    /// Reads them from a folder, or draws them and keeps them there if it does not exist.
+    ///
+    /// # Errors
+    /// If the model cannot draw, or a file cannot be written or read.
+    pub(crate) fn kept_in(folder: &Path, model: &ImageModel, seed: u64, ctx: &Context) -> Outcome<Self> {
+        let path = |folder: &Path, i: usize| folder.join(format!("{i:05}.png"));
+        if folder.exists() {
+            return Self::of(seed, |captions| (0..captions.len()).map(|i| saved(&path(folder, i))).collect());
+        }
+        let drawn = Self::draw(model, seed, ctx)?;
+        // What stopped on the way is not taken for the whole.
+        let unfinished = folder.with_extension("unfinished");
+        for (i, picture) in drawn.pictures.iter().enumerate() {
+            save(picture, &path(&unfinished, i))?;
+        }
+        std::fs::rename(&unfinished, folder).map_err(|error| Failure::file(folder, error))?;
+        Ok(drawn)
+    }
+
+    fn of(seed: u64, pictures: impl FnOnce(&[String]) -> Outcome<Vec<Picture>>) -> Outcome<Self> {
         let captions = training_captions(seed);
         let repeated: Vec<String> =
             captions.iter().flat_map(|caption| vec![caption.clone(); SAMPLES_PER_PROMPT]).collect();
-        // Seeds of labels and tests are far apart.
-        let sampling = Sampling { steps: STEPS, cfg: CFG, seed: (seed << 32) + (1 << 20) };
-        let pictures = draw(model, &repeated, sampling, ctx)?;
+        let pictures = pictures(&repeated)?;
         Ok(Self { seed, captions, repeated, pictures })
     }
 
@@ -103,4 +126,10 @@ pub(crate) fn save(picture: &Picture, path: &Path) -> Outcome {
     let mut bytes = std::io::Cursor::new(Vec::new());
     image.write_to(&mut bytes, ImageFormat::Png).map_err(|error| Failure::data(error.to_string()))?;
     std::fs::write(path, bytes.into_inner()).map_err(|error| Failure::file(path, error))
+}
+
+/// Reads a picture that [`save`] wrote.
+fn saved(path: &Path) -> Outcome<Picture> {
+    let image = image::open(path).map_err(|error| Failure::file(path, std::io::Error::other(error)))?;
+    Ok(to_picture(image.into_rgb8()))
 }

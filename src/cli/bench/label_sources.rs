@@ -77,7 +77,7 @@ impl Samples {
     ) -> Outcome<(&Drawn, &[Option<f64>])> {
         let drawn = match &mut self.drawn {
             Some(drawn) => drawn,
-            none => none.insert(Drawn::draw(&study.base, seed.seed, study.ctx)?),
+            none => none.insert(study.drawn(seed)?),
         };
         let utilities = match self.utilities.entry(labeller.name().to_owned()) {
             Entry::Occupied(known) => known.into_mut(),

@@ -3,7 +3,7 @@
 use super::study::{Seed, Study, StudyArgs};
 use crate::cli::judges::{CHECKER, Subject};
 use crate::cli::labels::Labeller;
-use crate::cli::world_pairs::{Drawn, FLIPPED, training_captions};
+use crate::cli::world_pairs::{FLIPPED, training_captions};
 use crate::cli::{Context, Outcome, embedded};
 use std::path::PathBuf;
 use votive_model::files;
@@ -72,7 +72,7 @@ fn pairs(study: &Study, seed: &Seed) -> Outcome<PathBuf> {
     let file = seed.folder.join("pairs.jsonl");
     if !file.exists() {
         let truth = Labeller::open(CHECKER, Subject::Images, study.ctx)?;
-        let drawn = Drawn::draw(&study.base, seed.seed, study.ctx)?;
+        let drawn = study.drawn(seed)?;
         drawn.label((&truth, &drawn.utilities(&truth, study.ctx)?), FLIPPED, &seed.folder, study.ctx)?;
     }
     Ok(file)

@@ -12,6 +12,7 @@ mod table;
 
 use crate::cli::image_model::ImageModel;
 use crate::cli::train::OnAlarm;
+use crate::cli::world_pairs::Drawn;
 use crate::cli::{Context, Failure, Outcome, embedded, train};
 use measure::{Evaluation, Measured, Scores, measure};
 use std::num::NonZeroUsize;
@@ -26,9 +27,12 @@ const BASE: &str = "base";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StudyArgs {
-    /// Seeds of data, training and evaluation: 0 to N − 1.
+    /// How many seeds of data, training and evaluation.
     #[arg(long, value_name = "N", default_value = "5")]
     seeds: NonZeroUsize,
+    /// The first of them, so that several processes can share a study; the last run, over all, makes the table.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    first_seed: u32,
     /// Held-out captions of a seed.
     #[arg(long, value_name = "N", default_value = "340")]
     prompts: NonZeroUsize,
@@ -46,7 +50,7 @@ pub(super) struct Study<'a> {
     out: &'a Path,
     model: PathBuf,
     /// The model that everything starts from.
-    pub(super) base: ImageModel,
+    base: ImageModel,
     pub(super) ctx: &'a Context,
     results: Vec<Measured>,
 }
@@ -78,7 +82,16 @@ impl<'a> Study<'a> {
             std::fs::create_dir_all(&folder).map_err(|error| Failure::file(&folder, error))?;
             Ok(Seed { seed, folder })
         };
-        (0..self.args.seeds.get() as u64).map(seed).collect()
+        let first = u64::from(self.args.first_seed);
+        (first..first + self.args.seeds.get() as u64).map(seed).collect()
+    }
+
+    /// The base model's pictures of a seed's training captions, drawn once.
+    ///
+    /// # Errors
+    /// If it cannot draw, or they cannot be written or read.
+    pub(super) fn drawn(&self, seed: &Seed) -> Outcome<Drawn> {
+        Drawn::kept_in(&seed.folder.join("drawn"), &self.base, seed.seed, self.ctx)
     }
 
     /// Measures the base model.
