@@ -10,7 +10,7 @@ mod avx512;
 mod lanes;
 
 use crate::kernel::Real;
-pub(crate) use lanes::{Lanes, LanesLoop, run_lanes};
+pub(crate) use lanes::{Lanes, LanesLoop, load_all, run_lanes, store_all, transposed};
 
 /// A loop over slices. `run` must be `#[inline(always)]`, and so must everything it calls, or it is compiled only once.
 pub(crate) trait Loop {

@@ -2,6 +2,9 @@
 
 use super::few_rows;
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
+use crate::vector::{
+    LANES, Lanes, LanesLoop, fetch, load_all, run_lanes, store_all, transposed as transposed_lanes,
+};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -106,14 +109,69 @@ pub(super) fn product<R: Real>(x: &[R], weight: View<R>, bias: Option<&View<R>>,
     if rows <= few_rows::MOST {
         return few_rows::add_product(x, weight.data, ins, output);
     }
-    matmul(
-        (output, Matrix::dense(rows, outs)),
-        (x, Matrix::dense(rows, ins)),
-        (weight.data, Matrix::dense(outs, ins).t()),
-        R::one(),
-        bias.is_some(),
-        Threads::All,
-    );
+    let (output, x) = ((output, Matrix::dense(rows, outs)), (x, Matrix::dense(rows, ins)));
+    let mut product = |weight: &[R], shape: Matrix| {
+        matmul((output.0, output.1), x, (weight, shape), R::one(), bias.is_some(), Threads::All);
+    };
+    match transposed(weight.data, [outs, ins]) {
+        Some(turned) => product(&turned, Matrix::dense(ins, outs)),
+        None => product(weight.data, Matrix::dense(outs, ins).t()),
+    }
+}
+
+/// The transpose of a small matrix, which the matrix library reads as it is: it would take a column-major one apart
+/// number by number, longer than the product with a few hundred rows takes. Large ones would leave the cache on the way.
+fn transposed<R: Real>(weight: &[R], [outs, ins]: [usize; 2]) -> Option<Vec<R>> {
+    /// Numbers of the largest matrix that is turned.
+    const MOST: usize = 1 << 20;
+    /// Columns that are turned together: as many as are read with a line of the cache.
+    const STRIP: usize = 16;
+    if outs * ins > MOST || !outs.is_multiple_of(STRIP) || !ins.is_multiple_of(STRIP) {
+        return None;
+    }
+    let mut turned = vec![R::zero(); outs * ins];
+    turned.par_chunks_mut(STRIP * outs).enumerate().for_each(|(strip, out)| {
+        run_lanes(Transpose { from: &weight[strip * STRIP..], stride: ins, out, width: outs });
+    });
+    Some(turned)
+}
+
+/// Columns of a matrix become rows, `out.len() / width` of them.
+struct Transpose<'a, R> {
+    from: &'a [R],
+    stride: usize,
+    out: &'a mut [R],
+    width: usize,
+}
+
+impl<R: Real> LanesLoop<R> for Transpose<'_, R> {
+    #[inline(always)]
+    fn run<L: Lanes<R>, const FUSED: bool>(self) {
+        /// Rows that are asked for before they are needed: they lie too far apart for a processor's own foresight.
+        const AHEAD: usize = 2 * LANES;
+        let Self { from, stride, out, width } = self;
+        let columns = out.len() / width;
+        for row in (0..width).step_by(LANES) {
+            let coming = (row + AHEAD).min(width)..(row + AHEAD + LANES).min(width);
+            coming.for_each(|row| fetch(&from[row * stride..row * stride + columns]));
+            for (block, out) in out.chunks_exact_mut(LANES * width).enumerate() {
+                let from = &from[row * stride + block * LANES..];
+                let columns = transposed_lanes::<R, L>([
+                    load_all(from),
+                    load_all(&from[stride..]),
+                    load_all(&from[2 * stride..]),
+                    load_all(&from[3 * stride..]),
+                    load_all(&from[4 * stride..]),
+                    load_all(&from[5 * stride..]),
+                    load_all(&from[6 * stride..]),
+                    load_all(&from[7 * stride..]),
+                ]);
+                for (column, out) in columns.into_iter().zip(out.chunks_exact_mut(width)) {
+                    store_all(column, &mut out[row..]);
+                }
+            }
+        }
+    }
 }
 
 /// Rows that begin with the bias, if there is one.

@@ -17,6 +17,37 @@ pub(crate) trait Lanes<R>: Copy {
     fn deinterleave(self, next: Self) -> [Self; 2];
 }
 
+/// The first numbers of a slice, 0 if there are too few.
+#[inline(always)]
+pub(crate) fn load_all<R: Real, L: Lanes<R>>(from: &[R]) -> L {
+    match from.first_chunk() {
+        Some(from) => L::load(from),
+        None => L::same(R::zero()),
+    }
+}
+
+/// Stores numbers at the beginning of a slice, if there is room.
+#[inline(always)]
+pub(crate) fn store_all<R: Real, L: Lanes<R>>(values: L, to: &mut [R]) {
+    if let Some(to) = to.first_chunk_mut() {
+        values.store(to);
+    }
+}
+
+/// Rows become columns.
+#[inline(always)]
+pub(crate) fn transposed<R, L: Lanes<R>>(rows: [L; LANES]) -> [L; LANES] {
+    // Each round turns the six binary digits of row and column around by one place.
+    turned(turned(turned(rows)))
+}
+
+#[inline(always)]
+fn turned<R, L: Lanes<R>>([a, b, c, d, e, f, g, h]: [L; LANES]) -> [L; LANES] {
+    let ([a, e], [b, f]) = (a.interleave(e), b.interleave(f));
+    let ([c, g], [d, h]) = (c.interleave(g), d.interleave(h));
+    [a, e, b, f, c, g, d, h]
+}
+
 /// A loop over [`Lanes`].
 pub(crate) trait LanesLoop<R: Real> {
     /// Runs the loop, with the machine's vectors if they are compiled for.
@@ -188,6 +219,29 @@ mod tests {
                 self.out.push(numbers);
             }
         }
+    }
+
+    struct Transpose<'a, R>(&'a [[R; LANES]; LANES], &'a mut Vec<[R; LANES]>);
+
+    impl<R: Real> LanesLoop<R> for Transpose<'_, R> {
+        #[inline(always)]
+        fn run<L: Lanes<R>, const FUSED: bool>(self) {
+            for column in transposed(self.0.each_ref().map(L::load)) {
+                let mut numbers = [R::zero(); LANES];
+                column.store(&mut numbers);
+                self.1.push(numbers);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_become_columns() {
+        let rows: [[f32; LANES]; LANES] =
+            std::array::from_fn(|y| std::array::from_fn(|x| (8 * y + x) as f32));
+        let expected: [[f32; LANES]; LANES] = std::array::from_fn(|x| std::array::from_fn(|y| rows[y][x]));
+        let mut found = vec![];
+        run_lanes(Transpose(&rows, &mut found));
+        assert_eq!(found, expected);
     }
 
     #[test]

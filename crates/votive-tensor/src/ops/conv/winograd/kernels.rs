@@ -1,10 +1,13 @@
 //! Kernels on their way to tiles, and the gradients of tiles on their way back.
 
-use super::tiles::{load_all, store_all};
 use super::{BLOCK, POINTS};
 use crate::kernel::Real;
-use crate::vector::{self, LANES, Lanes, LanesLoop, run_lanes};
+use crate::vector::{self, LANES, Lanes, LanesLoop, load_all, run_lanes, store_all, transposed};
 use rayon::prelude::*;
+use std::ops::Range;
+
+/// Taps of a kernel.
+const TAPS: usize = 9;
 
 /// Kernels as the products read them: for every [`BLOCK`] rows of the result, at every point, a row of channels for each.
 pub(in super::super) struct Kernels<R> {
@@ -16,69 +19,104 @@ pub(in super::super) struct Kernels<R> {
 impl<R: Real> Kernels<R> {
     /// Of `weight (rows, depth, 3, 3)`.
     pub(in super::super) fn new(weight: &[R], rows: usize, depth: usize) -> Self {
-        Self::of(rows, depth, |row, channel, tap| weight[(row * depth + channel) * 9 + tap])
+        Self::of(Taps { weight: weight.as_chunks().0, row: depth, channel: 1, is_turned: false }, rows, depth)
     }
 
     /// Those that take the gradient of a result to that of its images: of `weight (depth, rows, 3, 3)`, turned around.
     pub(in super::super) fn turned(weight: &[R], rows: usize, depth: usize) -> Self {
-        Self::of(rows, depth, |row, channel, tap| weight[(channel * rows + row) * 9 + 8 - tap])
+        Self::of(Taps { weight: weight.as_chunks().0, row: 1, channel: rows, is_turned: true }, rows, depth)
     }
 
-    fn of(rows: usize, depth: usize, tap: impl Fn(usize, usize, usize) -> R + Sync) -> Self {
+    fn of(taps: Taps<R>, rows: usize, depth: usize) -> Self {
         let block = BLOCK * depth;
         let mut data = vec![R::zero(); rows.div_ceil(BLOCK) * POINTS * block];
         data.par_chunks_mut(POINTS * block).enumerate().for_each(|(at, points)| {
-            let mut taps = vec![R::zero(); 9 * depth];
-            for (i, row) in (at * BLOCK..rows.min((at + 1) * BLOCK)).enumerate() {
-                for channel in 0..depth {
-                    (0..9).for_each(|t| taps[t * depth + channel] = tap(row, channel, t));
-                }
-                run_lanes(TransformKernel { taps: &taps, depth, points: &mut points[i * depth..], block });
-            }
+            let rows = at * BLOCK..rows.min((at + 1) * BLOCK);
+            run_lanes(TransformKernels { taps, rows, depth, points, block });
         });
         Self { data, rows, depth }
     }
 }
 
-/// `G g Gᵀ` for a row of channels: `taps (9, depth)`, and points that lie `block` apart.
-struct TransformKernel<'a, R> {
-    taps: &'a [R],
+/// The taps of all kernels of a weight.
+#[derive(Clone, Copy)]
+struct Taps<'a, R> {
+    weight: &'a [[R; TAPS]],
+    /// Kernels from one row, and from one channel, to the next.
+    row: usize,
+    channel: usize,
+    /// The last tap comes first.
+    is_turned: bool,
+}
+
+impl<R: Real> Taps<'_, R> {
+    /// Each tap of a vector of channels.
+    #[inline(always)]
+    fn load<L: Lanes<R>>(&self, row: usize, channel: usize) -> [L; TAPS] {
+        let first = row * self.row + channel * self.channel;
+        let kernels = [
+            &self.weight[first],
+            &self.weight[first + self.channel],
+            &self.weight[first + 2 * self.channel],
+            &self.weight[first + 3 * self.channel],
+            &self.weight[first + 4 * self.channel],
+            &self.weight[first + 5 * self.channel],
+            &self.weight[first + 6 * self.channel],
+            &self.weight[first + 7 * self.channel],
+        ];
+        let [a, b, c, d, e, f, g, h] = kernels;
+        let [t0, t1, t2, t3, t4, t5, t6, t7] = transposed([
+            load_all(a),
+            load_all(b),
+            load_all(c),
+            load_all(d),
+            load_all(e),
+            load_all(f),
+            load_all(g),
+            load_all(h),
+        ]);
+        let t8 = L::load(&[a[8], b[8], c[8], d[8], e[8], f[8], g[8], h[8]]);
+        match self.is_turned {
+            false => [t0, t1, t2, t3, t4, t5, t6, t7, t8],
+            true => [t8, t7, t6, t5, t4, t3, t2, t1, t0],
+        }
+    }
+}
+
+/// `G g Gᵀ` for some rows of kernels, whose points lie `block` apart.
+struct TransformKernels<'a, R> {
+    taps: Taps<'a, R>,
+    rows: Range<usize>,
     depth: usize,
     points: &'a mut [R],
     block: usize,
 }
 
-impl<R: Real> LanesLoop<R> for TransformKernel<'_, R> {
+impl<R: Real> LanesLoop<R> for TransformKernels<'_, R> {
     #[inline(always)]
     fn run<L: Lanes<R>, const FUSED: bool>(self) {
-        let Self { taps, depth, points, block } = self;
+        let Self { taps, rows, depth, points, block } = self;
         // The last vector ends with the last channel, and repeats some of the one before.
         let last = depth - LANES;
         let mut next = 0;
         while next < depth {
             let at = if next < last { next } else { last };
-            let columns = [
-                ends(column::<R, L>(&taps[at..], depth)),
-                ends(column(&taps[depth + at..], depth)),
-                ends(column(&taps[2 * depth + at..], depth)),
-            ];
-            for y in 0..4 {
-                let row = ends([columns[0][y], columns[1][y], columns[2][y]]);
-                let points = &mut points[4 * y * block + at..];
-                store_all(row[0], points);
-                store_all(row[1], &mut points[block..]);
-                store_all(row[2], &mut points[2 * block..]);
-                store_all(row[3], &mut points[3 * block..]);
+            // The kernels of neighbouring rows are neighbours where they are turned.
+            for (i, row) in rows.clone().enumerate() {
+                let [a, b, c, d, e, f, g, h, k] = taps.load::<L>(row, at);
+                let columns = [ends([a, d, g]), ends([b, e, h]), ends([c, f, k])];
+                for y in 0..4 {
+                    let row = ends([columns[0][y], columns[1][y], columns[2][y]]);
+                    let points = &mut points[4 * y * block + i * depth + at..];
+                    store_all(row[0], points);
+                    store_all(row[1], &mut points[block..]);
+                    store_all(row[2], &mut points[2 * block..]);
+                    store_all(row[3], &mut points[3 * block..]);
+                }
             }
             next += LANES;
         }
     }
-}
-
-/// A column of taps, which lie three rows apart.
-#[inline(always)]
-fn column<R: Real, L: Lanes<R>>(taps: &[R], depth: usize) -> [L; 3] {
-    [load_all(taps), load_all(&taps[3 * depth..]), load_all(&taps[6 * depth..])]
 }
 
 /// `G`: four points of three taps.

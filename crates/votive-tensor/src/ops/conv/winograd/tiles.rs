@@ -2,7 +2,7 @@
 
 use super::{LINE, PANEL, POINTS, Tiling};
 use crate::kernel::Real;
-use crate::vector::{LANES, Lanes};
+use crate::vector::{LANES, Lanes, load_all, store_all};
 use std::ops::Range;
 
 /// `Aᵀ`: two pixels of four points.
@@ -201,21 +201,6 @@ fn plus<R, L: Lanes<R>>(a: [L; 4], b: [L; 4]) -> [L; 4] {
 #[inline(always)]
 fn minus<R, L: Lanes<R>>(a: [L; 4], b: [L; 4]) -> [L; 4] {
     [a[0].minus(b[0]), a[1].minus(b[1]), a[2].minus(b[2]), a[3].minus(b[3])]
-}
-
-#[inline(always)]
-pub(super) fn load_all<R: Real, L: Lanes<R>>(from: &[R]) -> L {
-    match from.first_chunk() {
-        Some(from) => L::load(from),
-        None => L::same(R::zero()),
-    }
-}
-
-#[inline(always)]
-pub(super) fn store_all<R: Real, L: Lanes<R>>(values: L, to: &mut [R]) {
-    if let Some(to) = to.first_chunk_mut() {
-        values.store(to);
-    }
 }
 
 /// Lines of a row of the result, of tiles from `first` on: `Aᵀ M A + bias`.
