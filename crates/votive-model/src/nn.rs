@@ -119,6 +119,21 @@ impl Conv2d {
         let channels = (1, (), 1, 1);
         Ok(y.broadcast_mul(&stretch.reshape(channels)?)?.broadcast_add(&bias.reshape(channels)?)?)
     }
+
+    /// The same, plus `shift (B, outs)` at every pixel: as part of the bias, where no adapter comes between, so that the sum is
+    /// not kept beside what it is made of.
+    ///
+    /// # Errors
+    /// If the sizes don't fit.
+    pub(crate) fn forward_shifted(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        match self.lora {
+            Some(_) => Ok(ops::add_to_channels(&self.forward(x)?, shift)?),
+            None => {
+                let bias = shift.broadcast_add(&self.bias)?;
+                Ok(ops::conv2d(x, &self.weight, &bias, self.stride, self.padding)?)
+            }
+        }
+    }
 }
 
 /// Root-mean-square normalisation of the last dimension.

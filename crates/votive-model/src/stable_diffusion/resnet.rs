@@ -6,7 +6,7 @@ use crate::error::{ModelError, Result};
 use crate::nn::{Conv2d, GroupNorm, Linear};
 use crate::params::Scope;
 use candle_core::Tensor;
-use votive_tensor::{Activation, add_to_channels, upsample_nearest_2x};
+use votive_tensor::{Activation, upsample_nearest_2x};
 
 /// What the residual blocks of one network have in common.
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +50,11 @@ impl ResnetBlock {
     /// `x (B, ins, H, W)` and, where the block knows the time, `time (B, width)` after its activation
     /// → `(B, outs, H, W)`.
     pub(super) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut h = self.conv1.forward(&self.norm1.activated(x, Activation::Silu)?)?;
-        if let (Some(projection), Some(time)) = (&self.time, time) {
-            h = add_to_channels(&h, &projection.forward(time)?)?;
-        }
+        let h = self.norm1.activated(x, Activation::Silu)?;
+        let h = match (&self.time, time) {
+            (Some(projection), Some(time)) => self.conv1.forward_shifted(&h, &projection.forward(time)?)?,
+            _ => self.conv1.forward(&h)?,
+        };
         let h = self.conv2.forward(&self.norm2.activated(&h, Activation::Silu)?)?;
         let sum = match &self.shortcut {
             Some(shortcut) => (shortcut.forward(x)? + h)?,

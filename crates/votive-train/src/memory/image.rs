@@ -32,10 +32,10 @@ impl Counter<'_> {
         self.floats += self.batch * height * width * floats_a_pixel;
     }
 
-    /// Two norms with their activations, two convolutions, the time, the sum, and the way around where widths differ.
+    /// Two norms with their activations, two convolutions, the sum, and the way around where widths differ.
     fn resnet(&mut self, ins: u64, outs: u64, size: (u64, u64)) {
         let around = if ins == outs { 0 } else { outs };
-        self.add(2 * ins + 6 * outs + around, size);
+        self.add(2 * ins + 5 * outs + around, size);
     }
 
     fn transformer(&mut self, (channels, blocks): (usize, usize), size: (u64, u64)) {

@@ -18,7 +18,8 @@ pub(super) const PARTS: usize = 4;
 /// A convolution with square stride and zero padding on all sides.
 ///
 /// # Shapes
-/// `x (B, C, H, W)`, `weight (O, C, kh, kw)`, `bias (O,)` → `(B, O, (H + 2p − kh)/s + 1, (W + 2p − kw)/s + 1)`.
+/// `x (B, C, H, W)`, `weight (O, C, kh, kw)`, `bias (O,)`, or `(B, O)` for one of each image
+/// → `(B, O, (H + 2p − kh)/s + 1, (W + 2p − kw)/s + 1)`.
 /// # Errors
 /// If the sizes don't fit.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
@@ -172,7 +173,7 @@ impl Kernel for Conv2d {
         match (dims[0], dims[1]) {
             ([b, c, h, w], [o, channels, kh, kw])
                 if c == channels
-                    && dims[2] == [*o]
+                    && (dims[2] == [*o] || dims[2] == [*b, *o])
                     && self.stride > 0
                     && h + 2 * self.padding >= *kh
                     && w + 2 * self.padding >= *kw =>
@@ -190,12 +191,14 @@ impl Kernel for Conv2d {
             let kernels = Kernels::new(inputs[1].data, g.outs, g.channels);
             return tiling.convolve(&kernels, inputs[0].data, Some(inputs[2].data), output);
         }
+        let bias = |image: usize| bias_of(inputs[2].data, g.outs, image);
         let (weight, pixels) = ((inputs[1].data, Matrix::dense(g.outs, g.patch())), g.pixels());
         let threads = g.threads();
-        output.par_chunks_mut(g.outs * pixels).zip(inputs[0].data.par_chunks(g.input())).for_each_init(
+        let images = inputs[0].data.par_chunks(g.input()).enumerate();
+        output.par_chunks_mut(g.outs * pixels).zip(images).for_each_init(
             || self.scratch(&g),
-            |columns, (out, image)| {
-                out.chunks_mut(pixels).zip(inputs[2].data).for_each(|(plane, b)| plane.fill(*b));
+            |columns, (out, (i, image))| {
+                out.chunks_mut(pixels).zip(bias(i)).for_each(|(plane, b)| plane.fill(*b));
                 let columns = (self.columns(&g, image, columns), Matrix::dense(g.patch(), pixels));
                 matmul((out, Matrix::dense(g.outs, pixels)), weight, columns, R::one(), true, threads);
             },
@@ -227,6 +230,9 @@ impl Kernel for Conv2d {
         let d_bias = wanted[2].then(|| {
             let sum = |plane: &[R]| vector::sum([plane, plane], |g, _| [g])[0];
             let planes: Vec<R> = grad.par_chunks(g.pixels()).map(sum).collect();
+            if inputs[2].dims.len() == 2 {
+                return planes;
+            }
             let mut d_bias = vec![R::zero(); g.outs];
             for image in planes.chunks(g.outs) {
                 d_bias.iter_mut().zip(image).for_each(|(d, plane)| *d += *plane);
@@ -240,8 +246,13 @@ impl Kernel for Conv2d {
     fn composed(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let (x, weight) = (inputs[0].contiguous()?, inputs[1].contiguous()?);
         let y = x.conv2d(&weight, self.padding, self.stride, 1, 1)?;
-        y.broadcast_add(&inputs[2].reshape((1, inputs[2].elem_count(), 1, 1))?)
+        y.broadcast_add(&inputs[2].reshape(((), y.dim(1)?, 1, 1))?)
     }
+}
+
+/// An image's bias, of those of all images or of one that they share.
+fn bias_of<R>(bias: &[R], outs: usize, image: usize) -> &[R] {
+    if bias.len() == outs { bias } else { &bias[image * outs..(image + 1) * outs] }
 }
 
 impl Conv2d {
@@ -298,7 +309,8 @@ impl Conv2d {
 mod tests {
     use super::*;
     use crate::gradcheck::{gradient_error, sample_tensor, tests::check};
-    use candle_core::{DType, WithDType};
+    use crate::ops::add_to_channels;
+    use candle_core::{DType, Var, WithDType};
 
     #[test]
     fn gradients() {
@@ -307,6 +319,35 @@ mod tests {
         check(Conv2d { stride: 2, padding: 1 }, &[t(&[2, 2, 4, 6], 1), t(&[3, 2, 3, 3], 2), t(&[3], 3)]);
         check(Conv2d { stride: 1, padding: 0 }, &[t(&[5, 3, 2, 3], 1), t(&[2, 3, 1, 1], 2), t(&[2], 3)]);
         check(Conv2d { stride: 2, padding: 0 }, &[t(&[1, 2, 5, 5], 1), t(&[2, 2, 3, 3], 2), t(&[2], 3)]);
+        check(Conv2d { stride: 1, padding: 1 }, &[t(&[3, 2, 4, 5], 1), t(&[3, 2, 3, 3], 2), t(&[3, 3], 3)]);
+        assert!(conv2d(&t(&[2, 2, 4, 4], 1), &t(&[3, 2, 3, 3], 2), &t(&[1, 3], 3), 1, 1).is_err());
+    }
+
+    #[test]
+    fn a_bias_of_each_image_is_a_number_added_to_its_channels() {
+        // By definition, and in tiles.
+        for (channels, side) in [(3, 5), (16, 8)] {
+            let t = |shape: &[usize], salt| sample_tensor(shape, salt).unwrap();
+            let (x, weight) = (t(&[2, channels, side, side], 1), t(&[channels, channels, 3, 3], 2));
+            let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let run = |apart: bool| {
+                let bias = Var::from_tensor(&t(&[2, channels], 3)).unwrap();
+                let y = match apart {
+                    false => conv2d(&x, &weight, bias.as_tensor(), 1, 1).unwrap(),
+                    true => {
+                        let zero = Tensor::zeros(channels, DType::F64, x.device()).unwrap();
+                        let y = conv2d(&x, &weight, &zero, 1, 1).unwrap();
+                        add_to_channels(&y, bias.as_tensor()).unwrap()
+                    }
+                };
+                let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                (numbers(&y), numbers(grads.get(&bias).unwrap()))
+            };
+            let (together, apart) = (run(false), run(true));
+            for (a, b) in together.0.iter().zip(&apart.0).chain(together.1.iter().zip(&apart.1)) {
+                assert!((a - b).abs() <= 1e-12 * b.abs().max(1.0), "{a} {b}");
+            }
+        }
     }
 
     /// The product of the definition, by im2col.

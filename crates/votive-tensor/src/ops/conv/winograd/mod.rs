@@ -7,6 +7,7 @@
 mod kernels;
 mod tiles;
 
+use super::bias_of;
 use crate::kernel::{Matrix, Real, Threads, matmul};
 use crate::vector::{self, Lanes, LanesLoop, run_lanes};
 use kernels::GatherKernel;
@@ -67,7 +68,7 @@ impl Tiling {
 }
 
 impl Tiling {
-    /// `images (B, depth, H, W)` → `out (B, rows, H, W)`, plus a bias for every row, if there is one.
+    /// `images (B, depth, H, W)` → `out (B, rows, H, W)`, plus a bias for every row, if there is one, of all images or of each.
     pub(super) fn convolve<R: Real>(
         &self,
         kernels: &Kernels<R>,
@@ -78,9 +79,11 @@ impl Tiling {
         let (rows, depth, pixels) = (kernels.rows, kernels.depth, self.pixels());
         let bands: Vec<Range<usize>> = self.bands(BAND).collect();
         let mut pieces = Vec::new();
-        for (image, out) in images.chunks(depth * pixels).zip(out.chunks_mut(rows * pixels)) {
-            let first = pieces.len();
-            pieces.extend(bands.iter().map(|band| Piece { image, band: band.clone(), out: Vec::new() }));
+        let pairs = images.chunks(depth * pixels).zip(out.chunks_mut(rows * pixels));
+        for (i, (image, out)) in pairs.enumerate() {
+            let (first, bias) = (pieces.len(), bias.map(|bias| bias_of(bias, rows, i)));
+            let piece = |band: &Range<usize>| Piece { image, bias, band: band.clone(), out: Vec::new() };
+            pieces.extend(bands.iter().map(piece));
             for mut plane in out.chunks_mut(pixels) {
                 for piece in &mut pieces[first..] {
                     let (lines, below) = plane.split_at_mut(self.lines(&piece.band).len() * self.width);
@@ -95,7 +98,7 @@ impl Tiling {
         let most = together * bands.first().map_or(0, |band| band.len() * self.cols);
         pieces.par_chunks_mut(together).for_each_init(
             || Scratch::new(self, kernels, most),
-            |scratch, pieces| run_lanes(Convolve { tiling: self, kernels, bias, pieces, scratch }),
+            |scratch, pieces| run_lanes(Convolve { tiling: self, kernels, pieces, scratch }),
         );
     }
 
@@ -138,6 +141,8 @@ impl Tiling {
 /// A band of an image.
 struct Piece<'a, R> {
     image: &'a [R],
+    /// A number for each row of the result.
+    bias: Option<&'a [R]>,
     band: Range<usize>,
     /// Lines of each row of the result.
     out: Vec<&'a mut [R]>,
@@ -147,7 +152,6 @@ struct Piece<'a, R> {
 struct Convolve<'a, 'b, R> {
     tiling: &'a Tiling,
     kernels: &'a Kernels<R>,
-    bias: Option<&'a [R]>,
     pieces: &'a mut [Piece<'b, R>],
     scratch: &'a mut Scratch<R>,
 }
@@ -174,7 +178,7 @@ impl<R: Real> Scratch<R> {
 impl<R: Real> LanesLoop<R> for Convolve<'_, '_, R> {
     #[inline(always)]
     fn run<L: Lanes<R>, const FUSED: bool>(self) {
-        let Self { tiling, kernels, bias, pieces, scratch } = self;
+        let Self { tiling, kernels, pieces, scratch } = self;
         let tiles = pieces.iter().map(|piece| piece.band.len() * tiling.cols).sum();
         let from = Panels::narrow(tiles, kernels.depth);
         let to = Panels::narrow(tiles, kernels.rows.next_multiple_of(BLOCK));
@@ -207,7 +211,7 @@ impl<R: Real> LanesLoop<R> for Convolve<'_, '_, R> {
         let mut first = 0;
         for piece in pieces {
             for (row, lines) in piece.out.iter_mut().enumerate() {
-                let bias = match bias {
+                let bias = match piece.bias {
                     Some(bias) => bias[row],
                     None => R::zero(),
                 };
