@@ -4,7 +4,6 @@ use crate::cli::weighted::WeightedPath;
 use crate::cli::{Failure, Outcome, Output};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
-use rayon::prelude::*;
 use std::path::Path;
 use votive_diffusion::{
     BoxError, Conditioning, Guidance, ImageSizes, SamplerKind, SchedulerConfig, StepNoise, initial_latents,
@@ -13,7 +12,7 @@ use votive_diffusion::{
 use votive_model::stable_diffusion::{
     AutoencoderKl, Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig,
 };
-use votive_model::{Adaptable, Denoiser, Lora, Params, PipelineLora};
+use votive_model::{Adaptable, Denoiser, Lora, Params, PipelineLora, predict_in_parts};
 use votive_train::front_end::PromptEncoder;
 
 /// Pixels along a side at most: beyond, memory would end before the first step.
@@ -291,21 +290,7 @@ pub(crate) fn as_network(
     unet: &dyn Denoiser,
 ) -> impl Fn(&Tensor, &[f64], &Conditioning) -> Result<Tensor, BoxError> + '_ {
     |latents, timesteps, conditioning| {
-        let rows = timesteps.len();
-        let parts = if latents.device().is_cpu() { rows.min(rayon::current_num_threads()) } else { 1 };
-        if parts < 2 {
-            return Ok(unet.predict(latents, timesteps, conditioning)?);
-        }
-        let size = rows.div_ceil(parts);
-        let predictions = (0..rows.div_ceil(size))
-            .into_par_iter()
-            .map(|part| {
-                let (first, len) = (part * size, size.min(rows - part * size));
-                let conditioning = conditioning.narrow(first, len)?;
-                let timesteps = &timesteps[first..first + len];
-                Ok(unet.predict(&latents.narrow(0, first, len)?, timesteps, &conditioning)?)
-            })
-            .collect::<Result<Vec<Tensor>, BoxError>>()?;
-        Ok(Tensor::cat(&predictions, 0)?)
+        let parts = if latents.device().is_cpu() { rayon::current_num_threads() } else { 1 };
+        Ok(predict_in_parts(unet, parts, (latents, timesteps, conditioning), None)?)
     }
 }

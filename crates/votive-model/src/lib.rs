@@ -30,7 +30,7 @@ mod vision_transformer;
 mod weights;
 
 pub use causal_lm::{CausalLm, Head, TokenBatch};
-pub use denoiser::Denoiser;
+pub use denoiser::{Denoiser, predict_in_parts};
 pub use error::{ModelError, Result};
 pub use generate::{
     GenerateOptions, Generated, Request, Watcher, generate, generate_watched, next_token_logits,

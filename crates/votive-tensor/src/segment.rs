@@ -7,6 +7,7 @@
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, Var};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -46,6 +47,24 @@ impl Recorder {
         anchor.apply_op1(Recomputed { result, segment: Box::new(segment), recorder: self.clone() })
     }
 
+    /// Computes parts of some rows at the same time, each with a graph of its own, and puts them one after the other; in the
+    /// backward the parts go back at the same time, too. Operations too small to be shared between cores then share nothing.
+    ///
+    /// Gradients come out here alone: `part` must not read what is tracked and not recorded.
+    ///
+    /// # Errors
+    /// Those of `part`, or if the parts don't fit together.
+    pub fn beside<E: From<candle_core::Error> + Send>(
+        &self,
+        parts: usize,
+        part: impl Fn(usize) -> std::result::Result<Tensor, E> + Send + Sync,
+    ) -> std::result::Result<Tensor, E> {
+        let parts = (0..parts).into_par_iter().map(part).collect::<std::result::Result<Vec<_>, E>>()?;
+        let result = Tensor::cat(&parts.iter().map(Tensor::detach).collect::<Vec<_>>(), 0)?;
+        let anchor = Var::zeros((), result.dtype(), result.device())?;
+        Ok(anchor.apply_op1(Beside { result, parts, recorder: self.clone() })?)
+    }
+
     /// Adds what the segments recorded to the gradients of the backward, and empties the recorder.
     ///
     /// # Errors
@@ -79,6 +98,47 @@ impl Recorder {
 
 type Segment = dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync;
 
+/// What is known already, as the result of an operation.
+fn known(name: &str, result: &Tensor) -> Result<(CpuStorage, Shape)> {
+    let result = result.contiguous()?;
+    let (storage, layout) = result.storage_and_layout();
+    match (&*storage, layout.start_offset()) {
+        (Storage::Cpu(storage), 0) => Ok((storage.clone(), result.shape().clone())),
+        _ => candle_core::bail!("{name}: the result must be a whole tensor on the CPU"),
+    }
+}
+
+struct Beside {
+    result: Tensor,
+    parts: Vec<Tensor>,
+    recorder: Recorder,
+}
+
+impl CustomOp1 for Beside {
+    fn name(&self) -> &'static str {
+        "parts side by side"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        known(self.name(), &self.result)
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let mut rows = 0;
+        let mut graded = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let here = part.dim(0)?;
+            graded.push((part, grad.narrow(0, rows, here)?.detach()));
+            rows += here;
+        }
+        let back = |(part, grad): (&Tensor, Tensor)| (part * grad)?.sum_all()?.backward();
+        let stores = graded.into_par_iter().map(back).collect::<Result<Vec<_>>>()?;
+        // One after the other, so that sums do not depend on which part is first.
+        stores.iter().try_for_each(|store| self.recorder.record(store))?;
+        Ok(None)
+    }
+}
+
 struct Recomputed {
     result: Tensor,
     segment: Box<Segment>,
@@ -91,12 +151,7 @@ impl CustomOp1 for Recomputed {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let result = self.result.contiguous()?;
-        let (storage, layout) = result.storage_and_layout();
-        match (&*storage, layout.start_offset()) {
-            (Storage::Cpu(storage), 0) => Ok((storage.clone(), result.shape().clone())),
-            _ => candle_core::bail!("recomputed segment: the result must be a whole tensor on the CPU"),
-        }
+        known(self.name(), &self.result)
     }
 
     fn bwd(&self, arg: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -114,6 +169,33 @@ mod tests {
     use super::*;
     use crate::gradcheck::sample_tensor;
     use crate::ops::{Activation, activate, linear};
+
+    #[test]
+    fn parts_side_by_side_give_the_gradients_of_the_whole() {
+        let x = sample_tensor(&[5, 4], 1).unwrap();
+        let weights: Vec<Var> =
+            (0..2).map(|i| Var::from_tensor(&sample_tensor(&[4, 4], 2 + i).unwrap()).unwrap()).collect();
+        let tensors: Vec<Tensor> = weights.iter().map(|w| w.as_tensor().clone()).collect();
+        let network = |x: &Tensor| {
+            linear(&activate(&linear(x, &tensors[0], None)?, Activation::Silu)?, &tensors[1], None)
+        };
+        let run = |is_apart: bool| {
+            let recorder = Recorder::new(tensors.clone());
+            let y = match is_apart {
+                true => recorder.beside(2, |part| network(&x.narrow(0, 3 * part, 3 - part)?)).unwrap(),
+                false => network(&x).unwrap(),
+            };
+            let loss = y.sqr().unwrap().sum_all().unwrap();
+            let grads = recorder.merge(&loss.backward().unwrap()).unwrap();
+            let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            (flat(&y), grads.into_iter().map(|g| flat(&g.unwrap())).collect::<Vec<_>>().concat())
+        };
+        let (whole, apart) = (run(false), run(true));
+        assert_eq!(whole.0, apart.0);
+        for (a, b) in whole.1.iter().zip(&apart.1) {
+            assert!((a - b).abs() <= 1e-12 * a.abs().max(1.0), "{a} {b}");
+        }
+    }
 
     #[test]
     fn gradients_are_those_of_the_plain_network_bit_for_bit() {

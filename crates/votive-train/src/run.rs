@@ -339,8 +339,9 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         sums.add_divergence(kl, 1.0);
         let (mut is_undecided, mut reaches_all) = (true, false);
         for samples in samples.chunks(self.plan.train.micro_batch_size) {
-            let segments = self.plan.train.recompute.then_some(&recorder);
-            let micro = self.micro(&self.policy, (step, step), samples, kl, segments)?;
+            let recorder_of_policy =
+                self.front.records_gradients(self.plan.train.recompute).then_some(&recorder);
+            let micro = self.micro(&self.policy, (step, step), samples, kl, recorder_of_policy)?;
             let tolerance = self.reference.start_tolerance().filter(|_| self.at_start);
             if let (Some(tolerance), Some(reference)) = (tolerance, &micro.reference) {
                 self.require_zero_margin(&micro.policy.logps, &reference.logps, tolerance, samples)?;

@@ -188,6 +188,7 @@ fn prepare_image(
         caption_dropout: diffusion.caption_dropout,
         beta_convention: diffusion.beta_convention,
         resolution,
+        side_by_side: plan.adapter.is_some(),
         images: ImageSettings { augmentation: images.augmentation, cache: images.cache.clone() },
         pipeline: pipeline(plan, diffusion),
     };

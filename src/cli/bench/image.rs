@@ -2,7 +2,7 @@
 
 use super::laps::Laps;
 use super::update::{RANK, Sides, Update};
-use super::{DiffusionStepArgs, Measured, SampleArgs};
+use super::{DiffusionStepArgs, Measured, Mode, SampleArgs};
 use crate::cli::image_model::{ImageModel, as_network};
 use crate::cli::{Context, Failure, Outcome};
 use candle_core::{Device, Tensor};
@@ -12,8 +12,9 @@ use votive_diffusion::{
     TimestepSharing, initial_latents,
 };
 use votive_model::stable_diffusion::{Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig};
-use votive_model::{Denoiser, LoraConfig};
+use votive_model::{Denoiser, LoraConfig, predict_in_parts};
 use votive_tensor::random::{Draws, Stream};
+use votive_tensor::segment::Recorder;
 
 /// Diffusion-DPO's β, in the convention in which the paper's 5000 is written.
 const BETA: f64 = 5000.0;
@@ -34,6 +35,8 @@ pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured>
     let policy = sides.policy.build(|scope| UNet2DConditionModel::new(scope, config))?;
     let reference = sides.reference.build(|scope| UNet2DConditionModel::new(scope, config))?;
     let mut update = Update::new(&sides.policy, BETA, WEIGHT_DECAY);
+    // As `votive train` does it.
+    let parts = if matches!(args.mode, Mode::Lora) && device.is_cpu() { 2 } else { 1 };
 
     let pairs: Vec<u64> = (0..args.batch.get() as u64).collect();
     let latent = (config.in_channels, side, side);
@@ -62,12 +65,14 @@ pub(super) fn step(args: &DiffusionStepArgs, ctx: &Context) -> Outcome<Measured>
                 let prompts = prompts.narrow(part[0] as usize, part.len())?;
                 let prompts = Conditioning::cat(&[&prompts, &prompts])?;
                 // Minus half the error is the log-probability that makes β the paper's.
-                let logps = |unet: &dyn Denoiser| -> Outcome<Tensor> {
-                    let model_pred = unet.predict(&noisy_latents, &times, &prompts)?;
+                let logps = |unet: &dyn Denoiser, recorder: Option<&Recorder>| -> Outcome<Tensor> {
+                    let inputs = (&noisy_latents, &*times, &prompts);
+                    let model_pred = predict_in_parts(unet, parts, inputs, recorder)?;
                     Ok(((model_pred - &target)?.sqr()?.flatten_from(1)?.mean(1)? * -0.5)?)
                 };
-                let reference_logps = logps(&reference)?.detach();
-                loss += update.add(&logps(&policy)?, &reference_logps, pairs.len())?;
+                let reference_logps = logps(&reference, None)?.detach();
+                let policy_logps = logps(&policy, Some(update.recorder()))?;
+                loss += update.add(&policy_logps, &reference_logps, pairs.len())?;
             }
             update.finish()?;
             Ok::<_, Failure>(loss)

@@ -58,6 +58,11 @@ impl Update {
         }
     }
 
+    /// Where parts of a network that are computed side by side leave their gradients.
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
     /// Adds the gradient of some of a step's pairs, of which there are `all`; returns their part of the loss.
     ///
     /// # Shapes

@@ -20,7 +20,7 @@ use votive_diffusion::{
     Conditioning, DiffusionError, ImageSizes, InversionBy, InversionInputs, LossWeight, NoisePolicy,
     TimestepPolicy, TimestepSharing,
 };
-use votive_model::{Denoiser, Params};
+use votive_model::{Denoiser, Params, predict_in_parts};
 use votive_objective::CompletionFacts;
 use votive_tensor::random::{Draws, Stream};
 use votive_tensor::segment::Recorder;
@@ -62,6 +62,9 @@ pub struct DenoisingSettings {
     pub beta_convention: BetaConvention,
     /// Pixels along a side of the images; with buckets, the root of their area.
     pub resolution: u32,
+    /// Whether the two sides of pairs go through a network at the same time, on a CPU. Each has its own gradients of what is
+    /// trained then, so it is for adapters.
+    pub side_by_side: bool,
     /// How images are seen.
     pub images: ImageSettings,
     /// How the model is trained and saved.
@@ -196,6 +199,10 @@ impl DenoisingFrontEnd {
             conditioning,
             captions,
         })
+    }
+
+    fn is_side_by_side(&self) -> bool {
+        self.settings.side_by_side && self.device.is_cpu()
     }
 
     /// What the error of each row counts, f32 `(2B,)`.
@@ -349,14 +356,21 @@ impl FrontEnd for DenoisingFrontEnd {
         batch.timesteps.len()
     }
 
+    fn records_gradients(&self, _: bool) -> bool {
+        self.is_side_by_side()
+    }
+
     fn likelihood(
         &self,
         network: &Self::Network,
         batch: &DenoisingBatch,
-        _: Option<&Recorder>,
+        recorder: Option<&Recorder>,
     ) -> Result<Likelihood> {
         let times: Vec<f64> = batch.timesteps.iter().map(|t| *t as f64).collect();
-        let prediction = network.predict(&batch.noisy, &times, &batch.conditioning)?;
+        // Every network alike, and whatever the number of threads: the same weights then give the same numbers to the last bit.
+        let parts = if self.is_side_by_side() { 2 } else { 1 };
+        let inputs = (&batch.noisy, &*times, &batch.conditioning);
+        let prediction = predict_in_parts(&**network, parts, inputs, recorder)?;
         let denoised = DenoisedLikelihood::new(prediction, &batch.target, self.weights_of(batch)?)?;
         let logps = (&denoised.errors * -self.settings.beta_convention.factor())?;
         Ok(Likelihood { denoised: Some(denoised), ..Likelihood::new(logps) })

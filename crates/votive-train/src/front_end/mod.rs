@@ -398,6 +398,11 @@ pub trait FrontEnd {
         recorder: Option<&Recorder>,
     ) -> Result<Likelihood>;
 
+    /// Whether gradients of the policy come out of a recorder; `recompute` if the recipe wants segments recomputed.
+    fn records_gradients(&self, recompute: bool) -> bool {
+        recompute
+    }
+
     /// Log-probability of every sequence, `(R,)`.
     ///
     /// # Errors

@@ -83,7 +83,7 @@ impl<F: FrontEnd> Run<'_, F> {
         (step, drawn_at): (u64, u64),
         samples: &'a [Sample],
         kl: Option<f64>,
-        segments: Option<&Recorder>,
+        recorder: Option<&Recorder>,
     ) -> Result<Micro<'a, F::Batch>> {
         let batch = self.batch(drawn_at, samples)?;
         // What no objective reads may be left out of the recipe, and must not change what is logged. Reference and base come
@@ -100,7 +100,7 @@ impl<F: FrontEnd> Run<'_, F> {
         let base = self.base.as_ref().map(|base| self.front.logps(base, &batch)).transpose()?;
         let base = base.map(|logps| logps.detach());
         let units = self.front.tokens(all);
-        let found = self.front.likelihood(policy, all, segments)?;
+        let found = self.front.likelihood(policy, all, recorder)?;
         let quantity = if self.gives_rewards() { "reward" } else { "log-probability" };
         self.require_finite(step, quantity, &found.logps, samples)?;
         let (gold_lengths, degrees) = extended.map_or((None, None), |all| (all.gold_lengths, all.degrees));

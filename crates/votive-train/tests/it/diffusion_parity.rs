@@ -42,6 +42,7 @@ impl<'a> GivenBatches<'a> {
             caption_dropout: 0.0,
             beta_convention: plan.diffusion.as_ref().unwrap().beta_convention,
             resolution: 32,
+            side_by_side: plan.adapter.is_some(),
             images: ImageSettings::default(),
             pipeline: PipelineSettings { zero_terminal_snr: false, adapter_format: plan.adapter_format },
         };

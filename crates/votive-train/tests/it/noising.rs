@@ -19,6 +19,7 @@ fn open(weight: LossWeight, zero_terminal_snr: bool) -> (DenoisingFrontEnd, Para
         timestep_sharing: TimestepSharing::Pair,
         noise: NoisePolicy::Shared,
         weight,
+        side_by_side: false,
         images: ImageSettings::default(),
         pipeline: PipelineSettings { zero_terminal_snr, adapter_format: LoraFormat::Diffusers },
         caption_dropout: 0.0,

@@ -31,6 +31,7 @@ fn open(model: &Path) -> (DenoisingFrontEnd, Params) {
         caption_dropout: 0.0,
         beta_convention: BetaConvention::Paper,
         resolution: 16,
+        side_by_side: false,
         images: ImageSettings::default(),
         pipeline: PipelineSettings { zero_terminal_snr: false, adapter_format: LoraFormat::Diffusers },
     };
