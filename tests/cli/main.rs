@@ -7,6 +7,7 @@ mod bad_input;
 mod bench;
 mod chat;
 mod chat_server;
+mod clip_scorers;
 mod critic;
 mod data;
 mod export;
