@@ -20,6 +20,7 @@ mod plan;
 mod program;
 mod recipes;
 mod revise;
+mod references;
 mod rewards;
 mod serve;
 mod sums;

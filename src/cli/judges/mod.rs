@@ -178,6 +178,11 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
+    /// The name of a template that shows an answer that is known to be right, if one does.
+    pub(crate) fn template_with_reference(&self) -> Option<&str> {
+        self.templates.iter().find(|template| template.shows_reference()).map(Template::name)
+    }
+
     /// Does work in as many threads as questions may be open: those of this machine's cores, or more where they only wait.
     ///
     /// # Errors

@@ -12,9 +12,9 @@ mod export;
 pub(crate) mod origin;
 pub(crate) mod preference_set;
 mod ratings;
+pub(crate) mod references;
 
 use super::judges::{JudgeArgs, Subject};
-use super::prompts::read_file;
 use super::{Context, Failure, Outcome};
 use candidates::{Candidates, DrawingArgs};
 use std::num::NonZeroUsize;
@@ -31,14 +31,15 @@ use votive_train::Modality;
 #[command(
     after_help = "Examples:\n  votive label --store labels.sqlite --prompts captions.txt --model models/tiny-sd --samples 4 \
                   --steps 10 --cfg 1.5 --out pairs.jsonl\n  votive label --store labels.sqlite --judge http://127.0.0.1:8000/v1#qwen \
-                  --out pairs-qwen.jsonl\n  votive label --store labels.sqlite --by person:ann --out pairs-ann.jsonl"
+                  --out pairs-qwen.jsonl\n  votive label --store answers.sqlite --prompts questions.jsonl --model models/tiny-lm \
+                  --judge http://127.0.0.1:8000/v1#qwen --template text-reference --out pairs.jsonl\n  votive label --store labels.sqlite --by person:ann --out pairs-ann.jsonl"
 )]
 pub(crate) struct Args {
     /// The file of candidates and judgments; made if it is not there.
     #[arg(long, value_name = "FILE")]
     store: PathBuf,
-    /// Prompts whose candidates are drawn: one a line, or the column `prompt` of a .jsonl file. Without it, what is in the
-    /// store is judged.
+    /// Prompts whose candidates are drawn: one a line, or the column `prompt` of a .jsonl file, whose column `reference` (a text) or
+    /// `reference_image` (a file) is an answer that is known to be right. Without it, what is in the store is judged.
     #[arg(long, value_name = "FILE", requires = "model")]
     prompts: Option<PathBuf>,
     /// A model that draws candidates, of texts or of images; repeat it for several.
@@ -92,7 +93,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         Some(_) => None,
         None => Some(args.judge.choose(subject(args, &store)?, args.seed, ctx)?),
     };
-    if let Some(prompts) = &args.prompts {
+    if let Some(file) = &args.prompts {
+        let prompts = references::read(file)?;
+        if let Some(chosen) = &chosen {
+            references::require_in_file(chosen, file, &prompts)?;
+        }
         let drawn = Candidates {
             models: &args.model,
             samples: args.samples.get(),
@@ -100,7 +105,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
             drawing: &args.drawing,
             gold: args.gold,
         };
-        drawn.draw(&read_file(prompts)?, &mut store, ctx)?;
+        drawn.draw(&prompts, &mut store, ctx)?;
     }
     let (by, cost) = match (&args.by, &chosen) {
         (None, Some(chosen)) => {
@@ -110,6 +115,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         }
         (name, _) => (store.judge_named(name.as_deref().unwrap_or_default())?, Cost::default()),
     };
+            references::require_in_store(chosen, &store)?;
     let found = export::Found::of(&store, &by, args.least)?;
     if let Some(out) = &args.out {
         found.write(&store, out)?;
