@@ -17,6 +17,9 @@ pub(crate) struct Prompts {
     file: Option<PathBuf>,
 }
 
+/// What a row of a file holds, by columns.
+pub(crate) type Fields = Map<String, Value>;
+
 /// What a completion follows.
 #[derive(Clone, Debug)]
 pub(crate) enum Prompt {
@@ -101,7 +104,7 @@ pub(crate) fn read_file(file: &Path) -> Outcome<Vec<String>> {
 }
 
 /// The same with the number of each row, and what it holds besides.
-pub(crate) fn read_texts(file: &Path) -> Outcome<Vec<(usize, String, Map<String, Value>)>> {
+pub(crate) fn read_texts(file: &Path) -> Outcome<Vec<(usize, String, Fields)>> {
     let text = |Row { number, prompt, fields }: Row| match prompt {
         Prompt::Text(text) => Ok((number, text, fields)),
         Prompt::Conversation(..) => Err(wrong(file, number, "expected a string in field `prompt`")),
@@ -115,7 +118,7 @@ struct Row {
     number: usize,
     prompt: Prompt,
     /// All that it holds; nothing if it is a line of text.
-    fields: Map<String, Value>,
+    fields: Fields,
 }
 
 /// The rows of a file with their prompts.
@@ -128,7 +131,7 @@ fn read_rows(file: &Path) -> Outcome<Vec<Row>> {
             if !is_jsonl {
                 return Ok(Row { number, prompt: Prompt::Text(line.to_owned()), fields: Map::new() });
             }
-            let fields: Map<String, Value> = serde_json::from_str(line)
+            let fields: Fields = serde_json::from_str(line)
                 .map_err(|error| wrong(file, number, &format!("not a JSON object: {error}")))?;
             Ok(Row { number, prompt: prompt_of_row(file, number, &fields)?, fields })
         })
@@ -144,7 +147,7 @@ pub(crate) fn wrong(file: &Path, row: usize, what: &str) -> Failure {
     Failure::data(format!("{}: row {row}: {what}", file.display()))
 }
 
-fn prompt_of_row(file: &Path, row: usize, fields: &Map<String, Value>) -> Outcome<Prompt> {
+fn prompt_of_row(file: &Path, row: usize, fields: &Fields) -> Outcome<Prompt> {
     match fields.get("prompt") {
         Some(Value::String(prompt)) => Ok(Prompt::Text(prompt.clone())),
         Some(turns @ Value::Array(_)) => {
@@ -167,7 +170,7 @@ fn prompt_of_row(file: &Path, row: usize, fields: &Map<String, Value>) -> Outcom
 }
 
 /// What a row gives the chat template: `tools` and `chat_template_kwargs`, as TRL names them.
-fn options(file: &Path, row: usize, fields: &Map<String, Value>) -> Outcome<ChatOptions> {
+fn options(file: &Path, row: usize, fields: &Fields) -> Outcome<ChatOptions> {
     let tools = match fields.get("tools") {
         Some(Value::String(json)) => Some(
             serde_json::from_str(json)

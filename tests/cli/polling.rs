@@ -26,7 +26,7 @@ fn store(folder: &Folder) -> String {
     for item in 0..ITEMS {
         let [long, short] =
             ["a long answer", "short"].map(|text| Candidate::Text(format!("{text} of {item}")));
-        let (first, second) = if item % 2 == 0 { (long, short) } else { (short, long) };
+        let (first, second) = if item.is_multiple_of(2) { (long, short) } else { (short, long) };
         store.add(&Question::pair(format!("prompt {item}"), first, second), &json!({})).unwrap();
     }
     path
@@ -61,7 +61,7 @@ fn a_group_tells_good_answers_from_odd_ones_without_a_truth() {
     let right = |row: &Value, side: &str| {
         let prompt = row["prompt"][1]["content"][0]["text"].as_str().unwrap();
         let item: usize = prompt.split_once("prompt ").unwrap().1.lines().next().unwrap().parse().unwrap();
-        verdict(row, side) == if item % 2 == 0 { "A" } else { "B" }
+        verdict(row, side) == if item.is_multiple_of(2) { "A" } else { "B" }
     };
     let (rows, said) = contrast(&store, &client, &out, &["--group", "anna,bela", "--seed", "3"]);
     assert_eq!(rows.len(), ITEMS);

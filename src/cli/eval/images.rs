@@ -211,14 +211,14 @@ fn model(
 
 /// Something that gives every image a number.
 enum Scorer {
-    Clip { name: String, scorer: Box<PictureScorer> },
+    Clip { name: String, scorer: PictureScorer },
     Checker,
 }
 
 fn scorers(args: &Args, images: &[Drawn], ctx: &Context) -> Outcome<Vec<Scorer>> {
     let mut scorers = Vec::new();
     for folder in &args.scores.clip {
-        let scorer = Box::new(PictureScorer::open(folder, &ctx.device()?)?);
+        let scorer = PictureScorer::open(folder, &ctx.device()?)?;
         let prompts: BTreeSet<&str> = images.iter().map(|image| image.prompt.as_str()).collect();
         let prompts: Vec<&str> = prompts.into_iter().collect();
         let cut = scorer.cut_prompts(&prompts)?;
@@ -240,7 +240,7 @@ impl Scorer {
     /// The key in rows and results.
     fn key(&self) -> String {
         match self {
-            Self::Clip { name, scorer } => match **scorer {
+            Self::Clip { name, scorer } => match scorer {
                 PictureScorer::Fit(_) => format!("clip:{name}"),
                 PictureScorer::Aesthetic(_) => format!("aesthetic:{name}"),
             },
@@ -257,7 +257,7 @@ impl Scorer {
                 let bytes: Vec<(&[u8], (usize, usize))> =
                     pictures.iter().map(|picture| (picture.as_raw().as_slice(), size(picture))).collect();
                 let found = scorer.of_files(&prompts, &bytes)?;
-                Ok(match **scorer {
+                Ok(match scorer {
                     PictureScorer::Fit(_) => found.into_iter().map(|cos| 100.0 * cos.max(0.0)).collect(),
                     PictureScorer::Aesthetic(_) => found,
                 })

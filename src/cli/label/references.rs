@@ -1,9 +1,9 @@
 //! Answers that are known to be right: read with the prompts, kept with the items, and shown by templates that ask for them.
 
 use crate::cli::judges::Chosen;
-use crate::cli::prompts::{read_texts, wrong};
+use crate::cli::prompts::{Fields, read_texts, wrong};
 use crate::cli::{Failure, Outcome};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::path::Path;
 use votive_critic::{Candidate, Picture, Question, Store};
 
@@ -52,7 +52,7 @@ pub(super) fn read(file: &Path) -> Outcome<Vec<Referenced>> {
     .collect()
 }
 
-fn reference(file: &Path, row: usize, fields: &Map<String, Value>) -> Outcome<Option<Candidate>> {
+fn reference(file: &Path, row: usize, fields: &Fields) -> Outcome<Option<Candidate>> {
     let text = |name: &str| match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.trim().is_empty() => Ok(None),

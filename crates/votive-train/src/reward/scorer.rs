@@ -16,9 +16,9 @@ const POINT: f64 = 1.0;
 #[derive(Debug)]
 pub enum PictureScorer {
     /// By the cosine with the prompt: CLIP, PickScore, HPSv2.
-    Fit(ClipScorer),
+    Fit(Box<ClipScorer>),
     /// By a head on the embedding, whatever the prompt: the folder has a file [`AestheticHead::FILE`].
-    Aesthetic(AestheticScorer),
+    Aesthetic(Box<AestheticScorer>),
 }
 
 impl PictureScorer {
@@ -28,8 +28,8 @@ impl PictureScorer {
     /// As [`ClipScorer::open`] and [`AestheticScorer::open`].
     pub fn open(folder: &Path, device: &Device) -> Result<Self> {
         Ok(match folder.join(AestheticHead::FILE).exists() {
-            true => Self::Aesthetic(AestheticScorer::open(folder, device)?),
-            false => Self::Fit(ClipScorer::open(folder, device)?),
+            true => Self::Aesthetic(Box::new(AestheticScorer::open(folder, device)?)),
+            false => Self::Fit(Box::new(ClipScorer::open(folder, device)?)),
         })
     }
 
