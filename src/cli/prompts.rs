@@ -17,6 +17,9 @@ pub(crate) struct Prompts {
     file: Option<PathBuf>,
 }
 
+/// What a row of a file holds, by columns.
+pub(crate) type Fields = Map<String, Value>;
+
 /// What a completion follows.
 #[derive(Clone, Debug)]
 pub(crate) enum Prompt {
@@ -45,7 +48,7 @@ impl Prompts {
     pub(crate) fn read_any(&self) -> Outcome<Vec<Prompt>> {
         match &self.file {
             None => Ok(self.given.iter().cloned().map(Prompt::Text).collect()),
-            Some(file) => Ok(read_rows(file)?.into_iter().map(|(_, prompt)| prompt).collect()),
+            Some(file) => Ok(read_rows(file)?.into_iter().map(|row| row.prompt).collect()),
         }
     }
 }
@@ -97,23 +100,40 @@ impl Prompt {
 
 /// The prompts of a file, in order, each a text.
 pub(crate) fn read_file(file: &Path) -> Outcome<Vec<String>> {
-    let text = |(row, prompt): (usize, Prompt)| match prompt {
-        Prompt::Text(text) => Ok(text),
-        Prompt::Conversation(..) => Err(wrong(file, row, "expected a string in field `prompt`")),
+    Ok(read_texts(file)?.into_iter().map(|(_, text, _)| text).collect())
+}
+
+/// The same with the number of each row, and what it holds besides.
+pub(crate) fn read_texts(file: &Path) -> Outcome<Vec<(usize, String, Fields)>> {
+    let text = |Row { number, prompt, fields }: Row| match prompt {
+        Prompt::Text(text) => Ok((number, text, fields)),
+        Prompt::Conversation(..) => Err(wrong(file, number, "expected a string in field `prompt`")),
     };
     read_rows(file)?.into_iter().map(text).collect()
 }
 
-/// The prompts of a file with their rows.
-fn read_rows(file: &Path) -> Outcome<Vec<(usize, Prompt)>> {
+/// A row of a file.
+struct Row {
+    /// Counted from 1.
+    number: usize,
+    prompt: Prompt,
+    /// All that it holds; nothing if it is a line of text.
+    fields: Fields,
+}
+
+/// The rows of a file with their prompts.
+fn read_rows(file: &Path) -> Outcome<Vec<Row>> {
     let text = std::fs::read_to_string(file).map_err(|error| Failure::file(file, error))?;
     let is_jsonl = file.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson");
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let prompts = lines
-        .map(|(row, line)| {
-            let prompt =
-                if is_jsonl { prompt_of_row(file, row, line)? } else { Prompt::Text(line.to_owned()) };
-            Ok((row, prompt))
+        .map(|(number, line)| {
+            if !is_jsonl {
+                return Ok(Row { number, prompt: Prompt::Text(line.to_owned()), fields: Map::new() });
+            }
+            let fields: Fields = serde_json::from_str(line)
+                .map_err(|error| wrong(file, number, &format!("not a JSON object: {error}")))?;
+            Ok(Row { number, prompt: prompt_of_row(file, number, &fields)?, fields })
         })
         .collect::<Outcome<Vec<_>>>()?;
     if prompts.is_empty() {
@@ -122,13 +142,12 @@ fn read_rows(file: &Path) -> Outcome<Vec<(usize, Prompt)>> {
     Ok(prompts)
 }
 
-fn wrong(file: &Path, row: usize, what: &str) -> Failure {
+/// A mistake in a row of a file of prompts.
+pub(crate) fn wrong(file: &Path, row: usize, what: &str) -> Failure {
     Failure::data(format!("{}: row {row}: {what}", file.display()))
 }
 
-fn prompt_of_row(file: &Path, row: usize, line: &str) -> Outcome<Prompt> {
-    let fields: Map<String, Value> = serde_json::from_str(line)
-        .map_err(|error| wrong(file, row, &format!("not a JSON object: {error}")))?;
+fn prompt_of_row(file: &Path, row: usize, fields: &Fields) -> Outcome<Prompt> {
     match fields.get("prompt") {
         Some(Value::String(prompt)) => Ok(Prompt::Text(prompt.clone())),
         Some(turns @ Value::Array(_)) => {
@@ -137,7 +156,7 @@ fn prompt_of_row(file: &Path, row: usize, line: &str) -> Outcome<Prompt> {
             if let Some(turn) = turns.iter().position(|turn| turn.role().is_empty()) {
                 return Err(wrong(file, row, &format!("turn {} of `prompt` has no role", turn + 1)));
             }
-            Ok(Prompt::Conversation(turns, options(file, row, &fields)?))
+            Ok(Prompt::Conversation(turns, options(file, row, fields)?))
         }
         _ => {
             let columns: Vec<&str> = fields.keys().map(String::as_str).collect();
@@ -151,7 +170,7 @@ fn prompt_of_row(file: &Path, row: usize, line: &str) -> Outcome<Prompt> {
 }
 
 /// What a row gives the chat template: `tools` and `chat_template_kwargs`, as TRL names them.
-fn options(file: &Path, row: usize, fields: &Map<String, Value>) -> Outcome<ChatOptions> {
+fn options(file: &Path, row: usize, fields: &Fields) -> Outcome<ChatOptions> {
     let tools = match fields.get("tools") {
         Some(Value::String(json)) => Some(
             serde_json::from_str(json)

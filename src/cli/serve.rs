@@ -1,4 +1,4 @@
-//! `votive serve`: a local page on which people compare pairs, and an endpoint through which other programs ask models.
+//! `votive serve`: local pages on which people compare pairs and watch runs, and an endpoint through which other programs ask models.
 
 use crate::cli::speaker::LocalSpeaker;
 use crate::cli::{Context, Failure, Outcome, signal};
@@ -9,19 +9,23 @@ use std::sync::atomic::Ordering;
 use votive_critic::{Speaker, Store};
 use votive_serve::{Options, ServeError, Server};
 
-/// Serve a page on which people compare pairs, and an OpenAI-compatible endpoint for models
+/// Serve pages on which people compare pairs and watch runs, and an OpenAI-compatible endpoint for models
 ///
-/// Both are for this machine alone: the server listens on 127.0.0.1. The page opens at the address that is printed; what people
-/// answer is kept in the store, beside what judges have said. Programs find the models below /v1, with the token as their key.
+/// All of it is for this machine alone: the server listens on 127.0.0.1. The pages open at the address that is printed; what people
+/// answer is kept in the store, beside what judges and critics have said, word by word. Runs show their progress, alarms, curves and
+/// samples while they are trained, and their galleries afterwards. Programs find the models below /v1, with the token as their key.
 /// Ctrl-C ends the server.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  votive serve --store pairs.sqlite\n  votive serve --model models/tiny-lm --port 8000"
+    after_help = "Examples:\n  votive serve --store pairs.sqlite\n  votive serve --runs runs\n  votive serve --model models/tiny-lm --port 8000"
 )]
 pub(crate) struct Args {
     /// Pairs and judgments.
-    #[arg(long, value_name = "FILE", required_unless_present = "model")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["model", "runs"])]
     store: Option<PathBuf>,
+    /// A folder of training runs and galleries, or one of them, to be watched. May be given several times.
+    #[arg(long, value_name = "DIR")]
+    runs: Vec<PathBuf>,
     /// A language model's folder, with or without eyes; its name is the folder's. May be given several times.
     #[arg(long, value_name = "DIR")]
     model: Vec<PathBuf>,
@@ -41,9 +45,22 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         return Err(Failure::usage(format!("--repeat is {}, expected a share from 0 to 1", args.repeat)));
     }
     let store = args.store.as_deref().map(open).transpose()?;
+    if let Some(missing) = args.runs.iter().find(|folder| !folder.is_dir()) {
+        let missing = Failure::data(format!("{}: there is no such folder", missing.display()));
+        return Err(
+            missing.hint("name an output folder of `votive train` or `votive demo`, or a folder of them")
+        );
+    }
     let speakers = args.model.iter().map(|folder| load(folder, ctx)).collect::<Outcome<Vec<_>>>()?;
     let names: Vec<String> = speakers.iter().map(|(name, _)| name.clone()).collect();
-    let options = Options { port: args.port, store, seed: args.seed, repeats: args.repeat, speakers };
+    let options = Options {
+        port: args.port,
+        store,
+        seed: args.seed,
+        repeats: args.repeat,
+        runs: args.runs.clone(),
+        speakers,
+    };
     let server = Server::bind(options).map_err(failed)?;
     if ctx.output.wants_json() {
         ctx.output.json(&json!({

@@ -38,6 +38,29 @@ impl Serving {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
+    /// The cookie that the printed address gives.
+    fn cookie(&self, query: &str) -> String {
+        let answer = self.raw(&format!("GET /?{query}"), "");
+        let line = answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+        line.split(';').next().unwrap().to_owned()
+    }
+
+    /// A page, to a browser with a cookie.
+    fn page(&self, path: &str, cookie: &str) -> String {
+        self.raw(&format!("GET {path}"), &format!("Cookie: {cookie}\r\n"))
+    }
+
+    fn raw(&self, request: &str, more: &str) -> String {
+        let host = self.ready["api"].as_str().unwrap().strip_prefix("http://").unwrap();
+        let host = host.strip_suffix("/v1").unwrap();
+        let mut socket = TcpStream::connect(host).unwrap();
+        let request = format!("{request} HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     fn ask(&self, more: Value) -> String {
         let mut request = json!({
             "model": "llama", "messages": [{ "role": "user", "content": "Name a colour." }], "temperature": 0, "max_tokens": 6,
@@ -61,6 +84,7 @@ fn what_cannot_be_served_is_said_before_anything_is() {
     let folder = Folder::new();
     let model = fixture("text/llama");
     fails(&["serve"], USAGE, &["--store"]);
+    fails(&["serve", "--runs", "nowhere"], DATA, &["nowhere", "no such folder"]);
     fails(&["serve", "--store", "nowhere.sqlite"], DATA, &["nowhere.sqlite", "no such store"]);
     let text = folder
         .text("notes.sqlite", "These are notes and no store, and they are longer than its header would be.");
@@ -71,6 +95,25 @@ fn what_cannot_be_served_is_said_before_anything_is() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     fails(&["serve", "--model", &model, "--port", &port], RESOURCES, &[&port, "--port 0"]);
+}
+
+/// What `votive train` leaves is what is looked for.
+#[test]
+fn a_run_of_this_program_is_known_for_what_it_is() {
+    let folder = Folder::new();
+    let run = folder.path("runs/mine");
+    let recipe = format!("{}/examples/recipes/text/dpo.toml", env!("CARGO_MANIFEST_DIR"));
+    ok(&["train", "--quiet", &recipe, "--set", "train.steps=2", "--out", &run]);
+    let server = Serving::start(&["--runs", &folder.path("runs")]);
+    let (_, query) = server.ready["url"].as_str().unwrap().split_once("/?").unwrap();
+    let cookie = server.cookie(query);
+    let list = server.page("/runs", &cookie);
+    for part in ["runs/mine</a>", "finished", "step 2 of 2"] {
+        assert!(list.contains(part), "{part}: {list}");
+    }
+    let address = list.split("href=\"/runs/").nth(1).unwrap().split('"').next().unwrap();
+    let page = server.page(&format!("/runs/{address}"), &cookie);
+    assert!(page.contains("Loss over steps 1 to 2"), "{page}");
 }
 
 #[test]

@@ -2,8 +2,7 @@
 //!
 //! # Source
 //! Con-J (its authors' code): of several answers to one question, right verdicts are preferred to wrong ones, up to three pairs,
-//! and one right verdict to an answer that is none. GenRM's STaR-DPO takes the same pairs. Genii needs no label: the answer that
-//! agrees most with those of the others is preferred to the one that agrees least.
+//! and one right verdict to an answer that is none. GenRM's STaR-DPO takes the same pairs.
 
 use crate::judgment::{Finding, Winner};
 
@@ -37,28 +36,6 @@ pub fn contrast(answers: &[(&str, &Finding)], truth: Winner, most: usize) -> Vec
         .chain(against_silence)
         .map(|(chosen, rejected)| Contrast { chosen: *chosen, rejected: *rejected })
         .collect()
-}
-
-/// The answers that agree most and least with all others: places of the largest and of the smallest mean similarity, as
-/// `similarities[i][j]` has them; what an answer has with itself does not count.
-///
-/// None if all agree alike: there would be nothing to prefer.
-///
-/// # Source
-/// Genii, group-based polling. How similarity is measured was not to be confirmed from the paper's text; it is given here.
-#[must_use]
-pub fn most_and_least_consistent(similarities: &[Vec<f64>]) -> Option<Contrast> {
-    let mean = |(place, row): (usize, &Vec<f64>)| {
-        let others: Vec<f64> =
-            row.iter().enumerate().filter(|(other, _)| *other != place).map(|(_, value)| *value).collect();
-        others.iter().sum::<f64>() / others.len().max(1) as f64
-    };
-    let means: Vec<f64> = similarities.iter().enumerate().map(mean).collect();
-    let place_of = |better: fn(f64, f64) -> bool| {
-        (0..means.len()).reduce(|best, other| if better(means[other], means[best]) { other } else { best })
-    };
-    let (chosen, rejected) = (place_of(|a, b| a > b)?, place_of(|a, b| a < b)?);
-    (means[chosen] > means[rejected]).then_some(Contrast { chosen, rejected })
 }
 
 #[cfg(test)]
@@ -100,14 +77,5 @@ mod tests {
         assert!(contrast(&[("a", &FIRST), ("b", &silent)], Winner::Second, 3).is_empty());
         assert!(contrast(&[("a", &FIRST), ("b", &FIRST)], Winner::First, 3).is_empty());
         assert!(contrast(&[], Winner::First, 3).is_empty());
-    }
-
-    #[test]
-    fn the_group_decides_who_is_odd() {
-        let of = |rows: [[f64; 3]; 3]| most_and_least_consistent(&rows.map(|row| row.to_vec()));
-        let odd = of([[1.0, 0.9, 0.2], [0.9, 1.0, 0.3], [0.2, 0.3, 1.0]]);
-        assert_eq!(odd, Some(Contrast { chosen: 1, rejected: 2 }));
-        assert_eq!(of([[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]]), None);
-        assert_eq!(most_and_least_consistent(&[]), None);
     }
 }

@@ -109,6 +109,13 @@ impl Question {
         Self { candidates: vec![candidate.clone()], ..self.clone() }
     }
 
+    /// The same question with another candidate behind those that there are.
+    #[must_use]
+    pub fn beside(&self, other: Candidate) -> Self {
+        let candidates = self.candidates.iter().cloned().chain([other]).collect();
+        Self { candidates, ..self.clone() }
+    }
+
     /// SHA-256 of prompt, candidates and reference, hexadecimal: equal questions in equal order have equal hashes.
     #[must_use]
     pub fn sha256(&self) -> String {

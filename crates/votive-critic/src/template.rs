@@ -62,7 +62,9 @@ pub struct Rendered {
 pub const TEMPLATES: &[(&str, &str)] = &[
     ("image-critique", include_str!("../templates/image-critique.toml")),
     ("image-pair", include_str!("../templates/image-pair.toml")),
+    ("image-reference", include_str!("../templates/image-reference.toml")),
     ("image-rubric", include_str!("../templates/image-rubric.toml")),
+    ("image-rubric-flex", include_str!("../templates/image-rubric-flex.toml")),
     ("picture-critique", include_str!("../templates/picture-critique.toml")),
     ("picture-fit", include_str!("../templates/picture-fit.toml")),
     ("picture-pair", include_str!("../templates/picture-pair.toml")),
@@ -70,6 +72,8 @@ pub const TEMPLATES: &[(&str, &str)] = &[
     ("text-critique", include_str!("../templates/text-critique.toml")),
     ("text-fit", include_str!("../templates/text-fit.toml")),
     ("text-pair", include_str!("../templates/text-pair.toml")),
+    ("text-reference", include_str!("../templates/text-reference.toml")),
+    ("text-reference-score", include_str!("../templates/text-reference-score.toml")),
     ("text-verdict", include_str!("../templates/text-verdict.toml")),
 ];
 
@@ -175,6 +179,12 @@ impl Template {
     #[must_use]
     pub fn form(&self) -> Form {
         self.form
+    }
+
+    /// Whether it shows an answer that is known to be right.
+    #[must_use]
+    pub fn shows_reference(&self) -> bool {
+        self.turns.shows(&Slot::Reference)
     }
 
     /// The talk in which the question is put. Marks that would have a meaning of their own, to the speaker or to the

@@ -3,7 +3,8 @@
 //! Two things are drawn. A [`Report`] (`report.json`) compares a base with an aligned model on held-out prompts;
 //! [`write_gallery`] turns it into `index.html`. A run directory holds samples that a training run drew every so
 //! often; [`write_run_gallery`] lays them out with checkpoints as rows and prompts as columns, below the report if
-//! the run has one. A [`HeatMap`] shows tokens with a number each, an [`Audit`](audit::Audit) what was measured of a judge.
+//! the run has one; a [`RunRecord`] is what it reads, for other pages. A [`HeatMap`] shows tokens with a number each, an
+//! [`Audit`](audit::Audit) what was measured of a judge.
 //!
 //! The page is one file with inline style and script, opens from `file://`, is complete without its script, and its
 //! content security policy admits only that style, that script and images beside the page. Prompts and completions
@@ -47,7 +48,7 @@ pub use report::{
     CategoryScore, Direction, Entry, Labels, Metric, ModalityReport, Part, REPORT_FILE, Report, Round,
     SCHEMA_VERSION, Settings, Side, TrainingPoint, Verdict,
 };
-pub use run::{METRICS_FILE, OTHER_LOGS, write_run_gallery};
+pub use run::{METRICS_FILE, OTHER_LOGS, RunRecord, linked_images, write_run_gallery};
 pub use samples::{
     Checkpoint, SAMPLES_DIR, SAMPLES_FILE, Sample, read_checkpoints, step_folder, write_samples,
 };

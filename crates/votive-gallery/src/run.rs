@@ -1,5 +1,6 @@
 //! The gallery of a run directory: its report if it has one, its alarms and curves, and its samples by checkpoint.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -7,7 +8,7 @@ use serde::Deserialize;
 use crate::grid::grid;
 use crate::html::Html;
 use crate::report::{REPORT_FILE, Report, TrainingPoint};
-use crate::samples::read_checkpoints;
+use crate::samples::{Checkpoint, read_checkpoints};
 use crate::{GalleryError, file, page, summary};
 
 /// Name of the log of a run's steps, one JSON object a line.
@@ -21,20 +22,87 @@ pub const OTHER_LOGS: [&str; 2] = ["evaluations.jsonl", "alarms.jsonl"];
 /// # Errors
 /// None of the three is there, one of them is not valid, or the page cannot be written.
 pub fn write_run_gallery(run_dir: &Path) -> Result<PathBuf, GalleryError> {
-    let report = run_dir.join(REPORT_FILE).is_file().then(|| Report::read(run_dir)).transpose()?;
-    let mut log = Log::default();
-    for name in [METRICS_FILE].iter().chain(&OTHER_LOGS) {
-        log.read(&run_dir.join(name))?;
-    }
-    let samples = grid(&read_checkpoints(run_dir)?);
-    if report.is_none() && log.training.is_empty() && samples.as_str().is_empty() {
+    let record = RunRecord::read(run_dir)?;
+    if record.is_empty() {
         return Err(GalleryError::NothingToShow { dir: run_dir.to_owned() });
     }
-    let title =
-        report.as_ref().map_or_else(|| format!("Run {}", run_name(run_dir)), |report| report.title.clone());
-    let mut body = report.as_ref().map_or_else(|| masthead(&title), page::sections);
-    body.append(&alarms(&log.alarms)).append(&curves(&log)).append(&samples);
-    page::write(run_dir, &title, &body)
+    let title = record.title().map_or_else(|| format!("Run {}", run_name(run_dir)), str::to_owned);
+    page::write(run_dir, &title, &record.sections(&title))
+}
+
+/// What a run directory has to show, as far as it is written.
+#[derive(Default)]
+pub struct RunRecord {
+    report: Option<Report>,
+    log: Log,
+    checkpoints: Vec<Checkpoint>,
+}
+
+impl RunRecord {
+    /// Reads what lies there: `report.json`, the logs and `samples/`, each of which may be missing. Safe beside a run that is
+    /// still writing.
+    ///
+    /// # Errors
+    /// If one of them is not valid.
+    pub fn read(run_dir: &Path) -> Result<Self, GalleryError> {
+        let report = report(run_dir)?;
+        let mut log = Log::default();
+        for name in [METRICS_FILE].iter().chain(&OTHER_LOGS) {
+            log.read(&run_dir.join(name))?;
+        }
+        Ok(Self { report, log, checkpoints: read_checkpoints(run_dir)? })
+    }
+
+    /// Whether there is nothing to show.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let has_samples = self.checkpoints.iter().any(|checkpoint| !checkpoint.samples.is_empty());
+        self.report.is_none() && self.log.training.is_empty() && !has_samples
+    }
+
+    /// The report's heading; untrusted text.
+    #[must_use]
+    pub fn title(&self) -> Option<&str> {
+        self.report.as_ref().map(|report| report.title.as_str())
+    }
+
+    /// The last step that was logged, if one was.
+    #[must_use]
+    pub fn last(&self) -> Option<&TrainingPoint> {
+        self.log.training.last()
+    }
+
+    /// How many alarms were raised.
+    #[must_use]
+    pub fn alarms(&self) -> usize {
+        self.log.alarms.len()
+    }
+
+    /// Everything that the page of a run says, from its heading on; `title` is for a run without a report.
+    #[must_use]
+    pub fn sections(&self, title: &str) -> Html {
+        let mut body = self.report.as_ref().map_or_else(|| masthead(title), page::sections);
+        body.append(&alarms(&self.log.alarms)).append(&curves(&self.log)).append(&grid(&self.checkpoints));
+        body
+    }
+}
+
+/// The images that the sections of a run link to, relative to its directory. The logs are not read.
+///
+/// # Errors
+/// If the report or a list of samples is not valid.
+pub fn linked_images(run_dir: &Path) -> Result<BTreeSet<String>, GalleryError> {
+    let samples = read_checkpoints(run_dir)?.into_iter().flat_map(|checkpoint| checkpoint.samples);
+    let mut images: BTreeSet<String> = samples.filter_map(|sample| sample.image).collect();
+    for (_, modality) in report(run_dir)?.iter().flat_map(Report::modalities) {
+        let sides = modality.entries.iter().flat_map(|entry| [&entry.before, &entry.after]);
+        images.extend(sides.filter_map(|side| side.image.clone()));
+    }
+    Ok(images)
+}
+
+fn report(run_dir: &Path) -> Result<Option<Report>, GalleryError> {
+    run_dir.join(REPORT_FILE).is_file().then(|| Report::read(run_dir)).transpose()
 }
 
 fn masthead(title: &str) -> Html {

@@ -1,9 +1,10 @@
-//! A local server: pages on which people compare pairs blind and read what critics said, and an OpenAI-compatible endpoint
-//! through which other programs ask speakers.
+//! A local server: pages on which people compare pairs blind, read what critics said and watch runs, and an OpenAI-compatible
+//! endpoint through which other programs ask speakers.
 //!
 //! ```text
 //! request ─▶ gate (Host, Origin, token) ─▶ page ─▶ desk ─▶ Store (votive-critic)     a person is a judge: `person:NAME`
-//!                                       └▶ openai ─▶ voice ─▶ Speaker (votive-critic)
+//!                              │         └▶ runs ─▶ run directories (votive-gallery)
+//!                              └▶ openai ─▶ voice ─▶ Speaker (votive-critic)
 //! ```
 //! It listens on 127.0.0.1 alone, knows whoever has the token that it printed, opens no path that a request names, and its
 //! pages run no script but the program's own. An answer that was acknowledged is on disk.
@@ -30,6 +31,7 @@ mod openai;
 mod page;
 mod problem;
 mod queue;
+mod runs;
 mod secret;
 mod server;
 mod tally;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::gate::{self, Gate};
 use crate::openai::{self, Voice};
 use crate::page;
 use crate::queue::Queue;
+use crate::runs::Runs;
 
 /// How often a running server looks whether it should end.
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -31,13 +33,15 @@ pub struct Options {
     pub seed: u64,
     /// Share of the pairs that people are shown a second time, 0 to 1.
     pub repeats: f64,
+    /// Folders of runs and galleries that people watch; each may be one itself.
+    pub runs: Vec<PathBuf>,
     /// Speakers whom programs may ask, by name.
     pub speakers: Vec<(String, Arc<dyn Speaker>)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, store: None, seed: 0, repeats: 0.1, speakers: Vec::new() }
+        Self { port: 0, store: None, seed: 0, repeats: 0.1, runs: Vec::new(), speakers: Vec::new() }
     }
 }
 
@@ -68,7 +72,8 @@ impl Server {
             }
         }
         let queue = Queue { seed: options.seed, repeats: options.repeats };
-        Ok(Self { listener, port, gate, desk: Desk::new(options.store, queue), voices })
+        let runs = (!options.runs.is_empty()).then(|| Runs::new(options.runs));
+        Ok(Self { listener, port, gate, desk: Desk::new(options.store, queue, runs), voices })
     }
 
     /// The address that a person opens; its token lets a browser in.

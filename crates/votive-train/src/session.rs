@@ -6,7 +6,7 @@ use crate::front_end::{
     RolloutSettings, TextFrontEnd, TextModel,
 };
 use crate::plan::{DiffusionPlan, Plan, Prefer, RewardKind, RolloutPlan};
-use crate::reward::{ClipReward, ImageReward, Reversed};
+use crate::reward::{ImageReward, PictureScorer, Reversed};
 use crate::split::{RowReport, Rows, Split, TextRows, split};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ pub fn prepare(
         (Some(diffusion), None) => prepare_image(plan, diffusion, device, progress),
         (Some(diffusion), Some(rollout)) => {
             let reward: Arc<dyn ImageReward> = match &rollout.clip {
-                Some(folder) => Arc::new(ClipReward::open(folder, device)?),
+                Some(folder) => Arc::new(PictureScorer::open(folder, device)?),
                 None => rewards(rollout.reward),
             };
             prepare_rollout(plan, (diffusion, rollout), reward, device)

@@ -17,7 +17,7 @@ use votive_eval::{Comparison, Mean, compare, grade_images, mean_over_prompts};
 use votive_model::files;
 use votive_playground::Split;
 use votive_playground::image::{Picture, prompts};
-use votive_train::reward::ClipScorer;
+use votive_train::reward::PictureScorer;
 
 /// Score images, and compare them with others of the same prompts and seeds
 ///
@@ -79,7 +79,8 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 struct Scores {
-    /// A CLIP model's folder, as transformers writes it, whose CLIPScore is given: 100·max(cos, 0). Repeat it for several.
+    /// A CLIP model's folder (PickScore and HPSv2 are such models), whose CLIPScore is given: 100·max(cos, 0); with an
+    /// `aesthetic.safetensors` in it, the points of 10 that this head gives. Repeat it for several.
     #[arg(long, value_name = "DIR")]
     clip: Vec<PathBuf>,
     /// The playground's exact checker: whether an image shows what its caption says, by category.
@@ -210,17 +211,17 @@ fn model(
 
 /// Something that gives every image a number.
 enum Scorer {
-    Clip { name: String, scorer: Box<ClipScorer> },
+    Clip { name: String, scorer: PictureScorer },
     Checker,
 }
 
 fn scorers(args: &Args, images: &[Drawn], ctx: &Context) -> Outcome<Vec<Scorer>> {
     let mut scorers = Vec::new();
     for folder in &args.scores.clip {
-        let scorer = Box::new(ClipScorer::open(folder, &ctx.device()?)?);
+        let scorer = PictureScorer::open(folder, &ctx.device()?)?;
         let prompts: BTreeSet<&str> = images.iter().map(|image| image.prompt.as_str()).collect();
         let prompts: Vec<&str> = prompts.into_iter().collect();
-        let cut = scorer.texts(&prompts)?.truncated_tokens.into_iter().filter(|lost| *lost > 0).count();
+        let cut = scorer.cut_prompts(&prompts)?;
         if cut > 0 {
             let folder = folder.display();
             ctx.output.warn(format!("{folder}: {cut} of {} prompts are too long and are cut", prompts.len()));
@@ -239,22 +240,27 @@ impl Scorer {
     /// The key in rows and results.
     fn key(&self) -> String {
         match self {
-            Self::Clip { name, .. } => format!("clip:{name}"),
+            Self::Clip { name, scorer } => match scorer {
+                PictureScorer::Fit(_) => format!("clip:{name}"),
+                PictureScorer::Aesthetic(_) => format!("aesthetic:{name}"),
+            },
             Self::Checker => "exact".to_owned(),
         }
     }
 
-    /// CLIPScores, or 100 where the checker sees all that the caption says and 0 where not.
+    /// CLIPScores, points of 10, or 100 where the checker sees all that the caption says and 0 where not.
     fn scores(&self, images: &[Drawn], pictures: &[RgbImage]) -> Outcome<Vec<f64>> {
         let prompts: Vec<String> = images.iter().map(|image| image.prompt.clone()).collect();
         let size = |picture: &RgbImage| (picture.width() as usize, picture.height() as usize);
         match self {
             Self::Clip { scorer, .. } => {
-                let texts = scorer.texts(&prompts)?.embeds;
                 let bytes: Vec<(&[u8], (usize, usize))> =
                     pictures.iter().map(|picture| (picture.as_raw().as_slice(), size(picture))).collect();
-                let cosines = scorer.cosines_of_files(&bytes, &texts)?;
-                Ok(cosines.into_iter().map(|cosine| 100.0 * cosine.max(0.0)).collect())
+                let found = scorer.of_files(&prompts, &bytes)?;
+                Ok(match scorer {
+                    PictureScorer::Fit(_) => found.into_iter().map(|cos| 100.0 * cos.max(0.0)).collect(),
+                    PictureScorer::Aesthetic(_) => found,
+                })
             }
             Self::Checker => {
                 let pictures = pictures.iter().map(|picture| {

@@ -1,6 +1,6 @@
 //! Critics: whoever says in words what is wrong with one candidate; and the exact checker for the truth.
 
-use super::{CHECKER_SCALE, Checker, Chosen, EMBEDDED, JudgeArgs, Subject};
+use super::{Chosen, EMBEDDED, Grader, JudgeArgs, Subject, checker};
 use crate::cli::{Context, Failure, Outcome};
 use std::path::Path;
 use std::sync::Arc;
@@ -73,7 +73,8 @@ impl Chosen {
     /// # Errors
     /// As [`ByGrade::new`].
     pub(crate) fn exact() -> Outcome<Self> {
-        let judge = Arc::new(ByGrade::new(Arc::new(Checker), CHECKER_SCALE)?);
+        let Grader { judge, scale, .. } = checker();
+        let judge = Arc::new(ByGrade::new(judge, scale)?);
         Ok(Self { judge: judge.clone(), bare: judge, templates: Vec::new(), open_questions: None })
     }
 }

@@ -3,6 +3,7 @@
 mod checker;
 mod clip;
 mod critic;
+mod grading;
 mod recording;
 mod reward_model;
 
@@ -10,8 +11,8 @@ use super::score::is_reward_model;
 use super::speaker::LocalSpeaker;
 use super::{Context, Failure, Outcome, embedded};
 use checker::Checker;
-use clip::Clip;
 pub(crate) use critic::Critic;
+use grading::Grading;
 use reward_model::Rewarder;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -20,12 +21,10 @@ use votive_critic::protocol::{BothOrders, ByGrade, Calibrated, Debate, Jury, Maj
 use votive_critic::{Asked, Endpoint, EndpointOptions, Form, Judge, Sampling, Speaker, Template};
 use votive_model::CausalLmConfig;
 use votive_model::config::ConfigFile;
+use votive_train::reward::PictureScorer;
 
 /// Difference of the checker's utilities that makes the odds e to 1: any difference that counts is nearly sure.
 const CHECKER_SCALE: f64 = 0.01;
-/// Difference of CLIP's cosines that makes the odds e to 1: CLIP's own logits are 100 times its cosines.
-const CLIP_SCALE: f64 = 0.01;
-
 /// Difference of rewards that makes the odds e to 1: differences of a Bradley–Terry reward are log-odds.
 const REWARD_SCALE: f64 = 1.0;
 /// Difference in the probability of a yes that makes the odds e to 1, as `votive eval judge --template picture-fit --select --fit` finds it
@@ -69,6 +68,11 @@ pub(crate) fn grader(name: &str, subject: Subject, ctx: &Context) -> Outcome<Gra
     })
 }
 
+/// The playground's exact checker.
+fn checker() -> Grader {
+    Grader { judge: Arc::new(Grading::new(CHECKER, Checker)), scale: CHECKER_SCALE, origin: None }
+}
+
 /// Where the model of a name lies.
 fn folder_of(name: &str, subject: Subject) -> Outcome<PathBuf> {
     match (name, subject) {
@@ -86,24 +90,25 @@ fn grader_without_words(
     ctx: &Context,
 ) -> Outcome<Option<Grader>> {
     if name == CHECKER {
-        return Ok(Some(Grader { judge: Arc::new(Checker), scale: CHECKER_SCALE, origin: None }));
+        return Ok(Some(checker()));
     }
     let only = |wanted: Subject, what: &str| match subject == wanted {
         true => Ok(()),
         false => Err(Failure::usage(format!("{name}: {what}"))),
     };
-    let owned = name.to_owned();
     if is_reward_model(folder, None, ctx)? {
         only(Subject::Texts, "a reward model reads texts, and images are to be judged")?;
-        let judge = Arc::new(Rewarder::open(folder, owned, ctx)?);
+        let judge = Arc::new(Grading::new(name, Rewarder::open(folder, ctx)?));
         // Centring draws the rewards of a prompt's right and wrong answers to either side of 0.
         return Ok(Some(Grader { judge, scale: REWARD_SCALE, origin: Some(0.0) }));
     }
     let config = ConfigFile::read(&folder.join("config.json"))?;
     if config.maybe_str("model_type")?.as_deref() == Some("clip") {
         only(Subject::Images, "a CLIP model looks at images, and texts are to be judged")?;
-        let judge = Arc::new(Clip::open(folder, owned, &ctx.device()?)?);
-        return Ok(Some(Grader { judge, scale: CLIP_SCALE, origin: None }));
+        let scorer = PictureScorer::open(folder, &ctx.device()?)?;
+        // As judges' names show it: six digits are more than the cosines have.
+        let scale = format!("{:.5e}", scorer.unit()).parse().unwrap_or_else(|_| scorer.unit());
+        return Ok(Some(Grader { judge: Arc::new(Grading::new(name, scorer)), scale, origin: None }));
     }
     if subject == Subject::Images && CausalLmConfig::read(&config)?.image_tokens().is_none() {
         return Err(Failure::usage(format!("{name} sees no images, and images are to be judged")));
@@ -115,8 +120,8 @@ fn grader_without_words(
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct JudgeArgs {
     /// Who judges: `embedded` (the shipped critics of the playground), `checker` (its exact checker), the folder of a language
-    /// model, with vision or without, of a reward model or of a CLIP model, or a model of a server with OpenAI's chat completions,
-    /// as `http://host:8000/v1#model`. Several, by commas, are a jury that votes.
+    /// model, with vision or without, of a reward model or of a CLIP model (PickScore, HPSv2, LAION's aesthetic predictor), or a
+    /// model of a server with OpenAI's chat completions, as `http://host:8000/v1#model`. Several, by commas, are a jury that votes.
     #[arg(long, value_name = "NAME|DIR|URL", value_delimiter = ',', default_value = EMBEDDED)]
     judge: Vec<String>,
     /// How a model is asked: a template's file, or the name of one that comes with the program [default: by the model].
@@ -173,6 +178,11 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
+    /// The name of a template that shows an answer that is known to be right, if one does.
+    pub(crate) fn template_with_reference(&self) -> Option<&str> {
+        self.templates.iter().find(|template| template.shows_reference()).map(Template::name)
+    }
+
     /// Does work in as many threads as questions may be open: those of this machine's cores, or more where they only wait.
     ///
     /// # Errors

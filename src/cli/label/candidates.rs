@@ -1,6 +1,7 @@
 //! Candidates of prompts, drawn from models of texts or of images.
 
 use super::origin::Origin;
+use super::references::Referenced;
 use crate::cli::image_model::{DrawSettings, ImageModel};
 use crate::cli::judges::Chosen;
 use crate::cli::prompts::Prompt;
@@ -87,7 +88,7 @@ impl Candidates<'_> {
     ///
     /// # Errors
     /// If a model cannot be read or cannot draw, models draw different things, or the store cannot be written.
-    pub(super) fn draw(&self, prompts: &[String], store: &mut Store, ctx: &Context) -> Outcome {
+    pub(super) fn draw(&self, prompts: &[Referenced], store: &mut Store, ctx: &Context) -> Outcome {
         if self.models.len() * self.samples < 2 {
             return Err(Failure::usage("one candidate of a prompt is nothing to compare; raise --samples"));
         }
@@ -99,15 +100,15 @@ impl Candidates<'_> {
         }
         self.drawing.check(modality)?;
         let drawn = self.description(modality);
-        let known: BTreeSet<String> = store
+        let known: BTreeSet<(String, String)> = store
             .origins()?
             .into_iter()
-            .filter(|(_, _, origin)| origin.get("drawn") == Some(&drawn))
-            .map(|(_, prompt, _)| prompt)
+            .filter_map(|(_, prompt, origin)| Some((prompt, origin.get("drawn")?.to_string())))
             .collect();
-        let numbered: Vec<(usize, &String)> = prompts.iter().enumerate().collect();
-        let open: Vec<(usize, &String)> =
-            numbered.iter().copied().filter(|(_, prompt)| !known.contains(*prompt)).collect();
+        let is_known =
+            |one: &Referenced| known.contains(&(one.prompt.clone(), one.drawn_so(&drawn).to_string()));
+        let open: Vec<(usize, &Referenced)> =
+            prompts.iter().enumerate().filter(|(_, prompt)| !is_known(prompt)).collect();
         if open.is_empty() {
             return Ok(());
         }
@@ -174,7 +175,7 @@ impl Candidates<'_> {
     fn draw_batch(
         &self,
         drawer: &Drawer,
-        batch: &[(usize, &String)],
+        batch: &[(usize, &Referenced)],
         ctx: &Context,
     ) -> Outcome<Vec<Vec<(Candidate, u64, bool)>>> {
         let samples = self.samples as u64;
@@ -182,7 +183,7 @@ impl Candidates<'_> {
             .iter()
             .flat_map(|(number, prompt)| {
                 let first = self.seed + *number as u64 * samples;
-                (first..first + samples).map(move |seed| (*prompt, seed))
+                (first..first + samples).map(move |seed| (&prompt.prompt, seed))
             })
             .collect();
         let drawn: Vec<(Candidate, u64, bool)> = match drawer {
@@ -222,7 +223,12 @@ impl Candidates<'_> {
     }
 
     /// Every two different candidates of a prompt.
-    fn pairs(&self, prompt: &str, all: &[&(Candidate, u64, bool)], drawn: &Value) -> Vec<(Question, Value)> {
+    fn pairs(
+        &self,
+        prompt: &Referenced,
+        all: &[&(Candidate, u64, bool)],
+        drawn: &Value,
+    ) -> Vec<(Question, Value)> {
         let model = |place: usize| self.models[place / self.samples].display().to_string();
         let mut pairs = Vec::new();
         for (i, (first, first_seed, is_chat)) in all.iter().enumerate() {
@@ -231,13 +237,14 @@ impl Candidates<'_> {
                     continue;
                 }
                 let origin = Origin {
-                    drawn: drawn.clone(),
+                    drawn: prompt.drawn_so(drawn),
                     places: [i, j],
                     models: [model(i), model(j)],
                     seeds: [*first_seed, *second_seed],
                     is_chat: *is_chat,
                 };
-                pairs.push((Question::pair(prompt, first.clone(), second.clone()), origin.to_value()));
+                let question = Question::pair(&prompt.prompt, first.clone(), second.clone());
+                pairs.push((prompt.beside_reference(question), origin.to_value()));
             }
         }
         pairs

@@ -12,13 +12,14 @@ mod export;
 pub(crate) mod origin;
 pub(crate) mod preference_set;
 mod ratings;
+pub(crate) mod references;
 
 use super::judges::{JudgeArgs, Subject};
-use super::prompts::read_file;
 use super::{Context, Failure, Outcome};
 use candidates::{Candidates, DrawingArgs};
+use contrast::Umpire;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use votive_critic::{Candidate, Cost, Finding, Store};
 use votive_train::Modality;
 
@@ -31,14 +32,15 @@ use votive_train::Modality;
 #[command(
     after_help = "Examples:\n  votive label --store labels.sqlite --prompts captions.txt --model models/tiny-sd --samples 4 \
                   --steps 10 --cfg 1.5 --out pairs.jsonl\n  votive label --store labels.sqlite --judge http://127.0.0.1:8000/v1#qwen \
-                  --out pairs-qwen.jsonl\n  votive label --store labels.sqlite --by person:ann --out pairs-ann.jsonl"
+                  --out pairs-qwen.jsonl\n  votive label --store answers.sqlite --prompts questions.jsonl --model models/tiny-lm \
+                  --judge http://127.0.0.1:8000/v1#qwen --template text-reference --out pairs.jsonl\n  votive label --store labels.sqlite --by person:ann --out pairs-ann.jsonl"
 )]
 pub(crate) struct Args {
     /// The file of candidates and judgments; made if it is not there.
     #[arg(long, value_name = "FILE")]
     store: PathBuf,
-    /// Prompts whose candidates are drawn: one a line, or the column `prompt` of a .jsonl file. Without it, what is in the
-    /// store is judged.
+    /// Prompts whose candidates are drawn: one a line, or the column `prompt` of a .jsonl file, whose column `reference` (a text) or
+    /// `reference_image` (a file) is an answer that is known to be right. Without it, what is in the store is judged.
     #[arg(long, value_name = "FILE", requires = "model")]
     prompts: Option<PathBuf>,
     /// A model that draws candidates, of texts or of images; repeat it for several.
@@ -64,12 +66,17 @@ pub(crate) struct Args {
     /// The preference set; images go to a folder of the same name beside it.
     #[arg(long, value_name = "FILE.jsonl")]
     out: Option<PathBuf>,
-    /// Pairs of the judge's own answers in words, right verdicts against wrong ones, to train the judge on (Con-J, GenRM).
-    #[arg(long, value_name = "FILE.jsonl", requires = "truth")]
+    /// Pairs of the judge's own answers in words, to train the judge on: right verdicts against wrong ones (Con-J, GenRM), or what most
+    /// agree with against what least do (Genii).
+    #[arg(long, value_name = "FILE.jsonl", requires = "umpire")]
     contrast: Option<PathBuf>,
     /// The judge whose verdicts are taken for the truth by --contrast: one who has judged the same store.
-    #[arg(long, value_name = "NAME", requires = "contrast")]
+    #[arg(long, value_name = "NAME", requires = "contrast", group = "umpire")]
     truth: Option<String>,
+    /// Judges who have judged the same store, and by whose agreement --contrast tells good answers from odd ones, without a truth; the
+    /// judge's own answers (draws of --majority, members of a jury) count too, and alone if nobody is named.
+    #[arg(long, value_name = "NAME", num_args = 0.., value_delimiter = ',', requires = "contrast", group = "umpire")]
+    group: Option<Vec<String>>,
     /// Least probability that the chosen candidate is better.
     #[arg(long, value_name = "P", default_value_t = 0.5)]
     least: f64,
@@ -92,7 +99,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         Some(_) => None,
         None => Some(args.judge.choose(subject(args, &store)?, args.seed, ctx)?),
     };
-    if let Some(prompts) = &args.prompts {
+    if let Some(file) = &args.prompts {
+        let prompts = references::read(file)?;
+        if let Some(chosen) = &chosen {
+            references::require_in_file(chosen, file, &prompts)?;
+        }
         let drawn = Candidates {
             models: &args.model,
             samples: args.samples.get(),
@@ -100,10 +111,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
             drawing: &args.drawing,
             gold: args.gold,
         };
-        drawn.draw(&read_file(prompts)?, &mut store, ctx)?;
+        drawn.draw(&prompts, &mut store, ctx)?;
     }
     let (by, cost) = match (&args.by, &chosen) {
         (None, Some(chosen)) => {
+            references::require_in_store(chosen, &store)?;
             let pairs = store.pair_numbers()?;
             let cost = chosen.record(("judging", "pairs"), &pairs, &mut store, ctx)?;
             (chosen.judge.name().to_owned(), cost)
@@ -114,11 +126,26 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     if let Some(out) = &args.out {
         found.write(&store, out)?;
     }
-    if let (Some(out), Some(truth)) = (&args.contrast, &args.truth) {
-        let pairs = contrast::write(&store, &by, &store.judge_named(truth)?, out)?;
-        ctx.output.note(format!("{pairs} pairs of the judge's own answers in {}", out.display()));
+    if let Some(out) = &args.contrast {
+        write_contrast(args, &store, &by, out, ctx)?;
     }
     found.report(&by, cost, &ratings::ratings(&store, &by, args.seed)?, args.out.as_deref(), ctx)
+}
+
+/// Writes pairs of the judge's own answers, and says who of a group is odd.
+fn write_contrast(args: &Args, store: &Store, by: &str, out: &Path, ctx: &Context) -> Outcome {
+    let umpire = match (&args.truth, &args.group) {
+        (Some(truth), _) => Umpire::truth(store, truth)?,
+        (None, names) => Umpire::group(store, by, names.as_deref().unwrap_or_default())?,
+    };
+    let pairs = contrast::write(store, by, &umpire, out)?;
+    ctx.output.note(format!("{pairs} pairs of the judge's own answers in {}", out.display()));
+    let odd = umpire.odd(store, by)?;
+    if odd.len() > 2 {
+        let count = |(name, count): (&String, &usize)| format!("{name} {count}");
+        ctx.output.note(format!("odd one out: {}", odd.iter().map(count).collect::<Vec<_>>().join("; ")));
+    }
+    Ok(())
 }
 
 /// What is judged: what the models draw, or what is in the store.

@@ -126,8 +126,7 @@ impl<'a> Editor<'a> {
             let rows: Vec<(Question, Value)> = made
                 .iter()
                 .map(|((_, plan, origin), edited)| {
-                    let Original { prompt, candidate, .. } = plan.original;
-                    (Question::pair(prompt, candidate.clone(), edited.clone()), origin.clone())
+                    (plan.original.question.beside(edited.clone()), origin.clone())
                 })
                 .collect();
             for (id, ((number, ..), _)) in held.0.add_all(&rows)?.into_iter().zip(&made) {
@@ -145,10 +144,9 @@ impl<'a> Editor<'a> {
             Self::Texts { writer, critic, sampling } => {
                 let one = |open: &Open| -> Outcome {
                     signal::go_on()?;
-                    let question =
-                        Question::grade(&open.1.original.prompt, open.1.original.candidate.clone());
-                    let sampling = Sampling { seed: seed_of(&question, seed), ..*sampling };
-                    let asked = (&question, open.1.words.as_str());
+                    let question = &open.1.original.question;
+                    let sampling = Sampling { seed: seed_of(question, seed), ..*sampling };
+                    let asked = (question, open.1.words.as_str());
                     let (revised, cost): (_, Cost) =
                         revise(writer.speaker(), &critic.template, asked, &sampling)?;
                     shared.lock().unwrap_or_else(PoisonError::into_inner).1.cost += cost;
@@ -200,15 +198,14 @@ impl<'a> Editor<'a> {
 /// What the store keeps of an edit: who said what of which candidate, and what was done about it.
 fn origin(plan: &Plan, editor: &Value, seed: u64) -> Value {
     let Plan { original, critic, words, edit, .. } = plan;
-    let question = Question::grade(&original.prompt, original.candidate.clone());
     json!({ "revised": {
-        "of": question.sha256(),
+        "of": original.question.sha256(),
         "drawn": { "model": original.model, "seed": original.seed },
         "critic": critic,
         "critique": words,
         "edit": edit,
         "editor": editor,
-        "seed": seed_of(&question, seed),
+        "seed": seed_of(&original.question, seed),
     } })
 }
 
@@ -232,7 +229,7 @@ fn retouch<'o, 'p: 'o, 'a: 'p>(
     type Alike = (u64, (u32, u32));
     let mut batches: BTreeMap<Alike, Vec<(&Open, &Edit, RgbImage)>> = BTreeMap::new();
     for one in open {
-        let (Candidate::Image(picture), Some(edit)) = (&one.1.original.candidate, &one.1.edit) else {
+        let (Some(Candidate::Image(picture)), Some(edit)) = (one.1.original.candidate(), &one.1.edit) else {
             continue;
         };
         let pixels = picture.decode().map_err(|error| Failure::data(error.to_string()))?;

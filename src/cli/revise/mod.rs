@@ -13,6 +13,7 @@ mod truth;
 
 use super::judges::{CHECKER, Critic, JudgeArgs};
 use super::label::preference_set::{Labelled, PreferenceSet};
+use super::label::references::require_in_store;
 use super::label::subject_of;
 use super::sample::sampler;
 use super::{Context, Failure, Outcome};
@@ -112,6 +113,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let judge = args.judge.choose(subject, args.seed, ctx)?;
     let critic =
         args.judge.critic(&args.critic, args.critic_template.as_deref(), (subject, args.seed), ctx)?;
+    for chosen in [&judge, &critic.chosen] {
+        require_in_store(chosen, &store)?;
+    }
     let editor = Editor::of(args, subject, &critic, ctx)?;
     let mut report = Report::new(&critic.chosen, &judge, &args.model, originals.all.len());
 
@@ -155,7 +159,7 @@ fn criticise<'a>(
 ) -> Outcome<Vec<Plan<'a>>> {
     let question = |original: &Original| -> (Question, Value) {
         let origin = json!({ "criticised": { "model": original.model, "seed": original.seed } });
-        (Question::grade(&original.prompt, original.candidate.clone()), origin)
+        (original.question.clone(), origin)
     };
     let items = store.add_all(&originals.iter().map(question).collect::<Vec<_>>())?;
     report.cost += critic.chosen.record(("criticising", "candidates"), &items, store, ctx)?;
@@ -176,10 +180,10 @@ fn criticise<'a>(
             report.critiques.nothing_wrong += 1;
             continue;
         }
-        let edit = critic.template.edit(&original.prompt, &critique);
-        let is_actionable = match original.candidate {
-            Candidate::Image(_) => edit.is_some(),
-            Candidate::Text(_) => critique.instruction.is_some(),
+        let edit = critic.template.edit(original.question.prompt(), &critique);
+        let is_actionable = match original.candidate() {
+            Some(Candidate::Image(_)) => edit.is_some(),
+            _ => critique.instruction.is_some(),
         };
         if !is_actionable {
             report.critiques.nothing_to_act_on += 1;

@@ -3,12 +3,12 @@
 use crate::cli::Outcome;
 use crate::cli::label::origin::Origin;
 use std::collections::BTreeMap;
-use votive_critic::{Candidate, Store};
+use votive_critic::{Candidate, Question, Store};
 
 /// A candidate as it was drawn.
 pub(super) struct Original {
-    pub(super) prompt: String,
-    pub(super) candidate: Candidate,
+    /// What it answers, and it alone.
+    pub(super) question: Question,
     /// Who drew it, and from which seed.
     pub(super) model: String,
     pub(super) seed: u64,
@@ -27,6 +27,13 @@ pub(super) struct Originals {
     pub(super) groups: Vec<Vec<i64>>,
 }
 
+impl Original {
+    /// What was drawn.
+    pub(super) fn candidate(&self) -> Option<&Candidate> {
+        self.question.candidates().first()
+    }
+}
+
 impl Originals {
     /// The first `each` candidates of every prompt, that differ from its others.
     ///
@@ -34,33 +41,30 @@ impl Originals {
     /// If the store cannot be read.
     pub(super) fn of(store: &Store, each: usize) -> Outcome<Self> {
         let mut numbers: BTreeMap<(String, String), usize> = BTreeMap::new();
-        let mut groups: Vec<(String, Vec<(i64, Origin)>)> = Vec::new();
+        let mut groups: Vec<Vec<(i64, Origin)>> = Vec::new();
         for (id, prompt, origin) in store.origins()? {
             let Some(origin) = Origin::read(&origin) else { continue };
-            let number = *numbers.entry((prompt.clone(), origin.drawn.to_string())).or_insert(groups.len());
+            let number = *numbers.entry((prompt, origin.drawn.to_string())).or_insert(groups.len());
             if number == groups.len() {
-                groups.push((prompt, Vec::new()));
+                groups.push(Vec::new());
             }
-            groups[number].1.push((id, origin));
+            groups[number].push((id, origin));
         }
         let mut all = Vec::new();
-        for (group, (prompt, items)) in groups.iter().enumerate() {
+        for (group, items) in groups.iter().enumerate() {
             for place in 0..each {
                 let side = |origin: &Origin| origin.places.iter().position(|other| *other == place);
                 let pairs: Vec<(i64, bool)> =
                     items.iter().filter_map(|(id, origin)| Some((*id, side(origin)? == 1))).collect();
                 let first = items.iter().find_map(|(id, origin)| Some((*id, origin, side(origin)?)));
                 let Some((id, origin, side)) = first else { continue };
-                let Some(candidate) = store.item(id)?.question.candidates().get(side).cloned() else {
-                    continue;
-                };
+                let shown = store.item(id)?.question;
+                let Some(question) = shown.candidates().get(side).map(|one| shown.of(one)) else { continue };
                 let (model, seed) = (origin.models[side].clone(), origin.seeds[side]);
-                let (prompt, is_chat) = (prompt.clone(), origin.is_chat);
-                all.push(Original { prompt, candidate, model, seed, is_chat, group, pairs });
+                all.push(Original { question, model, seed, is_chat: origin.is_chat, group, pairs });
             }
         }
-        let groups =
-            groups.into_iter().map(|(_, items)| items.into_iter().map(|(id, _)| id).collect()).collect();
+        let groups = groups.into_iter().map(|items| items.into_iter().map(|(id, _)| id).collect()).collect();
         Ok(Self { all, groups })
     }
 }

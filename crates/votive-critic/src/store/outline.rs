@@ -111,6 +111,15 @@ impl Store {
         self.rows(sql, [], |row| row.get(0))
     }
 
+    /// The numbers of items with two candidates and no reference.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn pairs_without_reference(&self) -> Result<Vec<i64>> {
+        let sql = "SELECT item FROM candidate GROUP BY item HAVING sum(place >= 0) = 2 AND min(place) >= 0 ORDER BY item";
+        self.rows(sql, [], |row| row.get(0))
+    }
+
     /// Who wins in truth, of every item of which that is known.
     ///
     /// # Errors

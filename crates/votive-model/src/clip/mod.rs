@@ -3,9 +3,11 @@
 //!
 //! Names, configuration fields and arithmetic are those of transformers 5.
 
+mod aesthetic;
 mod image_processor;
 mod layer;
 mod model;
+mod open_clip;
 mod resample;
 mod text;
 mod text_config;
@@ -13,6 +15,7 @@ mod text_projection;
 mod vision;
 mod vision_config;
 
+pub use aesthetic::AestheticHead;
 pub use image_processor::ClipImageProcessor;
 pub(crate) use layer::{EncoderLayer, LayerConfig, activation};
 pub use model::{ClipConfig, ClipModel, cosines};

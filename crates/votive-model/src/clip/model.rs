@@ -3,6 +3,7 @@
 //! Source: Radford et al., "Learning transferable visual models from natural language supervision", arXiv:2103.00020,
 //! Sec. 2.3.
 
+use super::open_clip;
 use super::text_config::ClipTextConfig;
 use super::text_projection::ClipTextModelWithProjection;
 use super::vision::ClipVisionModel;
@@ -72,13 +73,13 @@ impl ClipModel {
         })
     }
 
-    /// Reads `config.json` and the weights of a folder, without gradients by the weights.
+    /// Reads `config.json` and the weights of a folder, without gradients by the weights; these may have open_clip's names.
     ///
     /// # Errors
     /// If a file is missing or malformed, or the weights don't fit the configuration.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let config = ClipConfig::from_file(&ConfigFile::read(&folder.join("config.json"))?)?;
-        let tensors = files::read_folder(folder, "model", device)?;
+        let tensors = open_clip::as_in_transformers(files::read_folder(folder, "model", device)?)?;
         let params = Params::new(&folder.display().to_string(), tensors, device);
         params.build(|scope| Self::new(scope, &config))
     }

@@ -6,6 +6,8 @@ mod compare;
 mod item;
 mod items;
 mod results;
+mod run;
+mod runs;
 mod start;
 
 use std::sync::Arc;
@@ -34,6 +36,9 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .route("/results", get(results::show))
         .route("/items", get(items::show))
         .route("/items/{id}", get(item::show))
+        .route("/runs", get(runs::show))
+        .route("/runs/{id}/", get(run::show))
+        .route("/runs/{id}/{*file}", get(run::file))
         .route("/image/{sha256}", get(asset::image))
         .route("/style.css", get(asset::style))
         .route("/compare.js", get(asset::script))
@@ -55,11 +60,27 @@ impl IntoResponse for Page {
 
 /// A page around its content; `rater` is who is at work, if that is known.
 fn framed(title: &str, rater: Option<&str>, body: &Html) -> Page {
+    whole(title, None, rater, body)
+}
+
+/// A page that is loaded again after so many seconds, if it is worth that.
+fn framed_again(title: &str, again: Option<u32>, body: &Html) -> Page {
+    whole(title, again, None, body)
+}
+
+fn whole(title: &str, again: Option<u32>, rater: Option<&str>, body: &Html) -> Page {
     let mut page = Html::default();
     page.put(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n",
+        &[],
+    );
+    if let Some(seconds) = again {
+        page.put("<meta http-equiv=\"refresh\" content=\"{}\">\n", &[&seconds]);
+    }
+    page.put(
+        "<title>{}</title>\n\
          <link rel=\"icon\" href=\"/icon.svg\">\n<link rel=\"stylesheet\" href=\"/style.css\">\n\
          <script src=\"/compare.js\" defer></script>\n</head>\n<body>\n<main>\n<nav>",
         &[&title],
@@ -68,7 +89,10 @@ fn framed(title: &str, rater: Option<&str>, body: &Html) -> Page {
         Some(rater) => page.put("<a href=\"/compare?rater={}\">Compare</a>", &[&RelativeUrl(rater)]),
         None => page.put("<a href=\"/\">Compare</a>", &[]),
     };
-    page.put("<a href=\"/items\">Items</a><a href=\"/results\">Results</a></nav>\n", &[]);
+    page.put(
+        "<a href=\"/items\">Items</a><a href=\"/results\">Results</a><a href=\"/runs\">Runs</a></nav>\n",
+        &[],
+    );
     page.append(body);
     page.put("</main>\n</body>\n</html>\n", &[]);
     Page(page)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::{IntoResponse, Redirect, Response};
 use votive_gallery::html::{Html, RelativeUrl};
 
 use super::{Page, framed};
@@ -10,7 +11,14 @@ use crate::answer::PERSON;
 use crate::desk::Desk;
 use crate::problem::Problem;
 
-pub(super) async fn show(State(desk): State<Arc<Desk>>) -> Result<Page, Problem> {
+pub(super) async fn show(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
+    if desk.only_watches() {
+        return Ok(Redirect::to("/runs").into_response());
+    }
+    ask(desk).await.map(IntoResponse::into_response)
+}
+
+async fn ask(desk: Arc<Desk>) -> Result<Page, Problem> {
     let (raters, pairs) = desk
         .work(|store, queue| {
             let pairs = store.pair_numbers()?;

@@ -13,7 +13,7 @@ const FROM_A_STORE: &[(&str, &str)] =
     &[("value", ""), ("href", "/items"), ("href", "/compare?rater="), ("src", "/image/")];
 
 /// 200 texts that try to be more than text.
-fn hostile() -> Vec<String> {
+pub(crate) fn hostile() -> Vec<String> {
     let openings =
         ["", "\">", "'>", "</blockquote>", "</title>", "</textarea>", "-->", "]]>", "</script>", "\u{0}"];
     let payloads = [
@@ -78,13 +78,21 @@ fn fill(store: &mut Store, text: &str) -> i64 {
 
 /// Elements and attributes of a page, with the values that do not come from a store.
 fn markup(page: &str) -> Vec<(String, BTreeMap<String, String>)> {
+    markup_without(page, FROM_A_STORE)
+}
+
+/// Elements and attributes of a page, without values of these attributes that begin so.
+pub(crate) fn markup_without(
+    page: &str,
+    outside: &[(&str, &str)],
+) -> Vec<(String, BTreeMap<String, String>)> {
     let seen = tokens(page).into_iter().filter_map(|seen| match seen {
         Seen::Open(name, attributes) => {
             let mut kept = BTreeMap::new();
             for (attribute, value) in attributes {
-                let from_a_store =
-                    FROM_A_STORE.iter().find(|(name, start)| attribute == *name && value.starts_with(start));
-                kept.insert(attribute, from_a_store.map_or(value, |(_, start)| (*start).to_owned()));
+                let found =
+                    outside.iter().find(|(name, start)| attribute == *name && value.starts_with(start));
+                kept.insert(attribute, found.map_or(value, |(_, start)| (*start).to_owned()));
             }
             Some((name, kept))
         }
@@ -95,7 +103,7 @@ fn markup(page: &str) -> Vec<(String, BTreeMap<String, String>)> {
     seen.collect()
 }
 
-fn text(page: &str) -> String {
+pub(crate) fn text(page: &str) -> String {
     tokens(page)
         .into_iter()
         .filter_map(|seen| if let Seen::Text(text) = seen { Some(text) } else { None })

@@ -8,3 +8,4 @@ mod gate;
 mod hostile;
 mod killed;
 mod running;
+mod runs;

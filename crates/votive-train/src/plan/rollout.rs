@@ -132,13 +132,14 @@ fn reward(r: &mut Resolver, is_compared: bool) -> (RewardKind, Option<PathBuf>) 
         "rollout.reward",
         &[(RewardKind::Playground, "playground"), (RewardKind::Clip, "clip")],
         RewardKind::Playground,
-        "Who says what is good: the exact checker of the playground's captions, or a CLIP model, whose logit of picture and \
-         prompt is the reward.",
+        "Who says what is good: the exact checker of the playground's captions, or a CLIP model (PickScore and HPSv2 are two), \
+         whose logit of picture and prompt is the reward.",
     );
     if reward == RewardKind::Playground && !is_compared {
         r.mistake("rollout.reward", NO_GRADIENT);
     }
-    let doc = "Folder of the CLIP model, as transformers writes it (`clip`).";
+    let doc = "Folder of the CLIP model (`clip`). With an `aesthetic.safetensors` in it, the reward is what that head says of 10, \
+               whatever the prompt.";
     let clip = (reward == RewardKind::Clip).then(|| path(r, "rollout.clip", doc));
     (reward, clip)
 }

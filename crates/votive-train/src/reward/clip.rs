@@ -1,16 +1,16 @@
-//! How well a picture fits its prompt, by any CLIP model: the score that CLIPScore and PickScore are made of.
+//! How well a picture fits its prompt, by any CLIP model: the score that CLIPScore, PickScore and HPSv2 are made of.
 //!
 //! Sources: Hessel et al., "CLIPScore", arXiv:2104.08718, Sec. 3 (the cosine of both embeddings); Kirstain et al., "Pick-a-Pic",
-//! arXiv:2305.01569, Sec. 4 (a CLIP model that was trained on preferences, its cosine times `exp(logit_scale)`).
+//! arXiv:2305.01569, Sec. 4, and Wu et al., "Human Preference Score v2", arXiv:2306.09341 (CLIP models that were trained on
+//! preferences, whose log-odds are differences of cosines times `exp(logit_scale)`).
 
-use super::{ImageReward, RewardFootprint};
+use super::picture_encoder::PictureEncoder;
+use super::{Pictures, numbers};
 use crate::error::{Result, TrainError};
-use crate::memory::folder_bytes;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use std::path::Path;
 use votive_data::ClipTokenizer;
-use votive_diffusion::BoxError;
-use votive_model::clip::{ClipImageProcessor, ClipModel, cosines};
+use votive_model::clip::cosines;
 
 /// Texts in CLIP's space.
 #[derive(Clone, Debug)]
@@ -24,12 +24,9 @@ pub struct EncodedTexts {
 /// A CLIP folder as transformers writes it: both towers, the tokenizer and the image processor.
 #[derive(Debug)]
 pub struct ClipScorer {
-    model: ClipModel,
-    processor: ClipImageProcessor,
+    pub(super) encoder: PictureEncoder,
     tokenizer: ClipTokenizer,
-    /// Of its files, bytes.
-    weights: u64,
-    device: Device,
+    scale: f64,
 }
 
 impl ClipScorer {
@@ -38,27 +35,18 @@ impl ClipScorer {
     /// # Errors
     /// If a file is missing, malformed or not supported, or the parts do not fit together.
     pub fn open(folder: &Path, device: &Device) -> Result<Self> {
-        let model = ClipModel::load(folder, device)?;
-        let processor = ClipImageProcessor::read(folder)?;
+        let encoder = PictureEncoder::open(folder, device)?;
         let tokenizer = ClipTokenizer::load(folder)?;
-        tokenizer.check_model_vocabulary(model.text_config().vocab_size)?;
-        let wrong = |what: String| TrainError::Plan(format!("{}: {what}", folder.display()));
-        let side = model.vision_config().image_size;
-        if processor.output_size() != Some((side, side)) {
-            let found = processor.output_size().map_or_else(
-                || "images of their own shapes".to_owned(),
-                |(width, height)| format!("{width}x{height} pixels"),
-            );
-            return Err(wrong(format!("the image processor gives {found}, the encoder reads {side}x{side}")));
+        let config = encoder.model.text_config();
+        tokenizer.check_model_vocabulary(config.vocab_size)?;
+        let (found, most) = (tokenizer.positions(), config.max_position_embeddings);
+        if found > most {
+            let folder = folder.display();
+            let message =
+                format!("{folder}: the tokenizer gives {found} tokens, the encoder reads at most {most}");
+            return Err(TrainError::Plan(message));
         }
-        let most = model.text_config().max_position_embeddings;
-        if tokenizer.positions() > most {
-            let found = tokenizer.positions();
-            return Err(wrong(format!(
-                "the tokenizer gives {found} tokens, the encoder reads at most {most}"
-            )));
-        }
-        Ok(Self { model, processor, tokenizer, weights: folder_bytes(folder), device: device.clone() })
+        Ok(Self { scale: encoder.model.scale()?, encoder, tokenizer })
     }
 
     /// Encodes texts, without a gradient.
@@ -73,95 +61,33 @@ impl ClipScorer {
             truncated_tokens.push(encoded.truncated_tokens);
             ids.extend(encoded.ids);
         }
-        let ids = Tensor::from_vec(ids, (texts.len(), self.tokenizer.positions()), &self.device)?;
-        Ok(EncodedTexts { embeds: self.model.text_embeds(&ids)?.detach(), truncated_tokens })
+        let ids = Tensor::from_vec(ids, (texts.len(), self.tokenizer.positions()), &self.encoder.device)?;
+        Ok(EncodedTexts { embeds: self.encoder.model.text_embeds(&ids)?.detach(), truncated_tokens })
     }
 
-    /// The cosine of each image's embedding with that of its text. Every image is scaled and cut as its file would be.
+    /// The cosine of each picture's embedding with that of its text. Every picture is scaled and cut as its file would be.
     ///
     /// # Shapes
-    /// `images`: bytes (H, W, 3) with width and height, B in all; `texts (B, projection_dim)`
+    /// `texts (B, projection_dim)`
     /// # Errors
-    /// If an image has no pixels, or the encoder fails.
-    pub fn cosines_of_files(&self, images: &[(&[u8], (usize, usize))], texts: &Tensor) -> Result<Vec<f64>> {
-        let side = self.model.vision_config().image_size;
-        let mut pixels = Vec::with_capacity(images.len() * 3 * side * side);
-        for (bytes, size) in images {
-            pixels.extend(self.processor.pixels(bytes, *size)?);
-        }
-        let pixels = Tensor::from_vec(pixels, (images.len(), 3, side, side), &self.device)?;
-        numbers(&cosines(&self.model.image_embeds(&pixels)?, texts)?)
+    /// If a picture has no pixels, or the encoder fails.
+    pub fn cosines_of_files(&self, pictures: Pictures, texts: &Tensor) -> Result<Vec<f64>> {
+        numbers(&cosines(&self.encoder.of_files(pictures)?, texts)?)
     }
 
-    /// The same of images that a network has drawn, `(B,)`, with a gradient by their pixels.
+    /// The same of pictures that a network has drawn, `(B,)`, with a gradient by their pixels.
     ///
     /// # Shapes
-    /// `images (B, 3, H, W)` from 0 to 1; `texts (B, projection_dim)`
+    /// `pictures (B, 3, H, W)` from 0 to 1; `texts (B, projection_dim)`
     /// # Errors
     /// If the encoder fails.
-    pub fn cosines_of_drawn(&self, images: &Tensor, texts: &Tensor) -> Result<Tensor> {
-        let pixels = self.processor.drawn(images)?;
-        Ok(cosines(&self.model.image_embeds(&pixels)?, texts)?)
+    pub fn cosines_of_drawn(&self, pictures: &Tensor, texts: &Tensor) -> Result<Tensor> {
+        Ok(cosines(&self.encoder.of_drawn(pictures)?, texts)?)
     }
 
-    /// What cosines are multiplied by to be the model's logits.
-    ///
-    /// # Errors
-    /// Those of candle.
-    pub fn scale(&self) -> Result<f64> {
-        Ok(self.model.scale()?)
-    }
-}
-
-/// Numbers a channel that a layer of the image encoder keeps for every patch: two norms, three projections, mix, way out,
-/// two sums, the feed-forward's way out.
-const LAYER: u64 = 10;
-
-/// Scores as numbers.
-fn numbers(scores: &Tensor) -> Result<Vec<f64>> {
-    Ok(scores.detach().to_dtype(DType::F64)?.to_vec1()?)
-}
-
-/// The logit of a picture and its prompt as a reward, `exp(logit_scale)·cos`: PickScore, if the model is PickScore's.
-#[derive(Debug)]
-pub struct ClipReward {
-    scorer: ClipScorer,
-    scale: f64,
-}
-
-impl ClipReward {
-    /// Reads a CLIP folder.
-    ///
-    /// # Errors
-    /// As [`ClipScorer::open`].
-    pub fn open(folder: &Path, device: &Device) -> Result<Self> {
-        let scorer = ClipScorer::open(folder, device)?;
-        Ok(Self { scale: scorer.scale()?, scorer })
-    }
-
-    fn logits(&self, prompts: &[String], images: &Tensor) -> Result<Tensor> {
-        let texts = self.scorer.texts(prompts)?.embeds;
-        Ok((self.scorer.cosines_of_drawn(images, &texts)? * self.scale)?)
-    }
-}
-
-impl ImageReward for ClipReward {
-    fn score(&self, prompts: &[String], images: &Tensor) -> std::result::Result<Vec<f64>, BoxError> {
-        Ok(numbers(&self.logits(prompts, &images.detach())?)?)
-    }
-
-    fn tracked(&self, prompts: &[String], images: &Tensor) -> std::result::Result<Option<Tensor>, BoxError> {
-        Ok(Some(self.logits(prompts, images)?))
-    }
-
-    fn footprint(&self) -> RewardFootprint {
-        let config = self.scorer.model.vision_config();
-        let (width, inner) = (config.hidden_size as u64, config.intermediate_size as u64);
-        let patches = config.patches() as u64 + 1;
-        let layer = LAYER * width + 2 * inner;
-        RewardFootprint {
-            weights: self.scorer.weights,
-            kept: patches * (config.num_hidden_layers as u64 * layer + 4 * width),
-        }
+    /// What cosines are multiplied by to be the model's logits, `exp(logit_scale)`.
+    #[must_use]
+    pub fn scale(&self) -> f64 {
+        self.scale
     }
 }

@@ -1,12 +1,26 @@
 //! Who says how good pictures are: what a policy learns from, and what two sets of pictures are compared by.
 
+mod aesthetic;
 mod clip;
+mod picture_encoder;
+mod scorer;
 
-pub use clip::{ClipReward, ClipScorer, EncodedTexts};
+pub use aesthetic::AestheticScorer;
+pub use clip::{ClipScorer, EncodedTexts};
+pub use scorer::PictureScorer;
 
-use candle_core::Tensor;
+use crate::error::Result as TrainResult;
+use candle_core::{DType, Tensor};
 use std::sync::Arc;
 use votive_diffusion::BoxError;
+
+/// Pictures as files have them: bytes (H, W, 3), with width and height.
+pub type Pictures<'a> = &'a [(&'a [u8], (usize, usize))];
+
+/// Scores as numbers.
+fn numbers(scores: &Tensor) -> TrainResult<Vec<f64>> {
+    Ok(scores.detach().to_dtype(DType::F64)?.to_vec1()?)
+}
 
 /// What a reward takes of memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

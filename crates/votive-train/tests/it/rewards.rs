@@ -6,7 +6,7 @@ use crate::workshop::{LORA, Workshop};
 use candle_core::{Device, Tensor, Var};
 use std::fs;
 use votive_model::stable_diffusion::StableDiffusionFolder;
-use votive_train::reward::{ClipReward, ImageReward};
+use votive_train::reward::{ImageReward, PictureScorer};
 use votive_train::{Plan, Run};
 
 /// Three prompts, two of them a step, and the reward of a CLIP model.
@@ -151,7 +151,7 @@ fn a_winner_is_moved_along_the_gradient_of_its_reward() {
     let folder = StableDiffusionFolder::open(&fixture("diffusion/sd1")).unwrap();
     let (vae, reward) = (
         folder.read_vae(&Device::Cpu).unwrap(),
-        ClipReward::open(&fixture("clip/quick"), &Device::Cpu).unwrap(),
+        PictureScorer::open(&fixture("clip/quick"), &Device::Cpu).unwrap(),
     );
     let plan = plan(&workshop, &last);
     let prompts: Vec<String> = with_prepared!(&plan, |front, start| {
