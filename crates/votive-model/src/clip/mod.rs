@@ -6,7 +6,6 @@
 mod image_processor;
 mod layer;
 mod model;
-mod resample;
 mod text;
 mod text_config;
 mod text_projection;
