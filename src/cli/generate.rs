@@ -82,11 +82,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let prompts = args.prompts.read_any()?;
     let model = TextModel::load(&args.model, args.adapter.as_deref(), &ctx.device()?)?;
     let decoding = args.decoding.resolve(&args.model, &model.tokenizer)?;
+    let (images, vectors) = read_images(&args.images, &model)?;
     let ids = prompts
         .iter()
-        .map(|prompt| prompt.encode(&model.tokenizer, args.chat, args.images.len()))
+        .map(|prompt| prompt.encode(&model.tokenizer, args.chat, &vectors))
         .collect::<Outcome<Vec<_>>>()?;
-    let images = read_images(&args.images, &model)?;
     let samples = args.best_of.unwrap_or(args.num_samples).get();
     let tasks = tasks((&prompts, &ids), &images, samples as u64);
     if args.stream {
@@ -143,15 +143,17 @@ fn tasks<'a>(
     (0..).zip(prompts.iter().zip(ids)).flat_map(of_prompt).collect()
 }
 
-/// What the model reads of images.
-fn read_images(files: &[PathBuf], model: &TextModel) -> Outcome<Vec<ImageInput>> {
-    // A model that sees none has refused the prompts by now.
-    let Some(images) = &model.images else { return Ok(Vec::new()) };
+/// What the model reads of images, and how many vectors each has.
+fn read_images(files: &[PathBuf], model: &TextModel) -> Outcome<(Vec<ImageInput>, Vec<usize>)> {
+    // A model that sees none refuses the prompts next.
+    let Some(images) = &model.images else { return Ok((Vec::new(), vec![0; files.len()])) };
     let read = |(index, file): (usize, &PathBuf)| {
         let place = Place::new(Path::new("the command line"), 1, format!("--image ({})", index + 1));
         Ok(images.read(&ImageSource::File(file.clone()), &place)?)
     };
-    files.iter().enumerate().map(read).collect()
+    let read = files.iter().enumerate().map(read).collect::<Outcome<Vec<_>>>()?;
+    let vectors = images.vectors(&read);
+    Ok((read, vectors))
 }
 
 /// Makes completions; `write` gets the text of the first one as it becomes certain.

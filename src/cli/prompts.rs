@@ -54,8 +54,8 @@ impl Prompts {
 }
 
 impl Prompt {
-    /// Its tokens: as it stands, or as turns of the model's chat template, a text then being a user's turn; `images` are as
-    /// many as it shows.
+    /// Its tokens: as it stands, or as turns of the model's chat template, a text then being a user's turn; `vectors` are as
+    /// many as each of the images has that it shows.
     ///
     /// # Errors
     /// If the template refuses it, it is a conversation and no template is to be used, or it has not as many places for images.
@@ -63,16 +63,16 @@ impl Prompt {
         &self,
         tokenizer: &TextTokenizer,
         is_chat: bool,
-        images: usize,
+        vectors: &[usize],
     ) -> Outcome<Vec<u32>> {
         Ok(match (self, is_chat) {
-            (Self::Text(text), false) => tokenizer.encode_showing(text, images)?,
+            (Self::Text(text), false) => tokenizer.encode_showing(text, vectors)?,
             (Self::Text(text), true) => {
                 let turn = [Message::new("user", text)];
-                tokenizer.encode_chat_showing(&turn, &ChatOptions::default(), images)?
+                tokenizer.encode_chat_showing(&turn, &ChatOptions::default(), vectors)?
             }
             (Self::Conversation(turns, options), true) => {
-                tokenizer.encode_chat_showing(turns, options, images)?
+                tokenizer.encode_chat_showing(turns, options, vectors)?
             }
             (Self::Conversation(..), false) => {
                 let error = Failure::usage("a prompt of the file is a conversation");

@@ -1,7 +1,7 @@
 //! A language model of this process as somebody who answers in words, with images or without.
 
 use super::Outcome;
-use super::text_model::{TextModel, load_tokenizer};
+use super::text_model::{TextModel, load_reader};
 use candle_core::Device;
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
@@ -11,20 +11,19 @@ use votive_critic::{
     Chance, Cost, CriticError, Part, Picture, Piece, Role, Said, Sampling, Silence, Speaker, Talk, Turn,
     Weighed,
 };
-use votive_data::{
-    ChatOptions, DataError, ImagePlaces, Message, TextStream, TextTokenizer, common_prefix_length,
-};
+use votive_data::{ChatOptions, DataError, Message, TextStream, TextTokenizer, common_prefix_length};
 use votive_model::{
-    CausalLm, CausalLmConfig, GenerateOptions, ImageInput, ImageTokens, LlavaProcessor, ModelError, Request,
-    SamplingPolicy, TokenBatch, generate_watched,
+    CausalLm, CausalLmConfig, GenerateOptions, ImageInput, ModelError, Request, SamplingPolicy, TokenBatch,
+    generate_watched,
 };
+use votive_train::front_end::ShownImages;
 
 /// From a talk to what a model reads.
 #[derive(Debug)]
 pub(crate) struct TalkReader {
     /// The folder's tokenizer.
     pub(crate) tokenizer: TextTokenizer,
-    processor: Option<LlavaProcessor>,
+    images: Option<ShownImages>,
     marks: Vec<String>,
 }
 
@@ -43,11 +42,8 @@ impl TalkReader {
     /// # Errors
     /// If a file is missing or wrong.
     pub(crate) fn load(folder: &Path) -> Outcome<Self> {
-        let config = CausalLmConfig::read_folder(folder)?;
-        let processor =
-            config.image_tokens().map(|tokens| LlavaProcessor::read(folder, tokens)).transpose()?;
-        let tokenizer = load_tokenizer(folder)?;
-        let image = processor.as_ref().map(|processor| processor.image_token().to_owned());
+        let (tokenizer, images) = load_reader(folder, &CausalLmConfig::read_folder(folder)?)?;
+        let image = images.as_ref().map(|images| images.image_token().to_owned());
         // Every token that is written between angle brackets or bars has a meaning of its own.
         let is_mark =
             |token: &String| token.len() > 2 && !token.trim_matches(['<', '>', '|', '[', ']']).is_empty();
@@ -56,7 +52,7 @@ impl TalkReader {
             tokenizer.token(id).filter(|token| is_special && is_mark(token))
         });
         let marks = specials.chain(image).collect();
-        Ok(Self { tokenizer, processor, marks })
+        Ok(Self { tokenizer, images, marks })
     }
 
     /// The talk up to where the next turn begins.
@@ -101,7 +97,7 @@ impl TalkReader {
                 Part::Text(_) => None,
             })
             .collect();
-        let Some(processor) = &self.processor else {
+        let Some(shown) = &self.images else {
             return match pictures.is_empty() {
                 true => Ok(Encoded { ids, images: Vec::new() }),
                 false => Err(unreadable("the model sees no images".to_owned())),
@@ -109,12 +105,13 @@ impl TalkReader {
         };
         let image = |picture: &&Picture| {
             let pixels = picture.decode().map_err(|error| unreadable(error.to_string()))?;
-            let size = (pixels.width() as usize, pixels.height() as usize);
-            processor.image(pixels.as_raw(), size).map_err(|error| unreadable(error.to_string()))
+            let prepared = shown.prepare(pixels.as_raw(), pixels.dimensions());
+            prepared.map_err(|error| unreadable(error.to_string()))
         };
-        let images = pictures.iter().map(image).collect::<Result<_, _>>()?;
-        let ImageTokens { placeholder, per_image, .. } = processor.tokens();
-        Ok(Encoded { ids: ImagePlaces { token_id: placeholder, per_image }.expand(&ids), images })
+        let images = pictures.iter().map(image).collect::<Result<Vec<_>, _>>()?;
+        let places = self.tokenizer.images();
+        let ids = places.map_or(ids.clone(), |places| places.expand(&ids, &shown.vectors(&images)));
+        Ok(Encoded { ids, images })
     }
 
     /// The talk with an answer behind it, and the place of its first token; the turn is not ended.

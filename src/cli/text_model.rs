@@ -3,23 +3,37 @@
 use crate::cli::Outcome;
 use candle_core::Device;
 use std::path::Path;
-use votive_data::{ImagePlaces, TextTokenizer};
-use votive_model::{CausalLmConfig, Decoder, ImageTokens, Lora, load_causal_lm};
+use votive_data::TextTokenizer;
+use votive_model::{CausalLmConfig, Decoder, Lora, load_causal_lm};
 use votive_train::front_end::ShownImages;
 
 /// The tokenizer of a folder, which knows how the folder's model reads images.
 ///
 /// # Errors
-/// As [`TextTokenizer::load`].
+/// As [`load_reader`].
 pub(crate) fn load_tokenizer(folder: &Path) -> Outcome<TextTokenizer> {
-    let tokenizer = TextTokenizer::load(folder)?;
     // A tokenizer may stand alone, or beside a model that is not supported.
-    let tokens = CausalLmConfig::read_folder(folder).ok().and_then(|config| config.image_tokens());
-    let places =
-        |tokens: ImageTokens| ImagePlaces { token_id: tokens.placeholder, per_image: tokens.per_image };
-    Ok(match tokens {
-        Some(tokens) => tokenizer.with_images(places(tokens)),
-        None => tokenizer,
+    match CausalLmConfig::read_folder(folder) {
+        Ok(config) => Ok(load_reader(folder, &config)?.0),
+        Err(_) => Ok(TextTokenizer::load(folder)?),
+    }
+}
+
+/// The tokenizer of a model's folder, and how images are prepared, if the model sees any.
+///
+/// # Errors
+/// If a file is missing or wrong, or the parts do not belong together.
+pub(crate) fn load_reader(
+    folder: &Path,
+    config: &CausalLmConfig,
+) -> Outcome<(TextTokenizer, Option<ShownImages>)> {
+    let tokenizer = TextTokenizer::load(folder)?;
+    Ok(match config.image_processor(folder)? {
+        None => (tokenizer, None),
+        Some(processor) => {
+            let (tokenizer, images) = ShownImages::of(folder, tokenizer, processor)?;
+            (tokenizer, Some(images))
+        }
     })
 }
 
@@ -41,18 +55,12 @@ impl TextModel {
     /// If a file is missing or wrong, or the parts do not belong together.
     pub(crate) fn load(folder: &Path, adapter: Option<&Path>, device: &Device) -> Outcome<Self> {
         let (config, mut params) = load_causal_lm(folder, device)?;
-        let tokenizer = TextTokenizer::load(folder)?;
+        let (tokenizer, images) = load_reader(folder, &config)?;
         tokenizer.check_model_vocabulary(config.vocab_size())?;
         if let Some(adapter) = adapter {
             params = params.with_lora(Lora::load(adapter, device)?)?;
         }
         let network = params.build(|scope| config.build(scope))?;
-        Ok(match config.image_tokens() {
-            None => Self { network, tokenizer, images: None },
-            Some(tokens) => {
-                let (tokenizer, images) = ShownImages::of(folder, tokenizer, tokens)?;
-                Self { network, tokenizer, images: Some(images) }
-            }
-        })
+        Ok(Self { network, tokenizer, images })
     }
 }

@@ -171,11 +171,13 @@ fn mistakes_are_named_before_anything_is_drawn() {
 
 #[test]
 fn an_untrained_model_likes_a_place_and_is_not_believed() {
-    let judge = fixture("llava/llama");
-    let report = rows(&["eval", "judge", "--judge", &judge, "--pairs", "20"]).remove(0);
-    let flips = report["abstentions"]["order_flip"].as_u64().unwrap();
-    assert!(flips > 10 && report["bare"]["order"]["flip_rate"]["value"].as_f64().unwrap() > 50.0, "{report}");
-    assert_eq!(report["agreement"]["accuracy"]["n"].as_u64().unwrap() + flips, 20);
+    for judge in ["llava/llama", "qwen3_vl/new"] {
+        let report = rows(&["eval", "judge", "--judge", &fixture(judge), "--pairs", "20"]).remove(0);
+        let flips = report["abstentions"]["order_flip"].as_u64().unwrap();
+        let rate = report["bare"]["order"]["flip_rate"]["value"].as_f64().unwrap();
+        assert!(flips > 10 && rate > 50.0, "{judge}: {report}");
+        assert_eq!(report["agreement"]["accuracy"]["n"].as_u64().unwrap() + flips, 20, "{judge}");
+    }
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn scores_are_those_of_transformers() {
 
 /// Pictures of a fixture as PNG files.
 fn pictures(folder: &Folder, model: &str) {
-    for (name, picture) in tensors(&fixture(&format!("llava/{model}/expected/images.safetensors"))) {
+    for (name, picture) in tensors(&fixture(&format!("{model}/expected/images.safetensors"))) {
         let Some(number) = name.strip_prefix("image.") else { continue };
         let (height, width, _) = picture.dims3().unwrap();
         let bytes = picture.flatten_all().unwrap().to_vec1::<u8>().unwrap();
@@ -55,11 +55,12 @@ fn pictures(folder: &Folder, model: &str) {
 
 #[test]
 fn greedy_answers_about_images_are_those_of_transformers() {
-    for model in ["llama", "older", "layers", "gemma3", "siglip"] {
+    let llavas = ["llava/llama", "llava/older", "llava/layers", "llava/gemma3", "llava/siglip"];
+    for model in llavas.into_iter().chain(["qwen3_vl/new", "qwen3_vl/older"]) {
         let folder = Folder::new();
         pictures(&folder, model);
-        let expected = fs::read_to_string(fixture(&format!("llava/{model}/expected/rows.json"))).unwrap();
-        let model = fixture(&format!("llava/{model}"));
+        let expected = fs::read_to_string(fixture(&format!("{model}/expected/rows.json"))).unwrap();
+        let model = fixture(model);
         for row in serde_json::from_str::<Vec<Value>>(&expected).unwrap() {
             let prompt = row["text"].as_str().unwrap();
             let images: Vec<String> =
@@ -76,7 +77,7 @@ fn greedy_answers_about_images_are_those_of_transformers() {
 #[test]
 fn images_and_their_places_must_match() {
     let folder = Folder::new();
-    pictures(&folder, "llama");
+    pictures(&folder, "llava/llama");
     let (model, image) = (fixture("llava/llama"), folder.path("0.png"));
     let (text, cut) = (fixture("text/llama"), folder.path("cut.png"));
     fs::write(&cut, &fs::read(&image).unwrap()[..60]).unwrap();
@@ -92,8 +93,10 @@ fn images_and_their_places_must_match() {
     refused(&["--model", &text, "--image", &image, "--prompt", "x"], "sees no images");
     refused(&["--model", &model, "--image", &cut, "--prompt", "<image>"], "cut.png");
     // A chat has a place of its own.
-    let chat = ["generate", "--model", &model, "--chat", "--image", &image, "--prompt", "What is it?"];
-    assert_eq!(rows(&[&chat[..], &["--max-new-tokens", "2"]].concat()).len(), 1);
+    for model in [model, fixture("qwen3_vl/new"), fixture("qwen3_vl/older")] {
+        let chat = ["generate", "--model", &model, "--chat", "--image", &image, "--prompt", "What is it?"];
+        assert_eq!(rows(&[&chat[..], &["--max-new-tokens", "2"]].concat()).len(), 1);
+    }
 }
 
 #[test]

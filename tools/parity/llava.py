@@ -166,9 +166,7 @@ def gradient_norms(model, rows: list) -> dict:
     return {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def write_adapter(folder, model, rows: list, seed: int) -> None:
-    """PEFT adapts the layers of the image encoder too whose results nobody reads."""
-    targets = ["q_proj", "v_proj", "linear_1", "fc1"]
+def write_adapter(folder, model, rows: list, seed: int, targets: list, base: str) -> None:
     adapted = get_peft_model(copy.deepcopy(model), LoraConfig(r=2, lora_alpha=4, target_modules=targets)).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -176,7 +174,7 @@ def write_adapter(folder, model, rows: list, seed: int) -> None:
             if "lora_B" in name:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
         expected = {f"per_token_logps.{n}": per_token_logps(adapted, row)[1] for n, row in enumerate(rows)}
-    save_adapter(adapted, folder / "adapter", "llama")
+    save_adapter(adapted, folder / "adapter", base)
     write_tensors(folder / "adapter.safetensors", expected)
 
 
@@ -220,7 +218,8 @@ def main() -> None:
         )
         write_json(expected / "gradient.json", gradient_norms(model, rows))
         if case == "llama":
-            write_adapter(expected, model, rows, seed)
+            # PEFT adapts the layers of the image encoder too whose results nobody reads.
+            write_adapter(expected, model, rows, seed, ["q_proj", "v_proj", "linear_1", "fc1"], "llama")
     write_made_by(folder, "llava.py", ["torch", "transformers", "tokenizers", "peft", "pillow", "numpy"], {
         "per_token_logps": "(T - 1,): entry t is log p of token t + 1, placeholders of images included",
     })  # fmt: skip

@@ -113,10 +113,8 @@ def padded_right(batch: dict, pad: int) -> dict:
 
 
 def logps_of(model, batch: dict):
-    logits = model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixel_values=batch.get("pixel_values"),
-        use_cache=False,
-    ).logits  # fmt: skip
+    inputs = {name: value for name, value in batch.items() if name != "completion_mask"}
+    logits = model(**inputs, use_cache=False).logits
     logps = logits[:, :-1].float().log_softmax(-1).gather(-1, batch["input_ids"][:, 1:, None])[..., 0]
     return (logps * batch["completion_mask"][:, 1:]).sum(1)
 
@@ -148,6 +146,33 @@ def load(folder: Path):
     return LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train()
 
 
+def write_runs(folder: Path, name: str, load, processor, images: Path, lora: dict) -> None:
+    """Both runs of the model `name` that `load` gives, on batches of the rows whose images are in `images`."""
+    batches = [trl_batch(rows()[PAIRS * step : PAIRS * (step + 1)], images, processor) for step in range(STEPS)]
+    right = [padded_right(batch, processor.tokenizer.pad_token_id) for batch in batches]
+    write_tensors(
+        folder / "batches.safetensors",
+        {f"step{step}.{name}": tensor for step, batch in enumerate(right) for name, tensor in batch.items()},
+    )
+    settings = SETTINGS | {"pairs_per_step": PAIRS, "steps": STEPS}
+
+    policy = load()
+    reference = copy.deepcopy(policy).eval().requires_grad_(False)
+    steps, logps = train(policy, reference, contextlib.nullcontext, batches, lambda count: None)
+    write_json(folder / "full.json", {"model": name, "settings": settings, "steps": steps})
+    write_tensors(folder / "full.steps.safetensors", logps)
+
+    torch.manual_seed(23)
+    policy = get_peft_model(load(), LoraConfig(**lora))
+    save_adapter(policy, folder / "lora" / "start", name)
+    steps, logps = train(
+        policy, policy, policy.disable_adapter, batches,
+        lambda count: save_adapter(policy, folder / "lora" / f"step{count}", name),
+    )  # fmt: skip
+    write_tensors(folder / "lora.steps.safetensors", logps)
+    write_json(folder / "lora.json", {"model": name, "settings": settings, "lora": lora, "steps": steps})
+
+
 def main() -> None:
     folder = target_folder("llava_steps", __doc__)
     model = folder.parent / "llava" / MODEL
@@ -156,29 +181,7 @@ def main() -> None:
     write_jsonl(folder / "prefs.jsonl", rows())
     write_parquet(folder)
     processor = AutoProcessor.from_pretrained(model, backend="pil")
-    batches = [trl_batch(rows()[PAIRS * step : PAIRS * (step + 1)], folder, processor) for step in range(STEPS)]
-    right = [padded_right(batch, processor.tokenizer.pad_token_id) for batch in batches]
-    write_tensors(
-        folder / "batches.safetensors",
-        {f"step{step}.{name}": tensor for step, batch in enumerate(right) for name, tensor in batch.items()},
-    )
-    settings = SETTINGS | {"pairs_per_step": PAIRS, "steps": STEPS}
-
-    policy = load(model)
-    reference = copy.deepcopy(policy).eval().requires_grad_(False)
-    steps, logps = train(policy, reference, contextlib.nullcontext, batches, lambda count: None)
-    write_json(folder / "full.json", {"model": MODEL, "settings": settings, "steps": steps})
-    write_tensors(folder / "full.steps.safetensors", logps)
-
-    torch.manual_seed(23)
-    policy = get_peft_model(load(model), LoraConfig(**LORA))
-    save_adapter(policy, folder / "lora" / "start", MODEL)
-    steps, logps = train(
-        policy, policy, policy.disable_adapter, batches,
-        lambda count: save_adapter(policy, folder / "lora" / f"step{count}", MODEL),
-    )  # fmt: skip
-    write_tensors(folder / "lora.steps.safetensors", logps)
-    write_json(folder / "lora.json", {"model": MODEL, "settings": settings, "lora": LORA, "steps": steps})
+    write_runs(folder, MODEL, lambda: load(model), processor, folder, LORA)
     write_made_by(folder, "llava_steps.py", ["torch", "transformers", "peft", "trl", "pillow", "pyarrow"])
 
 

@@ -167,7 +167,8 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer or the chat template fails.
     pub fn examine_pair(&self, pair: &PreferencePair, policy: RowPolicy) -> Result<Examination> {
-        let verdict = self.split_pair(pair, policy.train_on)?;
+        let shown = self.vectors(std::iter::once(&*pair.images)).remove(0);
+        let verdict = self.split_pair(pair, &shown, policy.train_on)?;
         let mut examination = self.examine(verdict, ["chosen", "rejected"], policy);
         if let PairText::Chat { prompt, chosen, rejected, options } = &pair.text {
             let sides = [("chosen", chosen.as_slice()), ("rejected", rejected)];
@@ -181,7 +182,8 @@ impl TextTokenizer {
     /// # Errors
     /// As [`examine_pair`](Self::examine_pair).
     pub fn examine_unpaired(&self, example: &UnpairedExample, policy: RowPolicy) -> Result<Examination> {
-        let verdict = self.split_unpaired(example, policy.train_on)?;
+        let shown = self.vectors(std::iter::once(&*example.images)).remove(0);
+        let verdict = self.split_unpaired(example, &shown, policy.train_on)?;
         let mut examination = self.examine(verdict, ["completion"], policy);
         if let Completion::Chat { prompt, completion, options } = &example.text {
             examination.lints.extend(self.chat_lints(prompt, &[("completion", completion)], options));

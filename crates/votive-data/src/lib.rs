@@ -72,6 +72,7 @@ pub use template::{ChatTemplate, UtcTime};
 pub use token_weights::{after_last, differing_lines};
 pub use tokenize::{TokenizedList, TokenizedPair, TokenizedUnpaired, common_prefix_length};
 pub use tokenizer::{
-    ImagePlaces, LlamaCppVocabulary, Merging, SpecialTokens, TextStream, TextTokenizer, TokenKind,
+    CountBySize, ImagePlaces, LlamaCppVocabulary, Merging, SpecialTokens, TextStream, TextTokenizer,
+    TokenKind, VectorCount,
 };
 pub use write::{write_image_pairs, write_jsonl, write_text_pairs};

@@ -6,6 +6,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::error::{DataError, Place, Result};
@@ -138,6 +139,25 @@ pub fn decode_image(
         other => failed(other),
     });
     decoded.map(DynamicImage::into_rgb8)
+}
+
+/// Width and height of an image as [`decode_image`] makes it, from its header alone.
+///
+/// # Errors
+/// If the bytes are no PNG, JPEG or WebP image.
+pub(crate) fn stored_size(bytes: &[u8], image: &ImageSource) -> std::result::Result<ImageSize, String> {
+    let read = || {
+        let mut decoder = open(bytes, image).into_decoder()?;
+        let (width, height) = decoder.dimensions();
+        Ok(match decoder.orientation()? {
+            Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH => ImageSize { width: height, height: width },
+            _ => ImageSize { width, height },
+        })
+    };
+    read().map_err(|error: ImageError| describe(&error))
 }
 
 impl ImageLimits {

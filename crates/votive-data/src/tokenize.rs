@@ -22,7 +22,7 @@ use crate::record::{
     UnpairedExample,
 };
 use crate::report::{DataReport, LongRows, RowPolicy, RowProblem, TrainOn};
-use crate::tokenizer::TextTokenizer;
+use crate::tokenizer::{Shown, TextTokenizer};
 
 /// Token ids of a preference pair; a sequence is the prompt followed by one of the completions.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -177,10 +177,14 @@ impl TextTokenizer {
         records: &Records<PreferencePair>,
         policy: RowPolicy,
     ) -> Result<(Vec<TokenizedPair>, DataReport)> {
+        let shown = self.vectors(records.rows.iter().map(|pair| &*pair.images));
         let both: Vec<_> = records
             .rows
             .par_iter()
-            .map(|pair| Ok((self.split_pair(pair, policy.train_on)?, self.split_gold(pair, policy)?)))
+            .zip(&shown)
+            .map(|(pair, shown)| {
+                Ok((self.split_pair(pair, shown, policy.train_on)?, self.split_gold(pair, shown, policy)?))
+            })
             .collect();
         // Rows by number: only rows of one pair each have a gold completion.
         let mut golds = BTreeMap::new();
@@ -227,7 +231,9 @@ impl TextTokenizer {
         records: &Records<UnpairedExample>,
         policy: RowPolicy,
     ) -> Result<(Vec<TokenizedUnpaired>, DataReport)> {
-        let verdicts = records.rows.par_iter().map(|one| self.split_unpaired(one, policy.train_on)).collect();
+        let shown = self.vectors(records.rows.iter().map(|one| &*one.images));
+        let rows = records.rows.par_iter().zip(&shown);
+        let verdicts = rows.map(|(one, shown)| self.split_unpaired(one, shown, policy.train_on)).collect();
         admission::admit(
             self,
             policy,
@@ -288,31 +294,38 @@ impl TextTokenizer {
         Ok((kept, report))
     }
 
-    /// Tokenizes a pair and finds its boundary; the policy is not applied.
-    pub(crate) fn split_pair(&self, pair: &PreferencePair, train_on: TrainOn) -> Result<Verdict<2>> {
-        let images = pair.images.len();
+    /// Tokenizes a pair that shows images and finds its boundary; the policy is not applied.
+    pub(crate) fn split_pair(
+        &self,
+        pair: &PreferencePair,
+        shown: &Shown,
+        train_on: TrainOn,
+    ) -> Result<Verdict<2>> {
+        let vectors = match shown {
+            Ok(vectors) => vectors.as_slice(),
+            Err(fault) => return Ok(Err(fault.clone())),
+        };
         let verdict = match &pair.text {
             PairText::Plain { prompt, chosen, rejected } => self.split_plain(prompt, [chosen, rejected]),
             PairText::Implicit { chosen, rejected } => self.split_implicit(chosen, rejected),
             PairText::Chat { prompt, chosen, rejected, options } => {
-                self.split_chat((prompt, images), [chosen, rejected], options, train_on)
+                self.split_chat((prompt, vectors.len()), [chosen, rejected], options, train_on)
             }
             PairText::TwoPrompts { chosen, rejected } => {
                 // Either prompt shows the images.
-                let chosen = self.split_completion((chosen, images), train_on)?;
-                let rejected = self.split_completion((rejected, images), train_on)?;
+                let chosen = self.split_completion((chosen, shown), train_on)?;
+                let rejected = self.split_completion((rejected, shown), train_on)?;
                 return Ok(chosen.and_then(|chosen| Split::of_two_prompts(chosen, rejected?)));
             }
         };
-        Ok(verdict?.and_then(|split| self.with_image_places(split, images)))
+        Ok(verdict?.and_then(|split| self.with_image_places(split, vectors)))
     }
 
     /// Tokenizes a pair's gold completion, which is never cut: one that is too long is a fault of its row.
-    fn split_gold(&self, pair: &PreferencePair, policy: RowPolicy) -> Result<Option<Gold>> {
+    fn split_gold(&self, pair: &PreferencePair, shown: &Shown, policy: RowPolicy) -> Result<Option<Gold>> {
         let Some(gold) = &pair.gold else { return Ok(None) };
         let uncut = RowPolicy { long_rows: LongRows::Error, ..policy };
-        let images = pair.images.len();
-        let verdict = self.split_completion((gold, images), policy.train_on)?.and_then(|split| {
+        let verdict = self.split_completion((gold, shown), policy.train_on)?.and_then(|split| {
             let fault = split.length_fault(uncut);
             fault.map_or(Ok(split), Err)
         });
@@ -333,22 +346,31 @@ impl TextTokenizer {
     }
 
     /// Tokenizes an example and finds its boundary; the policy is not applied.
-    pub(crate) fn split_unpaired(&self, example: &UnpairedExample, train_on: TrainOn) -> Result<Verdict<1>> {
-        self.split_completion((&example.text, example.images.len()), train_on)
+    pub(crate) fn split_unpaired(
+        &self,
+        example: &UnpairedExample,
+        shown: &Shown,
+        train_on: TrainOn,
+    ) -> Result<Verdict<1>> {
+        self.split_completion((&example.text, shown), train_on)
     }
 
     fn split_completion(
         &self,
-        (text, images): (&Completion, usize),
+        (text, shown): (&Completion, &Shown),
         train_on: TrainOn,
     ) -> Result<Verdict<1>> {
+        let vectors = match shown {
+            Ok(vectors) => vectors.as_slice(),
+            Err(fault) => return Ok(Err(fault.clone())),
+        };
         let verdict = match text {
             Completion::Plain { prompt, completion } => self.split_plain(prompt, [completion]),
             Completion::Chat { prompt, completion, options } => {
-                self.split_chat((prompt, images), [completion], options, train_on)
+                self.split_chat((prompt, vectors.len()), [completion], options, train_on)
             }
         };
-        Ok(verdict?.and_then(|split| self.with_image_places(split, images)))
+        Ok(verdict?.and_then(|split| self.with_image_places(split, vectors)))
     }
 
     fn split_plain<const N: usize>(&self, prompt: &str, completions: [&String; N]) -> Result<Verdict<N>> {

@@ -173,6 +173,15 @@ impl ConfigFile {
             .ok_or_else(|| self.wrong(field, "a list of strings", &Value::Null))
     }
 
+    /// A list of whole numbers, or none if the field is absent or null.
+    ///
+    /// # Errors
+    /// If the field is something else.
+    pub fn maybe_usizes(&self, field: &str) -> Result<Option<Vec<usize>>> {
+        let read = |v: &Value| v.as_array()?.iter().map(size).collect();
+        self.parse(field, "a list of whole numbers", read)
+    }
+
     /// A whole number for each of `n` levels: one number for all, or a list of that length.
     ///
     /// # Errors

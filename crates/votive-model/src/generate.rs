@@ -226,7 +226,7 @@ fn prefill(model: &dyn CausalLm, rows: &[Row]) -> Result<(KvCache, Vec<Vec<f32>>
     let ids: Vec<u32> = distinct.iter().zip(&padding).flat_map(padded).collect();
     let ids = Tensor::from_vec(ids, (distinct.len(), longest), model.device())?;
     // The last new token is never read.
-    let mut cache = model.cache(padding, longest + steps - 1)?.with_images(seen.vectors);
+    let mut cache = model.cache(padding, longest + steps - 1)?.with_images(seen.images);
     let logits = model.next_logits(&ids, &mut cache)?.to_vec2()?;
     if distinct.len() < rows.len() {
         cache.keep_rows(&places)?;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// What belongs to a language model beside its weights and `config.json`: names, or beginnings of names.
-const COMPANIONS: [&str; 15] = [
+const COMPANIONS: [&str; 16] = [
     "tokenizer",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -30,6 +30,7 @@ const COMPANIONS: [&str; 15] = [
     "generation_config.json",
     "processor_config.json",
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
     "LICENSE",
     "LICENCE",
     "NOTICE",

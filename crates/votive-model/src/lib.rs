@@ -18,6 +18,7 @@ mod generate;
 mod generation_config;
 pub mod gguf;
 pub mod hub_folder;
+mod image_processor;
 mod image_tokens;
 pub mod language;
 mod lora;
@@ -36,9 +37,9 @@ pub use generate::{
     GenerateOptions, Generated, Request, Watcher, generate, generate_watched, next_token_logits,
 };
 pub use generation_config::GenerationConfig;
-pub use image_tokens::{ImageInput, ImageTokens, Seen};
+pub use image_processor::ImageProcessor;
+pub use image_tokens::{ImageInput, ImageTokens, ImageVectors, Seen, SeenImages};
 pub use language::llama::{self, LlamaConfig};
-pub use language::llava::LlavaProcessor;
 pub use language::{CausalLmConfig, Decoder, KvCache, load_causal_lm, load_causal_lm_stored, save_causal_lm};
 pub use language::{RewardModel, RewardModelConfig, SCORE};
 pub use language::{load_reward_model, new_reward_model, save_reward_model};

@@ -16,6 +16,8 @@ fn json_of(model_type: &str, extra: Value) -> Value {
         "max_position_embeddings": 64, "initializer_range": 0.3,
         // LLaVA's placeholder is behind the vocabulary of its own default.
         "image_token_index": 5,
+        // Qwen3-VL's image encoder has another width than its language model, by their own defaults.
+        "vision_config": {"out_hidden_size": 4096},
     });
     config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     config

@@ -2,205 +2,54 @@
 //! tools/parity/llava.py), and what training and generation promise of a model that sees images.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use candle_core::{DType, Device, IndexOp, Tensor};
+mod seeing;
+
+use candle_core::DType;
+use seeing::{CPU, Family, Row, assert_close, batch, build, greedy, json_of};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use votive_model::{
-    CausalLm, CausalLmConfig, Decoder, GenerateOptions, Generated, ImageInput, LlavaProcessor, Lora,
-    LoraConfig, ModelError, Params, Request, TokenBatch, files, generate_watched, hub_folder, load_causal_lm,
-    next_token_logits, save_causal_lm,
+    CausalLm, CausalLmConfig, ImageInput, ImageProcessor, ImageVectors, Lora, LoraConfig, ModelError, Params,
+    TokenBatch, files, hub_folder, load_causal_lm, save_causal_lm,
 };
-use votive_tensor::segment::Recorder;
 
-const CPU: Device = Device::Cpu;
-const CASES: [&str; 5] = ["llama", "older", "layers", "gemma3", "siglip"];
-/// `<|eos|>` and `<image>` of the fixtures' tokenizer.
-const EOS: u32 = 2;
+const LLAVA: Family = Family { name: "llava", cases: &["llama", "older", "layers", "gemma3", "siglip"] };
+/// `<image>` of the fixtures' tokenizer.
 const IMAGE: u32 = 256;
 
 fn folder(case: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llava").join(case)
+    LLAVA.folder(case)
 }
 
-fn json_of(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-fn build(config: &CausalLmConfig, params: &Params) -> Decoder {
-    params.build(|scope| config.build(scope)).unwrap()
-}
-
-/// A text as the processor expands it, the images that it shows, and what transformers says of both.
-#[derive(Clone)]
-struct Row {
-    ids: Vec<u32>,
-    images: Vec<ImageInput>,
-    per_token_logps: Vec<f32>,
-    last_logits: Vec<f32>,
-    greedy: Vec<u32>,
-}
-
-impl Row {
-    fn request(&self, sample: u64) -> Request<'_> {
-        Request { prompt: &self.ids, images: &self.images, sample }
-    }
-}
-
-fn processor(case: &str) -> LlavaProcessor {
-    let config = CausalLmConfig::read_folder(&folder(case)).unwrap();
-    LlavaProcessor::read(&folder(case), config.image_tokens().unwrap()).unwrap()
-}
-
-fn images(case: &str) -> (Vec<ImageInput>, BTreeMap<String, Tensor>) {
-    let file = files::read(&folder(case).join("expected/images.safetensors"), &CPU).unwrap().tensors;
-    let processor = processor(case);
-    let read = |index: usize| {
-        let image = file.get(&format!("image.{index}"))?;
-        let (height, width, _) = image.dims3().unwrap();
-        let rgb: Vec<u8> = image.flatten_all().unwrap().to_vec1().unwrap();
-        Some(processor.image(&rgb, (width, height)).unwrap())
-    };
-    ((0..).map_while(read).collect(), file)
-}
-
-fn rows(case: &str) -> Vec<Row> {
-    let tensors = files::read(&folder(case).join("expected/rows.safetensors"), &CPU).unwrap().tensors;
-    let images = images(case).0;
-    let row = |(index, about): (usize, &Value)| {
-        let integers = |list: &Value| -> Vec<u32> {
-            list.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
-        };
-        let ids = tensors[&format!("ids.{index}")].to_dtype(DType::U32).unwrap();
-        Row {
-            ids: ids.to_vec1().unwrap(),
-            images: integers(&about["images"]).into_iter().map(|n| images[n as usize].clone()).collect(),
-            per_token_logps: tensors[&format!("per_token_logps.{index}")].to_vec1().unwrap(),
-            last_logits: tensors[&format!("last_logits.{index}")].to_vec1().unwrap(),
-            greedy: integers(&about["token_ids"]),
-        }
-    };
-    let about = json_of(&folder(case).join("expected/rows.json"));
-    about.as_array().unwrap().iter().enumerate().map(row).collect()
-}
-
-/// Every token of some rows that follows another.
-fn batch(rows: &[Row]) -> TokenBatch {
-    let wanted = |(row, Row { ids, .. }): (usize, &Row)| (1..ids.len()).map(move |at| (row, at));
-    let wanted = rows.iter().enumerate().flat_map(wanted).collect();
-    let ids = rows.iter().map(|row| row.ids.clone()).collect();
-    TokenBatch::new(ids, wanted).unwrap().with_images(rows.iter().map(|row| row.images.clone()).collect())
-}
-
-#[track_caller]
-fn assert_close(found: &[f32], expected: &[f32], what: &str) {
-    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(found.len() == expected.len() && worst < 1e-4, "{what}: off by {worst}");
-}
-
-fn greedy(model: &Decoder, rows: &[&Row], new_tokens: usize) -> Vec<Generated> {
-    let requests: Vec<Request> = (0..).zip(rows).map(|(sample, row)| row.request(sample)).collect();
-    let mut go_on = |_, _| Ok::<_, ModelError>(ControlFlow::Continue(()));
-    generate_watched(model, &requests, &GenerateOptions::greedy(new_tokens, vec![EOS]), &mut go_on).unwrap()
+fn images(case: &str) -> Vec<ImageInput> {
+    LLAVA.images(case).0
 }
 
 #[test]
 fn parity_of_images_and_placeholders() {
-    for case in CASES {
-        let (found, file) = images(case);
-        assert!(found.len() == 5, "{case}");
-        let side = processor(case).tokens().side;
-        for (index, image) in found.iter().enumerate() {
-            let pixels = file[&format!("pixels.{index}")].flatten_all().unwrap().to_vec1().unwrap();
-            let expected = ImageInput::new(pixels, (side, side)).unwrap();
-            assert_eq!(image.identity(), expected.identity(), "{case}, image {index}");
-        }
-        for row in rows(case) {
-            let placeholders = row.ids.iter().filter(|id| **id == IMAGE).count();
-            let tokens = processor(case).tokens();
-            assert_eq!(tokens.placeholder, IMAGE, "{case}");
-            assert_eq!(placeholders, tokens.per_image * row.images.len(), "{case}");
-        }
-    }
+    LLAVA.check_images_and_placeholders(IMAGE);
 }
 
 #[test]
 fn parity_of_log_probs_and_logits() {
-    for case in CASES {
-        let (config, params) = load_causal_lm(&folder(case), &CPU).unwrap();
-        let (model, rows) = (build(&config, &params), rows(case));
-        let expected: Vec<f32> = rows.iter().flat_map(|row| row.per_token_logps.clone()).collect();
-        let together = model.log_probs(&batch(&rows), None).unwrap().to_vec1().unwrap();
-        assert_close(&together, &expected, case);
-        let requests: Vec<Request> = rows.iter().map(|row| row.request(0)).collect();
-        for (row, logits) in rows.iter().zip(next_token_logits(&model, &requests).unwrap()) {
-            assert_close(&logits, &row.last_logits, case);
-        }
-    }
+    LLAVA.check_log_probs_and_logits();
 }
 
 #[test]
 fn parity_of_greedy_continuations() {
-    for case in CASES {
-        let (config, params) = load_causal_lm(&folder(case), &CPU).unwrap();
-        let (model, rows) = (build(&config, &params), rows(case));
-        let found = greedy(&model, &rows.iter().collect::<Vec<_>>(), 16);
-        for (index, (row, found)) in rows.iter().zip(found).enumerate() {
-            assert_eq!(found.token_ids, row.greedy, "{case}, row {index}");
-        }
-    }
+    LLAVA.check_greedy_continuations();
 }
-
-/// transformers computes attention's softmax in f32 in all types, which is how exact its gradients are.
-const GRADIENT: f64 = 1e-4;
 
 #[test]
 fn parity_of_gradients_which_every_parameter_has() {
-    for case in CASES {
-        let (config, params) = load_causal_lm(&folder(case), &CPU).unwrap();
-        let params = params.into_trainable().unwrap();
-        let expected = json_of(&folder(case).join("expected/gradient.json"));
-        let names: BTreeSet<String> = params.trainable().into_iter().map(|(name, _)| name).collect();
-        let expected_names: BTreeSet<String> =
-            expected.as_object().unwrap().keys().filter(|name| *name != "lm_head.weight").cloned().collect();
-        let own: BTreeSet<String> = names.iter().filter(|name| *name != "lm_head.weight").cloned().collect();
-        assert_eq!(own, expected_names, "{case}");
-        let batch = batch(&rows(case));
-        let largest = expected.as_object().unwrap().values().filter_map(Value::as_f64).fold(0.0, f64::max);
-        for recompute in [false, true] {
-            let recorder = Recorder::new(params.trainable().into_iter().map(|(_, tensor)| tensor).collect());
-            let model = build(&config, &params);
-            let sum = model.log_probs(&batch, recompute.then_some(&recorder)).unwrap().sum_all().unwrap();
-            let gradients = recorder.merge(&sum.backward().unwrap()).unwrap();
-            for ((name, _), gradient) in params.trainable().into_iter().zip(gradients) {
-                assert!(gradient.is_some(), "{case}: {name} has no gradient");
-                let norm = gradient.unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
-                let (norm, expected) = (f64::from(norm).sqrt(), expected[&name].as_f64().unwrap());
-                assert!(norm > 0.0 && norm.is_finite(), "{case}: {name}");
-                // What is 0 but for rounding (a bias of keys moves all scores alike) is compared with the rest.
-                let allowed = GRADIENT * expected.max(1e-3 * largest);
-                assert!((norm - expected).abs() <= allowed, "{case}: {name}: {norm}, expected {expected}");
-            }
-        }
-    }
+    LLAVA.check_gradients();
 }
 
 #[test]
 fn parity_of_an_adapter_on_all_parts() {
-    let (config, params) = load_causal_lm(&folder("llama"), &CPU).unwrap();
-    let expected = folder("llama").join("expected");
-    let lora = Lora::load(&expected.join("adapter"), &CPU).unwrap();
-    let params = params.with_lora(lora).unwrap();
-    let rows = rows("llama");
-    let tensors = files::read(&expected.join("adapter.safetensors"), &CPU).unwrap().tensors;
-    let logps: Vec<f32> = (0..rows.len())
-        .flat_map(|row| tensors[&format!("per_token_logps.{row}")].to_vec1::<f32>().unwrap())
-        .collect();
-    let found = build(&config, &params).log_probs(&batch(&rows), None).unwrap().to_vec1().unwrap();
-    assert_close(&found, &logps, "adapter");
-    let merged = build(&config, &params.merged().unwrap());
-    assert_close(&merged.log_probs(&batch(&rows), None).unwrap().to_vec1().unwrap(), &logps, "merged");
+    LLAVA.check_adapter("llama");
 }
 
 #[test]
@@ -213,7 +62,7 @@ fn a_new_adapter_is_on_what_is_read_and_changes_nothing() {
     assert!(paths.contains(&"model.vision_tower.encoder.layers.1.mlp.fc2"), "{paths:?}");
     // The features are those before the last layer.
     assert!(!paths.iter().any(|path| path.starts_with("model.vision_tower.encoder.layers.2")), "{paths:?}");
-    let batch = batch(&rows("llama"));
+    let batch = batch(&LLAVA.rows("llama"));
     let log_probs = |params: &Params| build(&config, params).log_probs(&batch, None).unwrap();
     let (before, after) = (log_probs(&params), log_probs(&adapted));
     assert_eq!(before.to_vec1::<f32>().unwrap(), after.to_vec1::<f32>().unwrap());
@@ -232,8 +81,8 @@ fn a_new_adapter_is_on_what_is_read_and_changes_nothing() {
 #[test]
 fn images_decide_what_rows_share() {
     let (config, params) = load_causal_lm(&folder("llama"), &CPU).unwrap();
-    let (model, rows) = (build(&config, &params), rows("llama"));
-    let (ids, images) = (rows[0].ids.clone(), images("llama").0);
+    let (model, rows) = (build(&config, &params), LLAVA.rows("llama"));
+    let (ids, images) = (rows[0].ids.clone(), images("llama"));
     let wanted = |row: usize| (ids.len() - 4..ids.len()).map(move |at| (row, at));
     let of = |shown: &[usize]| {
         let n_rows = shown.len();
@@ -259,31 +108,14 @@ fn images_decide_what_rows_share() {
     assert_eq!(both[1], greedy(&model, &[&second], 12)[0]);
 }
 
-/// Token by token through the cache, and all at once.
 #[test]
 fn cached_generation_is_the_whole_forward() {
-    for case in CASES {
-        let (config, params) = load_causal_lm(&folder(case), &CPU).unwrap();
-        let model = build(&config, &params);
-        for row in rows(case) {
-            let made = greedy(&model, &[&row], 10).remove(0).token_ids;
-            let mut ids = row.ids.clone();
-            for token in made {
-                let batch =
-                    TokenBatch::new(vec![[&ids[..], &[token]].concat()], vec![(0, ids.len())]).unwrap();
-                let head = model.head(&batch.with_images(vec![row.images.clone()]), None).unwrap();
-                let logits: Vec<f32> = model.logits(&head.hidden).unwrap().i(0).unwrap().to_vec1().unwrap();
-                let best = logits.iter().copied().fold(f32::MIN, f32::max);
-                assert!(best - logits[token as usize] < 1e-4, "{case}");
-                ids.push(token);
-            }
-        }
-    }
+    LLAVA.check_cached_generation();
 }
 
 #[test]
 fn a_saved_model_is_read_back_as_it_was() {
-    for case in CASES {
+    for case in LLAVA.cases {
         let (config, params) = load_causal_lm(&folder(case), &CPU).unwrap();
         let saved = tempfile::tempdir().unwrap();
         let trained = params.clone().into_trainable().unwrap();
@@ -308,9 +140,9 @@ fn a_saved_model_is_read_back_as_it_was() {
         let (config_again, params_again) = load_causal_lm(whole.path(), &CPU).unwrap();
         assert!(config_again == config, "{case}");
         assert!(params.largest_difference(&params_again).unwrap() < 1e-2, "{case}");
-        LlavaProcessor::read(whole.path(), config.image_tokens().unwrap()).unwrap();
+        assert!(config_again.image_processor(whole.path()).unwrap().is_some(), "{case}");
         let text = json_of(&whole.path().join("config.json"));
-        assert!(text.to_string().matches("bfloat16").count() == 1 + usize::from(case == "older"), "{text}");
+        assert!(text.to_string().matches("bfloat16").count() == 1 + usize::from(*case == "older"), "{text}");
     }
 }
 
@@ -389,7 +221,8 @@ fn absent_fields_are_those_of_the_classes() {
     let tokens = config.unwrap().image_tokens().unwrap();
     let vision = &defaults["vision_config"];
     let patches = (vision["image_size"].as_u64().unwrap() / vision["patch_size"].as_u64().unwrap()).pow(2);
-    assert_eq!((tokens.per_image as u64, Some(tokens.side as u64)), (patches, vision["image_size"].as_u64()));
+    let side = vision["image_size"].as_u64().unwrap() as usize;
+    assert_eq!(tokens.vectors, ImageVectors::Fixed { side, per_image: patches as usize });
     assert_eq!(Some(u64::from(tokens.placeholder)), defaults["image_token_index"].as_u64());
     // Either field ties the head.
     let tied = |change: fn(&mut Value)| read(change).unwrap().sizes().tie_word_embeddings;
@@ -399,15 +232,18 @@ fn absent_fields_are_those_of_the_classes() {
 
 #[test]
 fn a_processor_of_another_model_is_refused() {
-    let tokens = CausalLmConfig::read_folder(&folder("llama")).unwrap().image_tokens().unwrap();
+    let config = CausalLmConfig::read_folder(&folder("llama")).unwrap();
+    let read = |folder: &Path| -> Result<Arc<dyn ImageProcessor>, ModelError> {
+        Ok(config.image_processor(folder)?.unwrap())
+    };
     let with = |change: fn(&mut Value)| {
         let copy = tempfile::tempdir().unwrap();
         let mut file = json_of(&folder("llama").join("processor_config.json"));
         change(&mut file);
         std::fs::write(copy.path().join("processor_config.json"), file.to_string()).unwrap();
-        LlavaProcessor::read(copy.path(), tokens)
+        read(copy.path())
     };
-    assert_eq!(with(|_| ()).unwrap(), processor("llama"));
+    assert_eq!(format!("{:?}", with(|_| ()).unwrap()), format!("{:?}", LLAVA.processor("llama")));
     // Folders of before transformers 4.46 do not say how many tokens an image has.
     with(|file| file["patch_size"] = Value::Null).unwrap();
     type Change = fn(&mut Value);
@@ -425,20 +261,20 @@ fn a_processor_of_another_model_is_refused() {
         let message = with(change).unwrap_err().to_string();
         assert!(message.contains(part), "{part}: {message}");
     }
-    let message = LlavaProcessor::read(&folder(""), tokens).unwrap_err().to_string();
+    let message = read(&folder("")).unwrap_err().to_string();
     assert!(message.contains("preprocessor_config.json"), "{message}");
 }
 
 #[test]
 fn images_and_placeholders_that_do_not_match_are_refused() {
     let (config, params) = load_causal_lm(&folder("llama"), &CPU).unwrap();
-    let (model, rows) = (build(&config, &params), rows("llama"));
+    let (model, rows) = (build(&config, &params), LLAVA.rows("llama"));
     let wanted = vec![(0, rows[0].ids.len() - 1)];
     let message = |images: Vec<ImageInput>| {
         let batch = TokenBatch::new(vec![rows[0].ids.clone()], wanted.clone()).unwrap();
         model.log_probs(&batch.with_images(vec![images]), None).unwrap_err().to_string()
     };
-    for images in [vec![], images("llama").0[..2].to_vec()] {
+    for images in [vec![], images("llama")[..2].to_vec()] {
         let message = message(images);
         assert!(message.contains("row 0") && message.contains("16 image tokens"), "{message}");
     }
@@ -446,7 +282,7 @@ fn images_and_placeholders_that_do_not_match_are_refused() {
     let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/text/llama");
     let (config, params) = load_causal_lm(&text, &CPU).unwrap();
     let batch = TokenBatch::new(vec![vec![1, 7, 8]], vec![(0, 2)]).unwrap();
-    let batch = batch.with_images(vec![images("llama").0[..1].to_vec()]);
+    let batch = batch.with_images(vec![images("llama")[..1].to_vec()]);
     let message = build(&config, &params).log_probs(&batch, None).unwrap_err().to_string();
     assert!(message.contains("row 0 has images"), "{message}");
 }

@@ -198,7 +198,7 @@ impl Candidates<'_> {
             Drawer::Texts(model) => {
                 let is_chat = model.tokenizer.has_chat_template();
                 let encode = |(prompt, _): &(&String, u64)| {
-                    Prompt::Text((*prompt).clone()).encode(&model.tokenizer, is_chat, 0)
+                    Prompt::Text((*prompt).clone()).encode(&model.tokenizer, is_chat, &[])
                 };
                 let ids = tasks.iter().map(encode).collect::<Outcome<Vec<_>>>()?;
                 let mut texts = Vec::with_capacity(tasks.len());

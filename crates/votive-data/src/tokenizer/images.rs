@@ -5,30 +5,65 @@
 //! Departure: a row whose images and places do not match, or whose completion has a place for an image, is refused or counted
 //! before anything is trained, where TRL stops at its batch.
 
+use std::fmt;
+use std::sync::Arc;
+
 use super::TextTokenizer;
 use crate::admission::{Fault, Split, Verdict};
 use crate::error::{DataError, Result};
-use crate::record::{ChatOptions, Message};
+use crate::framing::ImageSize;
+use crate::image_bytes::ImageBytes;
+use crate::pixels::{ImageLimits, stored_size};
+use crate::record::{ChatOptions, ImageSource, Message};
 use crate::report::RowProblem;
 
 /// How a model reads images in a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ImagePlaces {
     /// Token that stands for an image; before the model reads it, for one of its vectors.
     pub token_id: u32,
-    /// Vectors of an image.
-    pub per_image: usize,
+    /// How many vectors an image has.
+    pub vectors: VectorCount,
 }
+
+/// How many vectors a model makes of an image.
+#[derive(Clone)]
+pub enum VectorCount {
+    /// As many of each.
+    Fixed(usize),
+    /// As many as its size asks for, or why no image of that size is read.
+    BySize(Arc<CountBySize>),
+}
+
+/// From an image's size to its number of vectors, or why there is none.
+pub type CountBySize = dyn Fn(ImageSize) -> std::result::Result<usize, String> + Send + Sync;
+
+impl fmt::Debug for VectorCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(count) => write!(f, "Fixed({count})"),
+            Self::BySize(_) => f.write_str("BySize"),
+        }
+    }
+}
+
+/// How many vectors each image of a row has, or what is wrong with one.
+pub(crate) type Shown = std::result::Result<Vec<usize>, Fault>;
 
 impl ImagePlaces {
     /// The tokens with as many of the image token for each image as it has vectors.
     #[must_use]
-    pub fn expand(self, ids: &[u32]) -> Vec<u32> {
-        let copies = |id: &u32| if *id == self.token_id { self.per_image } else { 1 };
-        ids.iter().flat_map(|id| std::iter::repeat_n(*id, copies(id))).collect()
+    pub fn expand(&self, ids: &[u32], vectors: &[usize]) -> Vec<u32> {
+        let mut vectors = vectors.iter();
+        let copies = |id: &u32| match *id == self.token_id {
+            true => vectors.next().copied().unwrap_or(1),
+            false => 1,
+        };
+        let counts: Vec<usize> = ids.iter().map(copies).collect();
+        ids.iter().zip(counts).flat_map(|(id, count)| std::iter::repeat_n(*id, count)).collect()
     }
 
-    fn count(self, ids: &[u32]) -> usize {
+    fn count(&self, ids: &[u32]) -> usize {
         ids.iter().filter(|id| **id == self.token_id).count()
     }
 }
@@ -42,19 +77,39 @@ impl TextTokenizer {
 
     /// How images stand in texts, if the model sees any.
     #[must_use]
-    pub fn images(&self) -> Option<ImagePlaces> {
-        self.images
+    pub fn images(&self) -> Option<&ImagePlaces> {
+        self.images.as_ref()
     }
 
-    /// Token ids of a prompt that shows so many images, one after each image token, ready to be read.
+    /// Vectors of the images of each of some rows. Where sizes decide, images are opened, each row's after the other's.
+    pub(crate) fn vectors<'a>(&self, rows: impl Iterator<Item = &'a [ImageSource]>) -> Vec<Shown> {
+        let (mut bytes, mut last): (ImageBytes, Option<(&[ImageSource], Shown)>) = Default::default();
+        let of_row = |images: &'a [ImageSource]| match &self.images {
+            None => Ok(vec![0; images.len()]),
+            Some(ImagePlaces { vectors: VectorCount::Fixed(count), .. }) => Ok(vec![*count; images.len()]),
+            Some(ImagePlaces { vectors: VectorCount::BySize(count), .. }) => {
+                // Completions of a list show the same images.
+                if let Some((_, known)) = last.as_ref().filter(|(others, _)| *others == images) {
+                    return known.clone();
+                }
+                let found: Shown =
+                    images.iter().map(|image| vectors_of(image, &mut bytes, &**count)).collect();
+                last = Some((images, found.clone()));
+                found
+            }
+        };
+        rows.map(of_row).collect()
+    }
+
+    /// Token ids of a prompt that shows images of so many vectors each, one after each image token, ready to be read.
     ///
     /// # Errors
     /// If the prompt has more or fewer places for images, or the model sees none; if the tokenizer fails.
-    pub fn encode_showing(&self, text: &str, images: usize) -> Result<Vec<u32>> {
-        self.placed(self.encode(text, true)?, images)
+    pub fn encode_showing(&self, text: &str, vectors: &[usize]) -> Result<Vec<u32>> {
+        self.placed(self.encode(text, true)?, vectors)
     }
 
-    /// Token ids of a conversation that shows so many images, up to where the assistant answers, ready to be read. The images
+    /// Token ids of a conversation that shows images of so many vectors each, up to where the assistant answers, ready to be read. The images
     /// stand before the first turn of the user that is plain text, unless the turns have places of their own.
     ///
     /// # Errors
@@ -63,28 +118,36 @@ impl TextTokenizer {
         &self,
         turns: &[Message],
         options: &ChatOptions,
-        images: usize,
+        vectors: &[usize],
     ) -> Result<Vec<u32>> {
-        self.placed(self.encode_chat(&self.showing(turns, images), true, options)?, images)
+        self.placed(self.encode_chat(&self.showing(turns, vectors.len()), true, options)?, vectors)
     }
 
-    fn placed(&self, ids: Vec<u32>, images: usize) -> Result<Vec<u32>> {
-        match self.images {
-            None if images > 0 => Err(DataError::NoVision { folder: self.folder.clone() }),
+    fn placed(&self, ids: Vec<u32>, vectors: &[usize]) -> Result<Vec<u32>> {
+        match &self.images {
+            None if !vectors.is_empty() => Err(DataError::NoVision { folder: self.folder.clone() }),
             None => Ok(ids),
-            Some(places) if places.count(&ids) == images => Ok(places.expand(&ids)),
-            Some(places) => Err(DataError::ImagePlaces { places: places.count(&ids), images }),
+            Some(places) if places.count(&ids) == vectors.len() => Ok(places.expand(&ids, vectors)),
+            Some(places) => Err(DataError::ImagePlaces { places: places.count(&ids), images: vectors.len() }),
         }
     }
 
-    /// Tokens of a prompt with one image token for each image, to be read.
+    /// Tokens of a prompt with one image token for each image, which have so many vectors, for a person to read.
     #[must_use]
-    pub fn compressed(&self, ids: &[u32]) -> Vec<u32> {
-        let Some(places) = self.images else { return ids.to_vec() };
+    pub fn compressed(&self, ids: &[u32], vectors: &[usize]) -> Vec<u32> {
+        let Some(places) = &self.images else { return ids.to_vec() };
+        let first = |sum: &mut usize, count: &usize| {
+            *sum += count;
+            Some(*sum - count)
+        };
+        let mut firsts = vectors.iter().scan(0, first).peekable();
         let mut seen = 0;
         let is_kept = |id: &u32| {
-            seen += usize::from(*id == places.token_id);
-            *id != places.token_id || seen % places.per_image.max(1) == 1 % places.per_image.max(1)
+            if *id != places.token_id {
+                return true;
+            }
+            seen += 1;
+            firsts.next_if_eq(&(seen - 1)).is_some()
         };
         ids.iter().copied().filter(is_kept).collect()
     }
@@ -114,16 +177,26 @@ impl TextTokenizer {
     }
 
     /// Checks that the prompt has a place for each of the row's images, and makes room there for its vectors.
-    pub(crate) fn with_image_places<const N: usize>(&self, split: Split<N>, images: usize) -> Verdict<N> {
-        let Some(places) = self.images else {
-            return if images == 0 { Ok(split) } else { Err(RowProblem::NoVision.into()) };
+    pub(crate) fn with_image_places<const N: usize>(&self, split: Split<N>, vectors: &[usize]) -> Verdict<N> {
+        let Some(places) = &self.images else {
+            return if vectors.is_empty() { Ok(split) } else { Err(RowProblem::NoVision.into()) };
         };
         let in_completions = split.completions.iter().map(|one| places.count(&one.ids)).sum();
-        match fault_of(images, places.count(&split.prompt), in_completions) {
+        match fault_of(vectors.len(), places.count(&split.prompt), in_completions) {
             Some(fault) => Err(fault),
-            None => Ok(Split { prompt: places.expand(&split.prompt), ..split }),
+            None => Ok(Split { prompt: places.expand(&split.prompt, vectors), ..split }),
         }
     }
+}
+
+fn vectors_of(
+    image: &ImageSource,
+    bytes: &mut ImageBytes,
+    count: &CountBySize,
+) -> std::result::Result<usize, Fault> {
+    let stored = bytes.read(image, ImageLimits::default().max_bytes);
+    let counted = stored.and_then(|stored| stored_size(&stored, image)).and_then(count);
+    counted.map_err(|message| Fault::new(RowProblem::UnreadableImage, format!(" ({image}: {message})")))
 }
 
 fn fault_of(images: usize, in_prompt: usize, in_completions: usize) -> Option<Fault> {

@@ -6,8 +6,8 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use votive_data::{
-    ChatOptions, ChatTemplate, ClipTokenizer, DataError, Message, RowPolicy, TextTokenizer, collate_pairs,
-    read_pairs,
+    ChatOptions, ChatTemplate, ClipTokenizer, DataError, ImagePlaces, Message, RowPolicy, TextTokenizer,
+    VectorCount, collate_pairs, read_pairs,
 };
 
 use crate::{Folder, fixture};
@@ -114,5 +114,30 @@ fn chat_templates_render_as_in_transformers() {
                 (found, ..) => panic!("{context}: {found:?}"),
             }
         }
+    }
+}
+
+/// Conversations about images of different sizes, with the marks that a Qwen3-VL has around each.
+#[test]
+fn images_of_any_size_stand_between_their_marks() {
+    for case in ["new", "older"] {
+        let folder = fixture("qwen3_vl").join(case);
+        let expected: Value =
+            serde_json::from_slice(&fs::read(folder.join("expected/chat.json")).unwrap()).unwrap();
+        let turns: Vec<Message> = serde_json::from_value(expected["messages"].clone()).unwrap();
+        let tokenizer = TextTokenizer::load(&folder).unwrap();
+        let pad = tokenizer.encode("<|image_pad|>", false).unwrap()[0];
+        let by_size = VectorCount::BySize(std::sync::Arc::new(|size| Ok(size.width as usize)));
+        let tokenizer = tokenizer.with_images(ImagePlaces { token_id: pad, vectors: by_size });
+        let (text, options) = (expected["text"].as_str().unwrap(), ChatOptions::default());
+        assert_eq!(tokenizer.render_chat(&turns, true, &options).unwrap(), text, "{case}");
+        let whole = tokenizer.encode(text, false).unwrap();
+        let expanded = tokenizer.encode_chat_showing(&turns, &options, &[3, 1]).unwrap();
+        assert_eq!(expanded.len(), whole.len() + 2, "{case}");
+        assert_eq!(tokenizer.compressed(&expanded, &[3, 1]), whole, "{case}");
+        let places = |ids: &[u32]| ids.iter().filter(|id| **id == pad).count();
+        assert_eq!((places(&whole), places(&expanded)), (2, 4), "{case}");
+        let message = tokenizer.encode_chat_showing(&turns, &options, &[3]).unwrap_err().to_string();
+        assert!(message.contains("2 places for images, and is to show 1"), "{message}");
     }
 }

@@ -3,21 +3,13 @@
 //! Departure: an image that a network has drawn is scaled as real numbers, without the rounding to 8 bits between the
 //! two directions, so that the score has a gradient by the pixels.
 
-use super::resample::{Interpolation, Rgb8, matrix};
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
+use crate::image_processor::{Scaling, matrix, processor_file};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 use std::path::Path;
 use votive_tensor::linear;
-
-/// The file of an image processor by itself, and the field and file of one that was saved with its tokenizer.
-const FILE: &str = "preprocessor_config.json";
-const WITH_TOKENIZER: (&str, &str) = ("image_processor", "processor_config.json");
-
-/// Means and deviations of CLIP's training images, which transformers takes if a file has none.
-const MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const DEVIATION: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 
 /// What an image is scaled to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +26,7 @@ pub struct ClipImageProcessor {
     resize: Resize,
     /// Width and height of what is cut out of the middle.
     crop: Option<(usize, usize)>,
-    interpolation: Interpolation,
-    /// What a byte is multiplied by.
-    rescale: f64,
-    mean: [f64; 3],
-    deviation: [f64; 3],
+    scaling: Scaling,
 }
 
 impl ClipImageProcessor {
@@ -48,7 +36,7 @@ impl ClipImageProcessor {
     /// # Errors
     /// If there is neither, a field has the wrong type, or a value that is not supported.
     pub fn read(folder: &Path) -> Result<Self> {
-        Self::from_file(&Self::file(folder)?)
+        Self::from_file(&processor_file(folder)?)
     }
 
     /// The same, where the file may only be that of one of these classes of transformers.
@@ -56,34 +44,15 @@ impl ClipImageProcessor {
     /// # Errors
     /// As [`ClipImageProcessor::read`]; if it names another class.
     pub(crate) fn read_any(folder: &Path, classes: &[&str]) -> Result<Self> {
-        let file = Self::file(folder)?;
+        let file = processor_file(folder)?;
         file.only("image_processor_type", &classes.iter().map(|class| json!(class)).collect::<Vec<_>>())?;
         Self::from_file(&file)
-    }
-
-    fn file(folder: &Path) -> Result<ConfigFile> {
-        if folder.join(FILE).exists() {
-            return ConfigFile::read(&folder.join(FILE));
-        }
-        let (field, file) = WITH_TOKENIZER;
-        let own = || Some(ConfigFile::read(&folder.join(file)).ok()?.object(field));
-        match own().flatten() {
-            Some(own) => Ok(own),
-            None => {
-                let expected = format!("{FILE}, {file} with `{field}`");
-                Err(ModelError::NotFound { folder: folder.into(), expected })
-            }
-        }
     }
 
     fn from_file(file: &ConfigFile) -> Result<Self> {
         let class = file.maybe_str("image_processor_type")?.unwrap_or_default();
         let is_siglip = class.starts_with("Siglip");
         let file = &if is_siglip { file.clone().with_defaults(of_siglip()) } else { file.clone() };
-        for field in ["do_resize", "do_rescale", "do_normalize"] {
-            file.only(field, &[json!(true)])?;
-        }
-        file.only("do_pad", &[json!(false)])?;
         let crop = match file.bool_or("do_center_crop", true)? {
             false => None,
             true => Some(match file.get("crop_size") {
@@ -98,26 +67,7 @@ impl ClipImageProcessor {
             None => Resize::ShortestEdge(224),
             Some(_) => size(file, "size")?,
         };
-        let numbers = Interpolation::NUMBERS;
-        let interpolation = match file.get("resample") {
-            None => Interpolation::Bicubic,
-            Some(value) => {
-                let found = numbers.iter().find(|(number, _)| value.as_u64() == Some(*number));
-                let supported = "supported: 1 (Lanczos), 2 (bilinear), 3 (bicubic)";
-                found.ok_or_else(|| file.unsupported("resample", supported))?.1
-            }
-        };
-        let processor = Self {
-            resize,
-            crop,
-            interpolation,
-            rescale: file.maybe_f64("rescale_factor")?.unwrap_or(1.0 / 255.0),
-            mean: channels(file, "image_mean")?.unwrap_or(MEAN),
-            deviation: channels(file, "image_std")?.unwrap_or(DEVIATION),
-        };
-        if processor.deviation.contains(&0.0) {
-            return Err(file.unsupported("image_std", "not 0"));
-        }
+        let processor = Self { resize, crop, scaling: Scaling::read(file)? };
         if let (Some((width, height)), scaled) = (processor.crop, processor.least_scaled())
             && (width > scaled.0 || height > scaled.1)
         {
@@ -164,22 +114,9 @@ impl ClipImageProcessor {
     /// # Errors
     /// If there are not as many bytes as pixels ask for, or no pixels.
     pub fn pixels(&self, rgb: &[u8], (width, height): (usize, usize)) -> Result<Vec<f32>> {
-        if rgb.len() != width * height * 3 || rgb.is_empty() {
-            return Err(ModelError::Shape {
-                what: "bytes of an image".to_owned(),
-                expected: format!("3·{width}·{height}, not none"),
-                found: rgb.len().to_string(),
-            });
-        }
         let plan = self.plan((width, height));
-        let image = Rgb8 { width, height, bytes: rgb.to_vec() };
-        let image = image.resized(plan.scaled, self.interpolation).cut(plan.corner, plan.kept);
-        let channel = |channel: usize| {
-            let (mean, deviation) = (self.mean[channel] as f32, self.deviation[channel] as f32);
-            let bytes = image.bytes.iter().skip(channel).step_by(3);
-            bytes.map(move |byte| ((f64::from(*byte) * self.rescale) as f32 - mean) / deviation)
-        };
-        Ok((0..3).flat_map(channel).collect())
+        let image = self.scaling.scaled(rgb, (width, height), plan.scaled)?.cut(plan.corner, plan.kept);
+        Ok(self.scaling.numbers(&image))
     }
 
     /// What the encoder reads of images that a network has drawn, with a gradient by their pixels.
@@ -198,16 +135,18 @@ impl ClipImageProcessor {
             });
         }
         let (plan, kind) = (self.plan((width, height)), (images.dtype(), images.device()));
-        let across = matrix((width, plan.scaled.0), (plan.corner.0, plan.kept.0), self.interpolation, kind)?;
-        let down = matrix((height, plan.scaled.1), (plan.corner.1, plan.kept.1), self.interpolation, kind)?;
+        let across =
+            matrix((width, plan.scaled.0), (plan.corner.0, plan.kept.0), self.scaling.interpolation, kind)?;
+        let down =
+            matrix((height, plan.scaled.1), (plan.corner.1, plan.kept.1), self.scaling.interpolation, kind)?;
         let turned = linear(&images.contiguous()?, &across, None)?.transpose(2, 3)?.contiguous()?;
         let scaled = linear(&turned, &down, None)?.transpose(2, 3)?.contiguous()?;
         let table = |numbers: [f64; 3]| -> Result<Tensor> {
             let table = Tensor::new(&numbers.map(|number| number as f32), &Device::Cpu)?;
             Ok(table.to_device(kind.1)?.to_dtype(kind.0)?.reshape((1, 3, 1, 1))?)
         };
-        let scaled = (scaled * (255.0 * self.rescale))?.broadcast_sub(&table(self.mean)?)?;
-        Ok(scaled.broadcast_div(&table(self.deviation)?)?)
+        let scaled = (scaled * (255.0 * self.scaling.rescale))?.broadcast_sub(&table(self.scaling.mean)?)?;
+        Ok(scaled.broadcast_div(&table(self.scaling.deviation)?)?)
     }
 }
 
@@ -250,13 +189,4 @@ fn size(file: &ConfigFile, field: &str) -> Result<Resize> {
         Some(_) => None,
     };
     found.ok_or_else(|| file.unsupported(field, FORMS))
-}
-
-/// A number for each channel.
-fn channels(file: &ConfigFile, field: &str) -> Result<Option<[f64; 3]>> {
-    let Some(value) = file.get(field) else { return Ok(None) };
-    let numbers: Option<Vec<f64>> =
-        value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
-    let three = numbers.and_then(|numbers| <[f64; 3]>::try_from(numbers).ok());
-    three.map(Some).ok_or_else(|| file.unsupported(field, "three numbers"))
 }

@@ -8,7 +8,6 @@ mod image_processor;
 mod layer;
 mod model;
 mod open_clip;
-mod resample;
 mod text;
 mod text_config;
 mod text_projection;

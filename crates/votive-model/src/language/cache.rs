@@ -1,6 +1,7 @@
 //! Keys and values of the tokens that a generation has already seen.
 
 use crate::error::{ModelError, Result};
+use crate::image_tokens::SeenImages;
 use candle_core::{DType, Device, Tensor};
 
 /// Room for the keys and values of `capacity` tokens in each of some left-padded rows; no gradient passes.
@@ -13,10 +14,12 @@ pub struct KvCache {
     left_padding: Vec<usize>,
     capacity: usize,
     len: usize,
+    /// Where the next word of each row stands.
+    next: Vec<usize>,
     /// `(B, len)`, of models that may have to look at them again.
     seen: Option<Tensor>,
-    /// `(M·P, D)`: what ids beyond the vocabulary stand for.
-    images: Option<Tensor>,
+    /// What ids beyond the vocabulary stand for.
+    images: Option<SeenImages>,
 }
 
 impl KvCache {
@@ -34,17 +37,23 @@ impl KvCache {
         let shape = (left_padding.len(), capacity + 1, key_width);
         let room = || Tensor::zeros(shape, DType::F32, device);
         let layers = (0..layers).map(|_| Ok([room()?, room()?])).collect::<Result<_>>()?;
-        Ok(Self { layers, left_padding, capacity, len: 0, seen: None, images: None })
+        let next = vec![0; left_padding.len()];
+        Ok(Self { layers, left_padding, capacity, len: 0, next, seen: None, images: None })
     }
 
     /// The same with what ids beyond the vocabulary stand for, as [`CausalLm::see`](crate::CausalLm::see) gives it.
     #[must_use]
-    pub fn with_images(self, vectors: Option<Tensor>) -> Self {
-        Self { images: vectors, ..self }
+    pub fn with_images(self, images: Option<SeenImages>) -> Self {
+        Self { images, ..self }
     }
 
-    pub(super) fn images(&self) -> Option<&Tensor> {
+    pub(super) fn images(&self) -> Option<&SeenImages> {
         self.images.as_ref()
+    }
+
+    /// Where the next word of each row stands.
+    pub(super) fn next(&self) -> &[usize] {
+        &self.next
     }
 
     /// Places used so far, padding included.
@@ -121,11 +130,13 @@ impl KvCache {
     /// Forgets keys and values, so that all tokens can be seen again.
     pub(super) fn rewind(&mut self) {
         self.len = 0;
+        self.next.fill(0);
     }
 
-    /// Counts tokens that every layer has now seen.
-    pub(super) fn advance(&mut self, width: usize) {
+    /// Counts tokens that every layer has now seen, behind which words stand at `next`.
+    pub(super) fn advance(&mut self, width: usize, next: Vec<usize>) {
         self.len += width;
+        self.next = next;
     }
 
     /// Keeps only the given rows, in their order.
@@ -140,6 +151,7 @@ impl KvCache {
             *seen = seen.index_select(&Tensor::new(rows, seen.device())?, 0)?;
         }
         self.left_padding = rows.iter().map(|row| self.left_padding[*row as usize]).collect();
+        self.next = rows.iter().map(|row| self.next[*row as usize]).collect();
         Ok(())
     }
 }

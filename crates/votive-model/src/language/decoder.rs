@@ -1,12 +1,13 @@
 //! A decoder: an embedding, layers of any architecture, a norm and a head that is read at wanted places only.
 
 use super::cache::KvCache;
-use super::llava::ImageFeatures;
-use super::rope::{Angles, Positions, Rotary};
+use super::positions::{Cells, Positions};
+use super::rope::{Angles, Rotary};
 use super::sizes::Sizes;
+use super::vision::{Embedded, ImageEncoder};
 use crate::causal_lm::{CausalLm, Head, TokenBatch, check_ids};
 use crate::error::{ModelError, Result};
-use crate::image_tokens::{ImageInput, Seen};
+use crate::image_tokens::{ImageInput, Seen, SeenImages};
 use crate::nn::{Embedding, RmsNorm};
 use crate::params::Scope;
 use crate::prefix_tree::{PrefixTree, Text};
@@ -69,7 +70,7 @@ pub struct Decoder {
     max_positions: usize,
     key_width: usize,
     /// What makes vectors of images, if the model sees any.
-    vision: Option<Arc<ImageFeatures>>,
+    vision: Option<Arc<dyn ImageEncoder>>,
 }
 
 impl Decoder {
@@ -111,8 +112,14 @@ impl Decoder {
     }
 
     /// The same, with images among its tokens.
-    pub(crate) fn with_vision(self, vision: ImageFeatures) -> Self {
+    pub(crate) fn with_vision(self, vision: impl ImageEncoder + 'static) -> Self {
         Self { vision: Some(Arc::new(vision)), ..self }
+    }
+
+    /// The same, with each frequency of rotary positions multiplied by one of a position's three numbers.
+    pub(crate) fn with_axes(self, axes: &[usize]) -> Self {
+        let rotary = self.rotary.into_iter().map(|rotary| rotary.with_axes(axes.to_vec())).collect();
+        Self { rotary, ..self }
     }
 
     /// The same, with embeddings multiplied by `scale`.
@@ -144,18 +151,21 @@ impl Decoder {
     fn tree_hidden(
         &self,
         tree: &PrefixTree,
-        images: Option<&Tensor>,
+        images: Option<&SeenImages>,
         recorder: Option<&Recorder>,
     ) -> Result<Tensor> {
         self.check_positions(tree.positions.iter().max().map_or(0, |last| last + 1))?;
-        let places = self.places(&Positions::of(tree), AttentionMask::tree(Arc::clone(&tree.segments)))?;
+        let positions = Positions::of(tree, Cells::of(images, self.vocabulary()));
+        let places = self.places(&positions, AttentionMask::tree(Arc::clone(&tree.segments)))?;
         let ids = Tensor::new(&*tree.ids, self.device())?.unsqueeze(0)?;
-        let mut x = self.embed(&ids, images)?;
-        let Some(recorder) = recorder else { return Ok(self.run(&x, &places, None)?.squeeze(0)?) };
-        for layer in &self.layers {
+        let embedded = self.embed(&ids, images)?;
+        let Some(recorder) = recorder else { return Ok(self.run(&embedded, &places, None)?.squeeze(0)?) };
+        let mut x = embedded.tokens.clone();
+        for (index, layer) in self.layers.iter().enumerate() {
             let (layer, places) = (Arc::clone(layer), places.clone());
             x = recorder
                 .segment(&x, move |x| layer.forward(x, &places, None).map_err(candle_core::Error::wrap))?;
+            x = embedded.added_behind(index, x)?;
         }
         Ok(self.norm.forward(&x)?.squeeze(0)?)
     }
@@ -188,10 +198,10 @@ impl Decoder {
     }
 
     /// Embedded tokens through the layers and the last norm.
-    fn run(&self, x: &Tensor, places: &Places, cache: Option<&KvCache>) -> Result<Tensor> {
-        let mut x = x.clone();
-        for layer in &self.layers {
-            x = layer.forward(&x, places, cache)?;
+    fn run(&self, embedded: &Embedded, places: &Places, cache: Option<&KvCache>) -> Result<Tensor> {
+        let mut x = embedded.tokens.clone();
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = embedded.added_behind(index, layer.forward(&x, places, cache)?)?;
         }
         self.norm.forward(&x)
     }
@@ -228,12 +238,16 @@ impl Decoder {
 
     fn append(&self, ids: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
         let width = ids.dim(1)?;
-        let positions = Positions::behind(cache.left_padding(), cache.len(), width);
+        let cells = Cells::of(cache.images(), self.vocabulary());
+        let all: Vec<u32> = if cells.is_some() { ids.flatten_all()?.to_vec1()? } else { Vec::new() };
+        let images = cells.map(|cells| (&*all, cells));
+        let (left_padding, next) = (cache.left_padding(), cache.next().to_vec());
+        let (positions, next) = Positions::behind(left_padding, next, (cache.len(), width), images);
         let mask =
             AttentionMask { first_key: Some(cache.left_padding().to_vec()), ..AttentionMask::causal() };
         let places = self.places(&positions, mask)?;
         let hidden = self.run(&self.embed(ids, cache.images())?, &places, Some(cache))?;
-        cache.advance(width);
+        cache.advance(width, next);
         Ok(hidden)
     }
 
@@ -250,30 +264,11 @@ impl Decoder {
     }
 
     /// `ids (B, T)` → `(B, T, D)`; those beyond the vocabulary are rows of `images`.
-    fn embed(&self, ids: &Tensor, images: Option<&Tensor>) -> Result<Tensor> {
-        let Some(images) = images else { return self.embed_words(ids) };
-        let vocabulary = self.vocabulary() as u32;
-        let all: Vec<u32> = ids.flatten_all()?.to_vec1()?;
-        let (words, seen): (Vec<u32>, Vec<u32>) = all.iter().partition(|id| **id < vocabulary);
-        if seen.is_empty() {
-            return self.embed_words(ids);
+    fn embed(&self, ids: &Tensor, images: Option<&SeenImages>) -> Result<Embedded> {
+        match images {
+            None => Ok(Embedded::words(self.embed_words(ids)?)),
+            Some(images) => Embedded::among(ids, images, self.vocabulary(), |ids| self.embed_words(ids)),
         }
-        let (mut next_word, mut next_seen) = (0, words.len() as u32);
-        let mut place = |id: &u32| {
-            let next = if *id < vocabulary { &mut next_word } else { &mut next_seen };
-            *next += 1;
-            *next - 1
-        };
-        let order: Vec<u32> = all.iter().map(&mut place).collect();
-        let numbers: Vec<u32> = seen.iter().map(|id| id - vocabulary).collect();
-        let mut vectors = images.index_select(&Tensor::new(numbers, self.device())?, 0)?;
-        if !words.is_empty() {
-            let words = self.embed_words(&Tensor::new(words, self.device())?.unsqueeze(0)?)?.squeeze(0)?;
-            vectors = Tensor::cat(&[&words, &vectors], 0)?;
-        }
-        let (rows, width) = ids.dims2()?;
-        let vectors = vectors.index_select(&Tensor::new(order, self.device())?, 0)?;
-        Ok(vectors.reshape((rows, width, ()))?)
     }
 
     fn embed_words(&self, ids: &Tensor) -> Result<Tensor> {
@@ -293,18 +288,21 @@ impl Decoder {
     ) -> Result<Seen> {
         let Some(vision) = &self.vision else {
             return match images.iter().position(|images| !images.is_empty()) {
-                None => Ok(Seen { rows: rows.to_vec(), vectors: None }),
+                None => Ok(Seen { rows: rows.to_vec(), images: None }),
                 Some(row) => Err(ModelError::Tokens(format!(
                     "row {row} has images, but this is a language model that sees none"
                 ))),
             };
         };
         let (rows, distinct) = vision.tokens().place(rows, images, self.vocabulary())?;
-        let vectors = match distinct.is_empty() {
+        let images = match distinct.is_empty() {
             true => None,
-            false => Some(vision.forward(&distinct, self.device(), recorder)?),
+            false => {
+                let (vectors, added) = vision.forward(&distinct, self.device(), recorder)?;
+                Some(SeenImages { vectors, added, cells: vision.tokens().cells(&distinct) })
+            }
         };
-        Ok(Seen { rows, vectors })
+        Ok(Seen { rows, images })
     }
 
     fn places(&self, positions: &Positions, mask: AttentionMask) -> Result<Places> {
@@ -342,7 +340,7 @@ impl CausalLm for Decoder {
         let contexts = batch.contexts(&seen.rows, self.short_texts());
         let places = Tensor::new(batch.places(&contexts), self.device())?;
         Ok(Head {
-            hidden: self.tree_hidden(&contexts, seen.vectors.as_ref(), recorder)?.index_select(&places, 0)?,
+            hidden: self.tree_hidden(&contexts, seen.images.as_ref(), recorder)?.index_select(&places, 0)?,
             weight: self.head.clone(),
             softcap: self.logit_softcap,
             targets: batch.targets(),

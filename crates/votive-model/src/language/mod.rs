@@ -9,15 +9,18 @@ mod cache;
 mod decoder;
 mod gemma;
 pub mod llama;
-pub mod llava;
+mod llava;
 mod longrope;
 mod mlp;
 mod olmo2;
 mod phi3;
+mod positions;
+mod qwen3_vl;
 mod reward_model;
 mod rope;
 mod sizes;
 mod smollm3;
+mod vision;
 
 pub use cache::KvCache;
 pub use decoder::Decoder;
@@ -28,6 +31,7 @@ pub use sizes::Sizes;
 use crate::config::ConfigFile;
 use crate::error::{ModelError, Result};
 use crate::files;
+use crate::image_processor::ImageProcessor;
 use crate::image_tokens::ImageTokens;
 use crate::params::{Params, Scope};
 use candle_core::{DType, Device, Tensor};
@@ -51,6 +55,8 @@ pub struct Architecture {
     pub reward_class: Option<&'static str>,
     /// `pad_token_id` that its configuration class assumes where there is none.
     pad_token_id: Option<u32>,
+    /// It sees images.
+    sees_images: bool,
     /// Code in a model's folder that may be passed over, because it is what that class is.
     own_code: Option<&'static str>,
     read: fn(&ConfigFile) -> Result<Arc<dyn Network>>,
@@ -63,6 +69,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
     llama::architecture(Family::Qwen2),
     llama::architecture(Family::Qwen3),
     llava::ARCHITECTURE,
+    qwen3_vl::ARCHITECTURE,
     gemma::gemma1::ARCHITECTURE,
     gemma::gemma2::ARCHITECTURE,
     gemma::gemma3::ARCHITECTURE,
@@ -72,14 +79,13 @@ pub const ARCHITECTURES: &[Architecture] = &[
 ];
 
 impl Architecture {
-    /// The architecture of the language model inside another one.
-    fn of_text(config: &ConfigFile) -> Result<&'static Self> {
-        match Self::of(config)? {
-            row if row.model_type == llava::ARCHITECTURE.model_type => {
-                Err(config.unsupported("model_type", "a language model that sees no images itself"))
-            }
-            row => Ok(row),
+    /// Reads the configuration of the language model inside another one.
+    fn read_text(config: &ConfigFile) -> Result<Arc<dyn Network>> {
+        let row = Self::of(config)?;
+        if row.sees_images {
+            return Err(config.unsupported("model_type", "a language model that sees no images itself"));
         }
+        (row.read)(config)
     }
 
     /// The row of a language model's configuration.
@@ -125,9 +131,14 @@ trait Network: Debug + Send + Sync {
         None
     }
 
-    /// Numbers that a forward makes of one image, all of which a backward wants: those of each layer of the image encoder,
-    /// its layers, and the others.
-    fn image_activations(&self) -> (usize, usize, usize) {
+    /// The image processor in a folder of this model, if it sees images.
+    fn image_processor(&self, _: &Path) -> Result<Option<Arc<dyn ImageProcessor>>> {
+        Ok(None)
+    }
+
+    /// Numbers that a forward makes of images with so many vectors in all, all of which a backward wants: those of each layer of
+    /// the image encoder, its layers, and the others.
+    fn image_activations(&self, _: usize) -> (usize, usize, usize) {
         (0, 0, 0)
     }
 
@@ -204,11 +215,19 @@ impl CausalLmConfig {
         self.network.image_tokens()
     }
 
-    /// Numbers that a forward makes of one image, all of which a backward wants: those of each layer of the image encoder,
-    /// its layers, and the others; 0 where there are no images.
+    /// The image processor in a folder of this model, if it sees images.
+    ///
+    /// # Errors
+    /// If a file is missing or malformed, or makes other images than the model reads.
+    pub fn image_processor(&self, folder: &Path) -> Result<Option<Arc<dyn ImageProcessor>>> {
+        self.network.image_processor(folder)
+    }
+
+    /// Numbers that a forward makes of images with so many vectors in all, all of which a backward wants: those of each layer of
+    /// the image encoder, its layers, and the others; 0 where there are no images.
     #[must_use]
-    pub fn image_activations(&self) -> (usize, usize, usize) {
-        self.network.image_activations()
+    pub fn image_activations(&self, vectors: usize) -> (usize, usize, usize) {
+        self.network.image_activations(vectors)
     }
 
     /// The path of a tensor that a file calls `name`.
@@ -311,8 +330,8 @@ pub fn load_causal_lm_stored(
 }
 
 /// Matrices that are tables of vectors, or read as one.
-const TABLES: [&str; 4] =
-    ["embed_tokens.weight", "lm_head.weight", SCORE_WEIGHT, "position_embedding.weight"];
+const TABLES: [&str; 5] =
+    ["embed_tokens.weight", "lm_head.weight", SCORE_WEIGHT, "position_embedding.weight", "pos_embed.weight"];
 
 /// Whether a tensor is the weight of a linear map, neither embedding nor head.
 fn is_linear_map(name: &str, tensor: &Tensor) -> bool {

@@ -25,6 +25,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     reward_class: Some("Olmo2ForSequenceClassification"),
     pad_token_id: Some(1),
     own_code: None,
+    sees_images: false,
     read: |file| Ok(Arc::new(Olmo2Config::read(file)?)),
 };
 

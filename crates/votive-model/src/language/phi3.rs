@@ -28,6 +28,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     pad_token_id: Some(32_000),
     // The hub's folders bring the code that became transformers' class.
     own_code: Some("modeling_phi3.Phi3ForCausalLM"),
+    sees_images: false,
     read: |file| Ok(Arc::new(Phi3Config::read(file)?)),
 };
 

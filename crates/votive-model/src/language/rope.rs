@@ -4,9 +4,9 @@
 //! of Llama 3.1, as in transformers' `_compute_llama3_parameters`.
 
 use super::longrope::LongRope;
+use super::positions::{Position, Positions};
 use crate::config::ConfigFile;
 use crate::error::Result;
-use crate::prefix_tree::PrefixTree;
 use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 use std::f32::consts::TAU;
@@ -181,42 +181,12 @@ impl RopeScaling {
     }
 }
 
-/// Where the tokens of a batch stand in their texts.
-#[derive(Clone, Debug)]
-pub(crate) struct Positions {
-    rows: usize,
-    /// `(rows · T,)`; position of each token in its text, and how long that text is as a whole.
-    tokens: Vec<(usize, usize)>,
-}
-
-impl Positions {
-    /// Rows of `width` tokens that all start at position 0 and are whole texts.
-    pub(crate) fn texts(rows: usize, width: usize) -> Self {
-        let tokens = (0..rows).flat_map(|_| (0..width).map(|at| (at, width))).collect();
-        Self { rows, tokens }
-    }
-
-    /// The one row of a tree.
-    pub(crate) fn of(tree: &PrefixTree) -> Self {
-        let tokens = tree.positions.iter().copied().zip(tree.lengths.iter().copied()).collect();
-        Self { rows: 1, tokens }
-    }
-
-    /// `width` tokens behind `seen` places, in rows that start with that much padding.
-    pub(crate) fn behind(left_padding: &[usize], seen: usize, width: usize) -> Self {
-        let end = seen + width;
-        let row = |padding: &usize| {
-            let padding = *padding;
-            (seen..end).map(move |at| (at.saturating_sub(padding), end.saturating_sub(padding)))
-        };
-        Self { rows: left_padding.len(), tokens: left_padding.iter().flat_map(row).collect() }
-    }
-}
-
 /// A table of frequencies, which gives the angles of positions.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotary {
     frequencies: Vec<f32>,
+    /// Which of a position's three numbers each frequency is multiplied by.
+    axes: Vec<usize>,
     /// What texts beyond a length have instead.
     beyond: Option<(usize, Vec<f32>)>,
     /// Factor of cosines and sines.
@@ -226,15 +196,32 @@ pub(crate) struct Rotary {
 impl Rotary {
     /// The table for heads of which `width` numbers are turned.
     pub(crate) fn new(rope: &Rope, width: usize) -> Self {
-        Self { frequencies: rope.frequencies(width), beyond: None, magnitude: 1.0 }
+        Self::of_frequencies(rope.frequencies(width))
+    }
+
+    fn of_frequencies(frequencies: Vec<f32>) -> Self {
+        Self { axes: vec![0; frequencies.len()], frequencies, beyond: None, magnitude: 1.0 }
+    }
+
+    /// The same where frequencies are multiplied by other numbers of a position than its first.
+    pub(crate) fn with_axes(self, axes: Vec<usize>) -> Self {
+        Self { axes, ..self }
+    }
+
+    /// The table for heads of `width` numbers of which one half is turned by rows and the other by columns, with the same
+    /// frequencies.
+    pub(crate) fn of_grid(rope: &Rope, width: usize) -> Self {
+        let half = rope.frequencies(width / 2);
+        let axes = [vec![1; half.len()], vec![2; half.len()]].concat();
+        Self::of_frequencies([&half[..], &half].concat()).with_axes(axes)
     }
 
     /// Two tables, for short and for long texts.
     pub(crate) fn long(rope: &LongRope) -> Self {
         Self {
-            frequencies: rope.frequencies(&rope.short_factor),
             beyond: Some((rope.original_max_position_embeddings, rope.frequencies(&rope.long_factor))),
             magnitude: rope.attention_factor as f32,
+            ..Self::of_frequencies(rope.frequencies(&rope.short_factor))
         }
     }
 
@@ -257,7 +244,9 @@ impl Rotary {
     /// Those of candle.
     pub(crate) fn angles(&self, positions: &Positions, device: &Device) -> candle_core::Result<Angles> {
         let Positions { rows, tokens } = positions;
-        let token = |&(at, length): &(usize, usize)| self.of(length).iter().map(move |f| at as f32 * f);
+        let token = |&Position { at, length }: &Position| {
+            self.of(length).iter().zip(&self.axes).map(move |(f, axis)| at[*axis] as f32 * f)
+        };
         let angles: Vec<f32> = tokens.iter().flat_map(token).collect();
         let shape = (*rows, tokens.len() / rows.max(&1), self.frequencies.len());
         let table = |function: fn(f32) -> f32| {

@@ -23,6 +23,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     reward_class: Some("SmolLM3ForSequenceClassification"),
     pad_token_id: Some(128_004),
     own_code: None,
+    sees_images: false,
     read: |file| Ok(Arc::new(SmolLm3Config::read(file)?)),
 };
 

@@ -3,15 +3,16 @@
 use crate::error::{Result, TrainError};
 use std::fmt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use votive_data::{
-    ImageBytes, ImageLimits, ImagePlaces, ImageSource, Place, TextBatch, TextTokenizer, read_image,
+    ImageBytes, ImageLimits, ImagePlaces, ImageSize, ImageSource, Place, TextBatch, TextTokenizer,
+    VectorCount, read_image,
 };
-use votive_model::{ImageInput, ImageTokens, LlavaProcessor};
+use votive_model::{ImageInput, ImageProcessor, ImageTokens, ImageVectors};
 
 /// The image processor of a model's folder, and the files that are open.
 pub struct ShownImages {
-    processor: LlavaProcessor,
+    processor: Arc<dyn ImageProcessor>,
     bytes: Mutex<ImageBytes>,
 }
 
@@ -22,12 +23,16 @@ impl fmt::Debug for ShownImages {
 }
 
 impl ShownImages {
-    /// Reads the processor of a folder, and tells its tokenizer how the model reads images.
+    /// Puts the processor of a folder beside its tokenizer, which then knows how the model reads images.
     ///
     /// # Errors
-    /// If the processor is missing or another model's, or its image token is not one token of the vocabulary.
-    pub fn of(folder: &Path, tokenizer: TextTokenizer, tokens: ImageTokens) -> Result<(TextTokenizer, Self)> {
-        let processor = LlavaProcessor::read(folder, tokens)?;
+    /// If the processor's image token is not one token of the vocabulary.
+    pub fn of(
+        folder: &Path,
+        tokenizer: TextTokenizer,
+        processor: Arc<dyn ImageProcessor>,
+    ) -> Result<(TextTokenizer, Self)> {
+        let tokens = processor.tokens();
         let found = tokenizer.encode(processor.image_token(), false)?;
         if found != [tokens.placeholder] {
             return Err(TrainError::Plan(format!(
@@ -37,8 +42,46 @@ impl ShownImages {
                 tokens.placeholder
             )));
         }
-        let places = ImagePlaces { token_id: tokens.placeholder, per_image: tokens.per_image };
+        let vectors = match tokens.vectors {
+            ImageVectors::Fixed { per_image, .. } => VectorCount::Fixed(per_image),
+            ImageVectors::Cells { .. } => {
+                let processor = Arc::clone(&processor);
+                VectorCount::BySize(Arc::new(move |ImageSize { width, height }| {
+                    let size = processor.size((width as usize, height as usize));
+                    size.map(|size| tokens.count(size)).map_err(|error| error.to_string())
+                }))
+            }
+        };
+        let places = ImagePlaces { token_id: tokens.placeholder, vectors };
         Ok((tokenizer.with_images(places), Self { processor, bytes: Mutex::default() }))
+    }
+
+    /// How the model reads images.
+    #[must_use]
+    pub fn tokens(&self) -> ImageTokens {
+        self.processor.tokens()
+    }
+
+    /// What stands for an image in a text.
+    #[must_use]
+    pub fn image_token(&self) -> &str {
+        self.processor.image_token()
+    }
+
+    /// How many vectors the model makes of each of some images.
+    #[must_use]
+    pub fn vectors(&self, images: &[ImageInput]) -> Vec<usize> {
+        images.iter().map(|image| self.tokens().count(image.size())).collect()
+    }
+
+    /// What the model reads of an image of a width and height.
+    ///
+    /// # Shapes
+    /// `rgb` (H, W, 3)
+    /// # Errors
+    /// If no image of that shape is read.
+    pub fn prepare(&self, rgb: &[u8], size: (u32, u32)) -> Result<ImageInput> {
+        Ok(self.processor.image(rgb, (size.0 as usize, size.1 as usize))?)
     }
 
     /// The images of every sequence of a batch.
@@ -61,7 +104,6 @@ impl ShownImages {
     pub fn read(&self, image: &ImageSource, place: &Place) -> Result<ImageInput> {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let rgb = read_image(&mut bytes, image, &ImageLimits::default(), place)?;
-        let (width, height) = rgb.dimensions();
-        Ok(self.processor.image(rgb.as_raw(), (width as usize, height as usize))?)
+        self.prepare(rgb.as_raw(), rgb.dimensions())
     }
 }

@@ -69,7 +69,7 @@ pub struct TextFrontEnd<M = CausalLmConfig> {
 pub type RewardFrontEnd = TextFrontEnd<RewardModelConfig>;
 
 /// Files of a model folder that belong to its tokenizer or image processor, not to its weights.
-const TOKENIZER_FILES: [&str; 12] = [
+const TOKENIZER_FILES: [&str; 13] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -79,6 +79,7 @@ const TOKENIZER_FILES: [&str; 12] = [
     "generation_config.json",
     "processor_config.json",
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
@@ -140,10 +141,10 @@ impl RewardFrontEnd {
 impl<M: TextModel> TextFrontEnd<M> {
     fn new(folder: &Path, model: M, tokenizer: TextTokenizer) -> Result<Self> {
         tokenizer.check_model_vocabulary(model.sizes().vocab_size)?;
-        let (tokenizer, images) = match model.image_tokens() {
+        let (tokenizer, images) = match model.image_processor(folder)? {
             None => (tokenizer, None),
-            Some(tokens) => {
-                let (tokenizer, images) = ShownImages::of(folder, tokenizer, tokens)?;
+            Some(processor) => {
+                let (tokenizer, images) = ShownImages::of(folder, tokenizer, processor)?;
                 (tokenizer, Some(images))
             }
         };
@@ -224,17 +225,21 @@ impl<M: TextModel> TextFrontEnd<M> {
         }
     }
 
-    /// The most images that a row shows.
+    /// The most vectors that the images of a row have together.
     #[must_use]
-    pub fn most_images(&self) -> usize {
-        match &self.rows {
-            Rows::Pairs(rows) => rows.iter().map(|row| row.images.len()).max().unwrap_or(0),
-            Rows::Unpaired(rows) => rows.iter().map(|row| row.images.len()).max().unwrap_or(0),
+    pub fn most_image_vectors(&self) -> usize {
+        let Some(images) = &self.images else { return 0 };
+        let placeholder = images.tokens().placeholder;
+        let vectors = |prompt: &Vec<u32>| prompt.iter().filter(|id| **id == placeholder).count();
+        let most = match &self.rows {
+            Rows::Pairs(rows) => rows.iter().map(|row| vectors(&row.prompt_ids)).max(),
+            Rows::Unpaired(rows) => rows.iter().map(|row| vectors(&row.prompt_ids)).max(),
             Rows::Lists(rows) => {
                 let first = rows.iter().filter_map(|row| row.completions.first());
-                first.map(|one| one.images.len()).max().unwrap_or(0)
+                first.map(|one| vectors(&one.prompt_ids)).max()
             }
-        }
+        };
+        most.unwrap_or(0)
     }
 
     /// Holds the last `rows` rows out for evaluation.
@@ -513,7 +518,10 @@ impl<M: TextModel> FrontEnd for TextFrontEnd<M> {
             let cells = row * tokens.width..row * tokens.width + tokens.lengths[row];
             let (ids, mask) = (&tokens.input_ids[cells.clone()], &tokens.completion_mask[cells]);
             let start = mask.iter().position(|wanted| *wanted == 1).unwrap_or(ids.len());
-            let prompt = self.tokenizer.decode(&self.tokenizer.compressed(&ids[..start]), false)?;
+            let images = batch.images.get(row).map_or(&[][..], Vec::as_slice);
+            let vectors = self.images.as_ref().map(|shown| shown.vectors(images)).unwrap_or_default();
+            let prompt = self.tokenizer.compressed(&ids[..start], &vectors);
+            let prompt = self.tokenizer.decode(&prompt, false)?;
             let completion = self.tokenizer.decode(&ids[start..], false)?;
             let (prompt, completion) = (prompt.replace('\n', "⏎"), completion.replace('\n', "⏎"));
             Ok(if colour {

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use votive_model::language::Sizes;
 use votive_model::{
-    CausalLm, CausalLmConfig, ImageTokens, Params, RewardModel, RewardModelConfig, TokenBatch,
-    load_causal_lm, load_reward_model, save_causal_lm, save_reward_model,
+    CausalLm, CausalLmConfig, ImageProcessor, ImageTokens, Params, RewardModel, RewardModelConfig,
+    TokenBatch, load_causal_lm, load_reward_model, save_causal_lm, save_reward_model,
 };
 use votive_tensor::segment::Recorder;
 
@@ -39,9 +39,17 @@ pub trait TextModel: PartialEq + Sized {
         None
     }
 
-    /// Numbers that a forward makes of one image, all of which a backward wants: those of each layer of the image encoder,
-    /// its layers, and the others; 0 where there are no images.
-    fn image_activations(&self) -> (usize, usize, usize) {
+    /// The image processor in a folder of this model, if it sees images.
+    ///
+    /// # Errors
+    /// If a file is missing or malformed, or makes other images than the model reads.
+    fn image_processor(&self, _: &Path) -> Result<Option<Arc<dyn ImageProcessor>>> {
+        Ok(None)
+    }
+
+    /// Numbers that a forward makes of images with so many vectors in all, all of which a backward wants: those of each layer of
+    /// the image encoder, its layers, and the others; 0 where there are no images.
+    fn image_activations(&self, _: usize) -> (usize, usize, usize) {
         (0, 0, 0)
     }
 
@@ -101,8 +109,12 @@ impl TextModel for CausalLmConfig {
         self.image_tokens()
     }
 
-    fn image_activations(&self) -> (usize, usize, usize) {
-        self.image_activations()
+    fn image_processor(&self, folder: &Path) -> Result<Option<Arc<dyn ImageProcessor>>> {
+        Ok(self.image_processor(folder)?)
+    }
+
+    fn image_activations(&self, vectors: usize) -> (usize, usize, usize) {
+        self.image_activations(vectors)
     }
 
     fn to_json(&self, dtype: &str) -> Value {

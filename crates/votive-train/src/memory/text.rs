@@ -137,14 +137,12 @@ impl<M: TextModel> Footprint for TextFrontEnd<M> {
             Part { name: "activations of the layers", bytes: FLOAT * kept * tokens },
             Part { name: "activations of embedding and head", bytes: FLOAT * head },
         ];
-        let images = (rows * self.most_images()) as u64;
-        if images > 0 {
-            let (layer, layers, others) = self.model().image_activations();
+        let seen = rows * self.most_image_vectors();
+        if seen > 0 {
+            let (layer, layers, others) = self.model().image_activations(seen);
             // A recomputed layer keeps its result, and one layer at a time is there in full.
-            let vectors = (layers * layer / 6) as u64;
-            let of_layers =
-                if plan.train.recompute { vectors + layer as u64 } else { (layers * layer) as u64 };
-            let bytes = FLOAT * images * (of_layers + others as u64);
+            let of_layers = if plan.train.recompute { layers * layer / 6 + layer } else { layers * layer };
+            let bytes = FLOAT * (of_layers + others) as u64;
             kept.push(Part { name: "activations of the image encoder", bytes });
         }
         Activations { kept, passing: FLOAT * passing, divergence }

@@ -18,9 +18,9 @@ const LOSS: f64 = 1e-5;
 const GRAD_NORM: f64 = 1e-5;
 
 /// Trains as torch did on what TRL's vision collator made of the rows.
-fn check(name: &'static str) {
-    let torch = TorchRun::read("llava_steps", name);
-    let (model, rows) = (fixture("llava").join(torch.model()), fixture("llava_steps/prefs.jsonl"));
+fn check(family: &str, folder: &'static str, name: &'static str) {
+    let torch = TorchRun::read(folder, name);
+    let (model, rows) = (fixture(family).join(torch.model()), fixture("llava_steps/prefs.jsonl"));
     let data =
         format!("model = {{ path = {model:?} }}\ndata = {{ path = {rows:?}, order = \"sequential\" }}");
     let workshop = Workshop::new(&format!("{data}\n{}", torch.recipe()));
@@ -40,7 +40,7 @@ fn check(name: &'static str) {
             assert!(distance <= LOGPS, "{name}, step {step}, {part}: off by {distance:e}");
         }
         let metrics = run.step().unwrap();
-        let what = format!("{name}, step {step}");
+        let what = format!("{family}, {name}, step {step}");
         assert_near(metrics.loss, torch.metric(step, "loss"), LOSS, &what);
         let grad_norm = torch.metric(step, "grad_norm");
         assert_near(metrics.grad_norm, grad_norm, GRAD_NORM * grad_norm, &what);
@@ -52,12 +52,14 @@ fn check(name: &'static str) {
 
 #[test]
 fn full_fine_tuning_on_trls_batches() {
-    check("full");
+    check("llava", "llava_steps", "full");
+    check("qwen3_vl", "qwen3_vl_steps", "full");
 }
 
 #[test]
 fn an_adapter_on_trls_batches() {
-    check("lora");
+    check("llava", "llava_steps", "lora");
+    check("qwen3_vl", "qwen3_vl_steps", "lora");
 }
 
 /// Images in a list of structs, one of them a path, in two row groups.
@@ -74,6 +76,51 @@ fn embedded_images_are_those_of_files() {
 fn runs_on_texts_with_images_resume_at_every_step() {
     check_every_step(&Workshop::shown_images(), &[]);
     check_every_step(&Workshop::shown_images(), &[LORA, "train.recompute=true"]);
+    check_every_step(&Workshop::shown_sizes(), &["train.recompute=true"]);
+}
+
+/// The same rows, whose images a Qwen3-VL reads in their own sizes: each with as many tokens as it has vectors, and shown with one.
+#[test]
+fn images_of_different_sizes_have_as_many_tokens_as_vectors() {
+    let plan = Workshop::shown_sizes().plan(&[]);
+    let Prepared::Text(front, _, report) = prepare(&plan, &Device::Cpu, &no_reward, |_, _| {}).unwrap()
+    else {
+        panic!("a language model");
+    };
+    assert_eq!(report.train.rows_kept, 6);
+    let pad = front.tokenizer().encode("<|image_pad|>", false).unwrap()[0];
+    // Cells of 8 pixels: 12x12 becomes 16x16, 33x22 becomes 32x24.
+    let batch = front.batch(0, &[Sample { row: 2, position: 0 }]).unwrap();
+    let places = batch.tokens().input_ids.iter().filter(|id| **id == pad).count();
+    assert_eq!(places, 2 * (2 * 2 + 4 * 3));
+    let shown = front.show(&batch, false).unwrap();
+    let seen = "<|vision_start|><|image_pad|><|vision_end|>";
+    assert!(shown[0].contains(&format!("user⏎{seen}{seen}Count to two.")), "{}", shown[0]);
+    assert_eq!(front.most_image_vectors(), 2 * 2 + 4 * 3);
+}
+
+/// A line of more than 200 times its width is no image for a Qwen3-VL: refused with its row, or counted.
+#[test]
+fn images_of_a_shape_that_is_not_read_are_refused_by_name_or_counted() {
+    let workshop = Workshop::shown_sizes();
+    image::RgbImage::new(402, 2).save(workshop.path("line.png")).unwrap();
+    image::RgbImage::new(20, 30).save(workshop.path("good.png")).unwrap();
+    let row = |name: &str| {
+        let seen = "<|vision_start|><|image_pad|><|vision_end|>";
+        format!(
+            "{{\"images\": [\"{name}.png\"], \"prompt\": \"{seen}The colour is\", \"chosen\": \" red\", \"rejected\": \" blue\"}}\n"
+        )
+    };
+    fs::write(workshop.path("rows.jsonl"), row("good") + &row("line")).unwrap();
+    let path = format!("data.path={}", workshop.path("rows.jsonl").display());
+    let message = refused(&workshop.plan(&[&path]));
+    let parts = ["rows.jsonl", "row 2", "line.png", "200 times"];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    let plan = workshop.plan(&[&path, "data.faulty_rows=drop"]);
+    let Prepared::Text(_, _, report) = prepare(&plan, &Device::Cpu, &no_reward, |_, _| {}).unwrap() else {
+        panic!("a language model");
+    };
+    assert_eq!((report.train.rows_read, report.train.rows_kept), (2, 1));
 }
 
 #[test]

@@ -70,6 +70,13 @@ impl Workshop {
         workshop
     }
 
+    /// The same of a tiny model that sees images in their own sizes.
+    pub(crate) fn shown_sizes() -> Self {
+        let workshop = Self::new("");
+        workshop.write_recipe(&fixture("qwen3_vl/new"), &fixture("llava_steps/prefs.jsonl"), 2);
+        workshop
+    }
+
     /// The same on lists of two, three or four answers with scores, some of which are equal.
     pub(crate) fn lists() -> Self {
         Self::text_rows("lists.jsonl", |index, pair, others| {

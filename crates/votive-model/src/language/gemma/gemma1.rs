@@ -19,6 +19,7 @@ pub(crate) const ARCHITECTURE: Architecture = Architecture {
     reward_class: Some("GemmaForSequenceClassification"),
     pad_token_id: Some(0),
     own_code: None,
+    sees_images: false,
     read: |file| Ok(Arc::new(GemmaConfig::read(file)?)),
 };
 

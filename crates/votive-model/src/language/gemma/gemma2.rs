@@ -18,6 +18,7 @@ pub(crate) const ARCHITECTURE: Architecture = Architecture {
     reward_class: Some("Gemma2ForSequenceClassification"),
     pad_token_id: Some(0),
     own_code: None,
+    sees_images: false,
     read: |file| Ok(Arc::new(Gemma2Config::read(file)?)),
 };
 

@@ -31,6 +31,7 @@ pub(super) const fn architecture(family: Family) -> Architecture {
         reward_class: Some(family.reward_architecture()),
         pad_token_id: None,
         own_code: None,
+        sees_images: false,
         read: |file| Ok(Arc::new(LlamaConfig::read(file)?)),
     }
 }

@@ -5,7 +5,8 @@
 use crate::clip::activation;
 use crate::config::ConfigFile;
 use crate::error::Result;
-use crate::image_tokens::ImageTokens;
+use crate::image_tokens::{ImageTokens, ImageVectors};
+use crate::language::vision::{placeholder, text_part};
 use crate::language::{Architecture, Network};
 use crate::vision_transformer::VisionShape;
 use serde_json::{Value, json};
@@ -32,6 +33,9 @@ const VISION_DEFAULTS: [(&str, usize); 6] = [
     ("num_hidden_layers", 24),
     ("num_attention_heads", 16),
 ];
+
+/// Two names of the token that stands for a vector of an image.
+const IMAGE_TOKEN_FIELDS: [&str; 2] = ["image_token_index", "image_token_id"];
 
 /// Shape of a LLaVA.
 #[derive(Debug)]
@@ -60,7 +64,7 @@ impl LlavaConfig {
     pub(super) fn read(file: &ConfigFile) -> Result<Self> {
         file.only("quantization_config", &[])?;
         let text = text_config(file)?;
-        let text = (Architecture::of_text(&text)?.read)(&text)?;
+        let text = Architecture::read_text(&text)?;
         let vision = match file.object("vision_config") {
             Some(vision) => VisionShape::read(&vision)?,
             None => VisionShape::read(&file.empty_object("vision_config").with_defaults(VISION_DEFAULTS))?,
@@ -72,7 +76,7 @@ impl LlavaConfig {
             drops_first: file.maybe_str(strategy)?.is_none_or(|strategy| strategy == "default"),
             projector_act: activation(file, "projector_hidden_act", "gelu")?,
             projector_bias: file.bool_or("multimodal_projector_bias", true)?,
-            image_token: image_token(file, text.sizes().vocab_size)?,
+            image_token: placeholder(file, &IMAGE_TOKEN_FIELDS, 32_000, text.sizes().vocab_size)?,
             text,
             vision,
         })
@@ -85,28 +89,24 @@ impl LlavaConfig {
 
     /// How images are read among tokens.
     pub(super) fn tokens(&self) -> ImageTokens {
-        ImageTokens {
-            placeholder: self.image_token,
-            per_image: self.vision.tokens() - usize::from(self.drops_first),
-            side: self.vision.image_size,
-        }
+        let vectors = ImageVectors::Fixed { side: self.vision.image_size, per_image: self.per_image() };
+        ImageTokens { placeholder: self.image_token, vectors }
+    }
+
+    /// Vectors of an image.
+    pub(super) fn per_image(&self) -> usize {
+        self.vision.tokens() - usize::from(self.drops_first)
     }
 }
 
 /// The language model's part of the file, with the fields that were left out.
 fn text_config(file: &ConfigFile) -> Result<ConfigFile> {
-    let text = file.object("text_config").unwrap_or_else(|| file.empty_object("text_config"));
-    let text = text.with_defaults([("model_type", "llama")]);
+    let text = text_part(file)?.with_defaults([("model_type", "llama")]);
     let model_type = text.maybe_str("model_type")?.unwrap_or_default();
     let known = TEXT_DEFAULTS.iter().find(|(known, _)| *known == model_type);
-    let text = match known {
+    Ok(match known {
         Some((_, sizes)) => text.with_defaults(TEXT_FIELDS.into_iter().zip(*sizes)),
         None => text,
-    };
-    // Either of the two fields ties the head.
-    Ok(match file.bool_or("tie_word_embeddings", false)? {
-        true => text.with(&[("tie_word_embeddings", json!(true))]),
-        false => text,
     })
 }
 
@@ -125,15 +125,4 @@ fn feature_layers(file: &ConfigFile, layers: usize) -> Result<Vec<usize>> {
     };
     let supported = format!("a layer of the image encoder, -{} to {most}, or a list of them", most + 1);
     found.ok_or_else(|| file.unsupported(FIELD, &supported))
-}
-
-/// `image_token_index`, which transformers also calls `image_token_id`.
-fn image_token(file: &ConfigFile, vocabulary: usize) -> Result<u32> {
-    let fields = ["image_token_index", "image_token_id"];
-    let field = fields.into_iter().find(|field| file.get(field).is_some()).unwrap_or(fields[0]);
-    let token = file.maybe_usize(field)?.unwrap_or(32_000);
-    match u32::try_from(token) {
-        Ok(id) if token < vocabulary => Ok(id),
-        _ => Err(file.unsupported(field, &format!("a token id below the vocabulary's size, {vocabulary}"))),
-    }
 }

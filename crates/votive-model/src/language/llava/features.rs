@@ -3,6 +3,7 @@
 use super::config::LlavaConfig;
 use crate::error::Result;
 use crate::image_tokens::{ImageInput, ImageTokens};
+use crate::language::vision::ImageEncoder;
 use crate::nn::Linear;
 use crate::params::Scope;
 use crate::vision_transformer::VisionLayers;
@@ -14,6 +15,8 @@ use votive_tensor::{Activation, activate};
 #[derive(Debug)]
 pub(crate) struct ImageFeatures {
     tokens: ImageTokens,
+    /// Pixels along a side of an image.
+    side: usize,
     vision: VisionLayers,
     feature_layers: Vec<usize>,
     drops_first: bool,
@@ -39,6 +42,7 @@ impl ImageFeatures {
         let features = config.vision.layer.width * config.feature_layers.len();
         Ok(Self {
             tokens: config.tokens(),
+            side: config.vision.image_size,
             vision: VisionLayers::new(&tower, config.vision, depth)?,
             feature_layers: config.feature_layers.clone(),
             drops_first: config.drops_first,
@@ -47,22 +51,20 @@ impl ImageFeatures {
             linear_2: Linear::new(&projector.sub("linear_2"), width, width, bias)?,
         })
     }
+}
 
-    pub(crate) fn tokens(&self) -> ImageTokens {
+impl ImageEncoder for ImageFeatures {
+    fn tokens(&self) -> ImageTokens {
         self.tokens
     }
 
-    /// P vectors for each of M images, one after another, `(M·P, D)`.
-    ///
-    /// # Errors
-    /// If an image has another size than the encoder reads.
-    pub(crate) fn forward(
+    fn forward(
         &self,
         images: &[&ImageInput],
         device: &Device,
         recorder: Option<&Recorder>,
-    ) -> Result<Tensor> {
-        let pixels = ImageInput::stack(images, self.tokens.side, device)?;
+    ) -> Result<(Tensor, Vec<Tensor>)> {
+        let pixels = ImageInput::stack(images, self.side, device)?;
         let states = self.vision.states(&pixels, &self.feature_layers, recorder)?;
         let features = Tensor::cat(&states, 2)?;
         let features = match self.drops_first {
@@ -70,6 +72,7 @@ impl ImageFeatures {
             false => features,
         };
         let features = self.linear_1.forward(&features.flatten_to(1)?.contiguous()?)?;
-        self.linear_2.forward(&activate(&features, self.activation)?)
+        let vectors = self.linear_2.forward(&activate(&features, self.activation)?)?;
+        Ok((vectors, Vec::new()))
     }
 }

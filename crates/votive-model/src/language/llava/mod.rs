@@ -7,15 +7,16 @@ mod config;
 mod features;
 mod processor;
 
-pub(crate) use features::ImageFeatures;
-pub use processor::LlavaProcessor;
-
 use super::decoder::{Decoder, Roots};
 use super::sizes::Sizes;
 use super::{Architecture, Network};
 use crate::error::Result;
+use crate::image_processor::ImageProcessor;
 use crate::image_tokens::ImageTokens;
 use config::LlavaConfig;
+use features::ImageFeatures;
+use processor::LlavaProcessor;
+use std::path::Path;
 use std::sync::Arc;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -24,6 +25,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     reward_class: None,
     pad_token_id: None,
     own_code: None,
+    sees_images: true,
     read: |file| Ok(Arc::new(LlavaConfig::read(file)?)),
 };
 
@@ -53,13 +55,20 @@ impl Network for LlavaConfig {
         Some(self.tokens())
     }
 
-    fn image_activations(&self) -> (usize, usize, usize) {
+    fn image_processor(&self, folder: &Path) -> Result<Option<Arc<dyn ImageProcessor>>> {
+        let processor = LlavaProcessor::read(folder, self.tokens(), self.vision.image_size)?;
+        Ok(Some(Arc::new(processor)))
+    }
+
+    fn image_activations(&self, vectors: usize) -> (usize, usize, usize) {
+        let images = vectors.div_ceil(self.per_image().max(1));
         let (vision, language) = (&self.vision, self.text.sizes().hidden_size);
         let (width, inner, tokens) = (vision.layer.width, vision.layer.inner, vision.tokens());
         // Two norms, queries, keys, values, the mix, the way out and two sums; the inner width before and after its activation.
         let layer = tokens * (10 * width + 2 * inner);
         let features = width * self.feature_layers.len();
-        (layer, self.depth(), 3 * tokens * width + tokens * (2 * features + 3 * language))
+        let others = 3 * tokens * width + tokens * (2 * features + 3 * language);
+        (images * layer, self.depth(), images * others)
     }
 
     fn spellings(&self) -> &'static [(&'static str, &'static str)] {

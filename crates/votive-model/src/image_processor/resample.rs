@@ -9,7 +9,7 @@ use std::f64::consts::PI;
 
 /// Weights of pixels by their distance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Interpolation {
+pub(crate) enum Interpolation {
     /// Linear, over one pixel a side.
     Bilinear,
     /// Cubic with a = −½, over two.
@@ -20,7 +20,7 @@ pub(super) enum Interpolation {
 
 impl Interpolation {
     /// Pillow's number of each.
-    pub(super) const NUMBERS: [(u64, Self); 3] =
+    pub(crate) const NUMBERS: [(u64, Self); 3] =
         [(1, Self::Lanczos), (2, Self::Bilinear), (3, Self::Bicubic)];
 
     /// Pixels a side that count, where nothing is made smaller.
@@ -77,18 +77,18 @@ const BITS: u32 = 22;
 
 /// An 8-bit RGB image, rows one after another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rgb8 {
-    pub(super) width: usize,
-    pub(super) height: usize,
+pub(crate) struct Rgb8 {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
     /// (H, W, 3)
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Rgb8 {
     /// The image in another size, across and down, each rounded to 8 bits: first across, unless the image loses more than
     /// twice as many rows as columns. That is what Pillow 13.0 was found to do, over 1441 pairs of sizes; earlier versions
     /// always begin across.
-    pub(super) fn resized(self, (width, height): (usize, usize), interpolation: Interpolation) -> Self {
+    pub(crate) fn resized(self, (width, height): (usize, usize), interpolation: Interpolation) -> Self {
         if height < self.height && self.height - height + 2 * width > 2 * self.width {
             let down = self.resized_down(height, interpolation);
             return if width == down.width { down } else { down.resized_across(width, interpolation) };
@@ -126,7 +126,7 @@ impl Rgb8 {
     }
 
     /// The part of the image that begins at (left, top).
-    pub(super) fn cut(&self, (left, top): (usize, usize), (width, height): (usize, usize)) -> Self {
+    pub(crate) fn cut(&self, (left, top): (usize, usize), (width, height): (usize, usize)) -> Self {
         let row = |row: usize| {
             let first = ((top + row) * self.width + left) * 3;
             &self.bytes[first..first + 3 * width]
@@ -150,7 +150,7 @@ fn weighted<'a>(terms: impl Iterator<Item = (&'a u8, &'a i64)>) -> u8 {
 ///
 /// # Errors
 /// Those of candle.
-pub(super) fn matrix(
+pub(crate) fn matrix(
     (from, to): (usize, usize),
     (first, count): (usize, usize),
     interpolation: Interpolation,
