@@ -19,7 +19,7 @@ use votive_model::{Generated, ImageInput, Request, generate_watched};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   votive generate --model Qwen2.5-0.5B-Instruct --chat --prompt 'Name a colour.' --temperature 0
-  votive generate --model llava-1.5-7b-hf --chat --image cat.jpg --prompt 'What is this?'
+  votive generate --model Qwen3-VL-2B-Instruct --chat --image cat.jpg --prompt 'What is this?'
   votive generate --model models/tiny-lm --prompts prompts.jsonl --num-samples 4 --top-p 0.9 --json > out.jsonl
   votive generate --model models/tiny-lm --prompt 'Name a colour.' --best-of 8 --reward runs/reward/final
 
@@ -39,7 +39,8 @@ pub(crate) struct Args {
     #[arg(long)]
     chat: bool,
     /// An image that every prompt shows, to a model that sees images; repeat the option for several. With --chat they stand
-    /// before the first turn; without, the prompt has the model's image token, such as <image>, where each stands.
+    /// before the first turn; without, the prompt has the model's image token where each stands: <image> in a LLaVA,
+    /// <|vision_start|><|image_pad|><|vision_end|> in a Qwen3-VL.
     #[arg(long = "image", value_name = "FILE")]
     images: Vec<PathBuf>,
     #[command(flatten)]

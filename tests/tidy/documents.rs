@@ -108,8 +108,9 @@ fn formats() -> String {
         folder of shards. Any row may carry the numbers `weight`, `margin` and\n\
         `uncertainty`, a pair `score_chosen` and `score_rejected`, a completion with a label `score`. `votive data show` shows what becomes of a row.\n\
         A text shows images, to a model that sees them, by the column `images`, a list of paths relative to the file or of `{bytes, path}`\n\
-        in Parquet, or `image` with one: TRL's vision format. A prompt that is a string has the model's image token for each, such as\n\
-        `<image>`; a conversation has parts `{\"type\": \"image\"}`, or else its images stand before the first turn of the user.\n\n\
+        in Parquet, or `image` with one: TRL's vision format. A prompt that is a string has the model's image token for each, `<image>` in a\n\
+        LLaVA, `<|vision_start|><|image_pad|><|vision_end|>` in a Qwen3-VL; a conversation has parts `{\"type\": \"image\"}`, or else its images stand before\n\
+        the first turn of the user.\n\n\
         ## Texts\n\n"
         .to_owned();
     text += &header(COLUMNS);

@@ -7,6 +7,9 @@ use candle_core::Tensor;
 use votive_tensor as ops;
 use votive_tensor::{Activation, Weight};
 
+/// Modules that are tables of vectors, or read as one, though their weights have the shape of a linear map's.
+pub(crate) const TABLES: [&str; 4] = ["embed_tokens", "lm_head", "position_embedding", "pos_embed"];
+
 /// A linear map, with a low-rank adapter if the parameters have one for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {

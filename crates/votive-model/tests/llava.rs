@@ -53,6 +53,12 @@ fn parity_of_an_adapter_on_all_parts() {
 }
 
 #[test]
+fn all_linear_maps_take_an_adapter_and_fewer_bytes() {
+    let maps = ["model.language_model.layers.0.mlp.up_proj", "model.multi_modal_projector.linear_2"];
+    LLAVA.check_all_linear_maps("llama", &maps);
+}
+
+#[test]
 fn a_new_adapter_is_on_what_is_read_and_changes_nothing() {
     let (config, params) = load_causal_lm(&folder("llama"), &CPU).unwrap();
     let targets = ["q_proj", "linear_1", "fc2"].map(str::to_owned).to_vec();

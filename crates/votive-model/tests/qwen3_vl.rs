@@ -156,6 +156,12 @@ fn images_decide_what_rows_share() {
 }
 
 #[test]
+fn all_linear_maps_take_an_adapter_and_fewer_bytes() {
+    let maps = ["model.language_model.layers.0.mlp.up_proj", "model.visual.blocks.1.attn.qkv"];
+    QWEN.check_all_linear_maps("new", &maps);
+}
+
+#[test]
 fn a_new_adapter_is_on_either_network_and_changes_nothing() {
     let (config, params) = QWEN.load("new");
     let targets = ["q_proj", "qkv", "linear_fc2"].map(str::to_owned).to_vec();

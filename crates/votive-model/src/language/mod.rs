@@ -33,6 +33,7 @@ use crate::error::{ModelError, Result};
 use crate::files;
 use crate::image_processor::ImageProcessor;
 use crate::image_tokens::ImageTokens;
+use crate::nn::TABLES;
 use crate::params::{Params, Scope};
 use candle_core::{DType, Device, Tensor};
 use decoder::Roots;
@@ -329,14 +330,10 @@ pub fn load_causal_lm_stored(
     Ok((config, params))
 }
 
-/// Matrices that are tables of vectors, or read as one.
-const TABLES: [&str; 5] =
-    ["embed_tokens.weight", "lm_head.weight", SCORE_WEIGHT, "position_embedding.weight", "pos_embed.weight"];
-
 /// Whether a tensor is the weight of a linear map, neither embedding nor head.
 fn is_linear_map(name: &str, tensor: &Tensor) -> bool {
-    let is_table = TABLES.iter().any(|table| name.ends_with(table));
-    tensor.rank() == 2 && name.ends_with(".weight") && !is_table
+    let module = name.strip_suffix(".weight").filter(|_| tensor.rank() == 2 && !name.ends_with(SCORE_WEIGHT));
+    module.is_some_and(|module| !TABLES.iter().any(|table| module.ends_with(table)))
 }
 
 /// Writes `config.json` and `model.safetensors` of a language model; `float` is F32, F16 or BF16.

@@ -2,6 +2,7 @@
 
 use super::LoraLayer;
 use crate::error::{ModelError, Result};
+use crate::nn::TABLES;
 use fancy_regex::Regex;
 use std::collections::BTreeMap;
 
@@ -51,9 +52,6 @@ impl Targets {
 
 /// PEFT's word for [`Targets::AllLinear`].
 pub(super) const ALL_LINEAR: &str = "all-linear";
-
-/// Tables of vectors that have the shape of a linear map.
-const TABLES: [&str; 2] = ["embed_tokens", "lm_head"];
 
 impl LoraConfig {
     /// A plain adapter on the named modules.

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use votive_model::{
     CausalLm, CausalLmConfig, Decoder, GenerateOptions, Generated, ImageInput, ImageProcessor, Lora,
-    ModelError, Params, Request, TokenBatch, files, generate_watched, load_causal_lm, next_token_logits,
+    LoraConfig, ModelError, Params, Request, Targets, TokenBatch, files, generate_watched, load_causal_lm,
+    load_causal_lm_stored, next_token_logits,
 };
+use votive_tensor::Storage;
 use votive_tensor::segment::Recorder;
 
 pub(crate) const CPU: Device = Device::Cpu;
@@ -197,6 +199,29 @@ impl Family {
         assert_close(&found, &logps, "adapter");
         let merged = build(&config, &params.merged().unwrap());
         assert_close(&merged.log_probs(&batch(&rows), None).unwrap().to_vec1().unwrap(), &logps, "merged");
+    }
+
+    /// An adapter on all linear maps is on either network, and on no table; a base in fewer bytes is what those stand for.
+    pub(crate) fn check_all_linear_maps(self, case: &str, expected: &[&str]) {
+        let batch = batch(&self.rows(case));
+        let log_probs = |config: &CausalLmConfig, params: &Params| -> Vec<f32> {
+            build(config, params).log_probs(&batch, None).unwrap().to_vec1().unwrap()
+        };
+        let (config, params) = load_causal_lm_stored(&self.folder(case), &CPU, Storage::Int8).unwrap();
+        let stored: BTreeSet<&str> = params.stored().map(|(name, _)| name).collect();
+        let whole = params.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+        let full = params.stored().map(|(name, matrix)| (name.to_owned(), matrix.to_tensor().unwrap()));
+        let in_full = Params::new("in full", whole.chain(full).collect(), &CPU);
+        assert_close(&log_probs(&config, &params), &log_probs(&config, &in_full), case);
+        let targets = LoraConfig { targets: Targets::AllLinear, ..LoraConfig::new(2, 4.0, vec![]) };
+        let adapted = params.with_new_lora(targets, 3).unwrap();
+        assert_close(&log_probs(&config, &adapted), &log_probs(&config, &params), case);
+        let paths: BTreeSet<&str> = adapted.lora().unwrap().paths().collect();
+        for path in expected {
+            assert!(paths.contains(path) && stored.contains(&*format!("{path}.weight")), "{path}");
+        }
+        let is_table = |name: &&str| name.contains("embed") && !name.contains("patch_embed");
+        assert!(!paths.iter().chain(&stored).any(is_table), "{paths:?} {stored:?}");
     }
 
     /// Token by token through the cache, and all at once.

@@ -100,8 +100,9 @@ impl ImageProcessor for Qwen3VlProcessor {
     /// most or the least, and its sides cut off to cells or filled up. transformers' `smart_resize`.
     fn size(&self, (width, height): (usize, usize)) -> Result<(usize, usize)> {
         let (longer, shorter) = (width.max(height) as f64, width.min(height) as f64);
-        // Nothing over nothing is no number, and refused too.
-        if !(longer / shorter <= MOST_ASPECT) {
+        let aspect = longer / shorter;
+        // Nothing over nothing is no number.
+        if aspect.is_nan() || aspect > MOST_ASPECT {
             return Err(ModelError::Shape {
                 what: "an image".to_owned(),
                 expected: format!("a longer side of at most {MOST_ASPECT} times the shorter"),
