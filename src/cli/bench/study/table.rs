@@ -110,29 +110,38 @@ impl Table {
     /// Gains over the base with their intervals.
     pub(crate) fn to_svg(&self) -> String {
         const ROW: f64 = 24.0;
-        const LEFT: f64 = 110.0;
+        const LEFT: f64 = 170.0;
         const WIDTH: f64 = 640.0;
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row.method != BASE).collect();
         let ends = || rows.iter().flat_map(|row| [row.gain.low, row.gain.high, 0.0]);
         let (low, high) = (ends().fold(0.0, f64::min), ends().fold(1.0, f64::max));
         let x = |value: f64| LEFT + (value - low) / (high - low) * (WIDTH - LEFT - 20.0);
-        let height = ROW * rows.len() as f64 + 40.0;
+        let (bottom, height) = (ROW * rows.len() as f64 + 8.0, ROW * rows.len() as f64 + 48.0);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
-             font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-             <line x1=\"{zero:.1}\" x2=\"{zero:.1}\" y1=\"4\" y2=\"{bottom:.1}\" stroke=\"#888\"/>\n",
-            zero = x(0.0),
-            bottom = height - 32.0
+             font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
         );
+        for tick in ticks(low, high) {
+            let colour = if tick == 0.0 { "#888" } else { "#ddd" };
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"4\" y2=\"{bottom:.1}\" stroke=\"{colour}\"/>\
+                 <text x=\"{0:.1}\" y=\"{1:.1}\" text-anchor=\"middle\" fill=\"#666\">{tick:.0}</text>",
+                x(tick),
+                bottom + 14.0
+            );
+        }
         for (i, row) in rows.iter().enumerate() {
             let y = ROW * (i as f64 + 0.5) + 4.0;
             let Estimate { mean, low, high } = row.gain;
             let _ = writeln!(
                 svg,
-                "<text x=\"4\" y=\"{:.1}\">{}</text><line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" \
-                 stroke=\"#336\" stroke-width=\"2\"/><circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"#336\"/>",
+                "<text x=\"4\" y=\"{0:.1}\">{1}</text><text x=\"{2:.1}\" y=\"{0:.1}\" text-anchor=\"end\">{mean:+.1}</text>\
+                 <line x1=\"{3:.1}\" x2=\"{4:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#336\" stroke-width=\"2\"/>\
+                 <circle cx=\"{5:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"#336\"/>",
                 y + 4.0,
                 row.method,
+                LEFT - 10.0,
                 x(low),
                 x(high),
                 x(mean)
@@ -140,12 +149,19 @@ impl Table {
         }
         let _ = writeln!(
             svg,
-            "<text x=\"{LEFT}\" y=\"{:.1}\">exact pictures, points above the base ({} seeds, 95 %): {low:.0} to {high:.0}</text>\n</svg>",
-            height - 10.0,
+            "<text x=\"{LEFT}\" y=\"{:.1}\">points of exact pictures above the base; {} seeds, 95 % intervals</text>\n</svg>",
+            height - 8.0,
             self.seeds
         );
         svg
     }
+}
+
+/// Round numbers between two, at most nine.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|step| (high - low) / step <= 8.0).unwrap_or(20.0);
+    let (first, last) = ((low / step).ceil() as i32, (high / step).floor() as i32);
+    (first..=last).map(|tick| f64::from(tick) * step).collect()
 }
 
 fn row(method: &str, standard: &str, results: &[Measured]) -> Row {
@@ -246,5 +262,6 @@ mod tests {
         let text = table.to_markdown();
         assert!(text.contains("| mapo | 75.0 | +25.0 [+25.0, +25.0] | -25.0 [-25.0, -25.0] |"), "{text}");
         assert!(table.to_svg().starts_with("<svg") && table.to_svg().contains(">mapo<"));
+        assert_eq!(ticks(-3.2, 23.0), [0.0, 5.0, 10.0, 15.0, 20.0]);
     }
 }
