@@ -127,21 +127,9 @@ fn a_head_of_another_model_is_refused() {
 #[test]
 fn a_head_rewards_what_a_policy_draws() {
     let folder = Folder::new();
-    let recipe = format!("{}/examples/recipes/image/refl.toml", env!("CARGO_MANIFEST_DIR"));
     let prompts = folder.text("prompts.txt", "a red circle\na blue square\n");
     let scores = |clip: &str, out: &str| -> Vec<f64> {
-        let settings = [
-            format!("rollout.clip={clip}"),
-            format!("data.path={prompts}"),
-            "rollout.steps=2".to_owned(),
-            "rollout.first_step=1".to_owned(),
-            "train.steps=2".to_owned(),
-            "train.batch_size=2".to_owned(),
-            "train.micro_batch_size=2".to_owned(),
-        ];
-        let mut args = vec!["train", &recipe, "--quiet", "--out", out];
-        args.extend(settings.iter().flat_map(|setting| ["--set", setting.as_str()]));
-        ok(&args);
+        two_steps_of_refl(clip, &prompts, out, &[]);
         lines(&format!("{out}/metrics.jsonl")).iter().map(|line| number(&line["score"])).collect()
     };
     let points = scores(&aesthetic(&folder), &folder.path("points"));

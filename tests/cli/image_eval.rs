@@ -191,25 +191,9 @@ fn held_out_prompts_are_evaluated_as_before() {
 #[test]
 fn samples_of_a_run_say_what_they_are_of() {
     let (folder, clip) = (Folder::new(), fixture("clip/quick"));
-    let recipe = format!("{}/examples/recipes/image/refl.toml", env!("CARGO_MANIFEST_DIR"));
     let (out, prompts) = (folder.path("run"), folder.text("prompts.txt", "a red circle\na blue square\n"));
-    let mut args = vec!["train".to_owned(), recipe, "--quiet".to_owned(), "--out".to_owned(), out.clone()];
-    for setting in [
-        format!("rollout.clip={clip}"),
-        format!("data.path={prompts}"),
-        "rollout.steps=2".to_owned(),
-        "rollout.first_step=1".to_owned(),
-        "train.steps=2".to_owned(),
-        "train.batch_size=2".to_owned(),
-        "train.micro_batch_size=2".to_owned(),
-        "ema.decay=0.5".to_owned(),
-        format!("sample.path={prompts}"),
-        "sample.steps=2".to_owned(),
-    ] {
-        args.extend(["--set".to_owned(), setting]);
-    }
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    ok(&args);
+    let watched = ["ema.decay=0.5", &format!("sample.path={prompts}"), "sample.steps=2"];
+    two_steps_of_refl(&clip, &prompts, &out, &watched);
     let log = fs::read_to_string(format!("{out}/metrics.jsonl")).unwrap();
     assert!(log.lines().count() == 2 && log.contains("\"score\""), "{log}");
     let scored = |step: &str| {

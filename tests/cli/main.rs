@@ -82,6 +82,17 @@ fn lines(file: &str) -> Vec<Value> {
     fs::read_to_string(file).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Two steps of ReFL's recipe on a CLIP folder's gradient and a file of prompts.
+fn two_steps_of_refl(clip: &str, prompts: &str, out: &str, further: &[&str]) {
+    let recipe = format!("{}/examples/recipes/image/refl.toml", env!("CARGO_MANIFEST_DIR"));
+    let (clip, prompts) = (format!("rollout.clip={clip}"), format!("data.path={prompts}"));
+    let short = ["rollout.steps=2", "rollout.first_step=1", "train.steps=2", "train.batch_size=2"];
+    let settings = [&*clip, &*prompts, "train.micro_batch_size=2"].into_iter().chain(short);
+    let mut args = vec!["train", &*recipe, "--quiet", "--out", out];
+    args.extend(settings.chain(further.iter().copied()).flat_map(|setting| ["--set", setting]));
+    ok(&args);
+}
+
 /// Checks that a command fails with this exit code and says all of these, and writes no result.
 #[track_caller]
 fn fails(args: &[&str], code: i32, parts: &[&str]) {
