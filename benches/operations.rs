@@ -177,6 +177,25 @@ mod self_attention {
     }
 }
 
+/// Attention of a U-Net's first level: many keys, and heads too narrow for a matrix library.
+mod self_attention_of_an_image {
+    use super::*;
+
+    const HEADS: usize = 8;
+    const PIXELS: usize = 32 * 32;
+    const HEAD: usize = 8;
+    const SHAPE: [usize; 3] = [2, PIXELS, HEADS * HEAD];
+    const FLOPS: usize = 2 * 2 * 2 * HEADS * HEAD * PIXELS * PIXELS;
+
+    #[divan::bench(args = PASSES)]
+    fn votive(bencher: Bencher, pass: Pass) {
+        let scale = (HEAD as f64).powf(-0.5);
+        time(bencher, pass, &[&SHAPE[..]; 3], Some(FLOPS), |x| {
+            attention((&x[0], &x[1], &x[2]), HEADS, HEADS, scale, &AttentionMask::full())
+        });
+    }
+}
+
 mod root_mean_square_norm {
     use super::*;
 

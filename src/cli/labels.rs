@@ -1,5 +1,5 @@
-//! Labels of a model's own samples: a judge grades them, the best of a prompt is set against the worst, and some labels are flipped on
-//! purpose.
+//! Labels of a model's own samples: a judge grades them, a right one of a prompt is set against a wrong one (or the best against the
+//! worst, where grades mean nothing by themselves), and some labels are flipped on purpose.
 
 use super::judges::{CHECKER, Grader, Subject, grader};
 use super::{Context, Outcome, signal};
@@ -20,8 +20,7 @@ pub(crate) struct Labeller {
     judge: Arc<dyn Judge>,
     /// Differences of utility below this are ties.
     least: f64,
-    /// The grade between right and wrong, if there is one: a pair has one on either side. A judge that must choose between two right
-    /// answers chooses by what has nothing to do with right and wrong, and a model learns that.
+    /// The grade between right and wrong, if there is one.
     origin: Option<f64>,
 }
 
@@ -94,17 +93,16 @@ impl Labeller {
         candidate.zip(other).map_or(0.5, |(candidate, other)| win(candidate - other, self.least))
     }
 
-    /// Pairs the best with the worst of each prompt's `per_prompt` samples, and turns the share `flipped` of the pairs round;
-    /// prompts whose samples are equally good give none. `utilities` holds those of prompt 0 first, then those of prompt 1, and so
-    /// on.
-    pub(crate) fn best_against_worst(
+    /// One pair of each prompt's `per_prompt` samples, and the share `flipped` of the pairs turned round; prompts whose samples are
+    /// equally good give none. `utilities` holds those of prompt 0 first, then those of prompt 1, and so on.
+    pub(crate) fn label(
         &self,
         utilities: &[Option<f64>],
         per_prompt: usize,
         flipped: f64,
         seed: u64,
     ) -> Vec<Label> {
-        best_against_worst(utilities, per_prompt, (self.least, self.origin), flipped, seed)
+        label(utilities, per_prompt, (self.least, self.origin), flipped, seed)
     }
 }
 
@@ -127,7 +125,7 @@ pub(crate) fn win(difference: f64, least: f64) -> f64 {
     }
 }
 
-fn best_against_worst(
+fn label(
     utilities: &[Option<f64>],
     per_prompt: usize,
     (least, origin): (f64, Option<f64>),
@@ -136,28 +134,40 @@ fn best_against_worst(
 ) -> Vec<Label> {
     let mut labels = Vec::new();
     for (prompt, samples) in utilities.chunks(per_prompt).enumerate() {
-        // The first of equals: which one it is must not depend on anything but the samples.
-        let mut ends: Option<[(usize, f64); 2]> = None;
-        for (i, utility) in samples.iter().enumerate() {
-            let Some(utility) = *utility else { continue };
-            let [best, worst] = ends.get_or_insert([(i, utility); 2]);
-            if utility > best.1 {
-                *best = (i, utility);
-            }
-            if utility < worst.1 {
-                *worst = (i, utility);
-            }
-        }
-        let Some([(best, most), (worst, fewest)]) = ends else { continue };
+        let graded = samples.iter().enumerate().filter_map(|(i, utility)| Some((i, (*utility)?)));
+        let pair = match origin {
+            Some(origin) => right_against_wrong(graded, origin, least / 2.0),
+            None => best_against_worst(graded),
+        };
+        let Some([(better, most), (worse, fewest)]) = pair else { continue };
         let margin = most - fewest;
-        let is_divided = origin.is_none_or(|origin| most > origin && origin > fewest);
-        if margin >= least && is_divided {
+        if margin >= least {
             let flip = Draws::new(seed, Stream::LabelFlip, 0, prompt as u64).chance(flipped);
-            let (chosen, rejected) = if flip { (worst, best) } else { (best, worst) };
+            let (chosen, rejected) = if flip { (worse, better) } else { (better, worse) };
             labels.push(Label { prompt, chosen, rejected, margin });
         }
     }
     labels
+}
+
+/// The first sample that lies at least `away` above the origin against the first that lies as far below it, in the order in which they
+/// were drawn: which of the right ones is chosen must not depend on how much the judge likes it, because beyond right and wrong its
+/// likes are what a model learns to game (docs/decisions/0012).
+fn right_against_wrong(
+    graded: impl Iterator<Item = (usize, f64)> + Clone,
+    origin: f64,
+    away: f64,
+) -> Option<[(usize, f64); 2]> {
+    let right = graded.clone().find(|(_, utility)| *utility >= origin + away)?;
+    let wrong = graded.clone().find(|(_, utility)| *utility <= origin - away)?;
+    Some([right, wrong])
+}
+
+/// The best sample against the worst; of equals the first, because which one it is must not depend on anything but the samples.
+fn best_against_worst(graded: impl Iterator<Item = (usize, f64)> + Clone) -> Option<[(usize, f64); 2]> {
+    let best = graded.clone().reduce(|best, other| if other.1 > best.1 { other } else { best })?;
+    let worst = graded.reduce(|worst, other| if other.1 < worst.1 { other } else { worst })?;
+    Some([best, worst])
 }
 
 #[cfg(test)]
@@ -171,34 +181,41 @@ mod tests {
     #[test]
     fn the_best_is_chosen_over_the_worst_and_ties_give_no_pair() {
         let samples = known(&[0.5, 1.0, 0.0, 1.0, 1.0, 1.0]);
-        let label = Label { prompt: 0, chosen: 1, rejected: 2, margin: 1.0 };
-        assert_eq!(best_against_worst(&samples, 3, (0.05, None), 0.0, 1), [label]);
-        assert_eq!(
-            best_against_worst(&samples, 3, (0.05, None), 1.0, 1),
-            [Label { chosen: 2, rejected: 1, ..label }]
-        );
+        let expected = Label { prompt: 0, chosen: 1, rejected: 2, margin: 1.0 };
+        assert_eq!(label(&samples, 3, (0.05, None), 0.0, 1), [expected]);
+        assert_eq!(label(&samples, 3, (0.05, None), 1.0, 1), [Label { chosen: 2, rejected: 1, ..expected }]);
     }
 
     #[test]
     fn what_is_not_judged_is_neither_best_nor_worst() {
         let samples = [None, Some(-3.0), None, Some(-5.0), None, None, None, Some(1.0)];
-        let label = Label { prompt: 0, chosen: 1, rejected: 3, margin: 2.0 };
-        assert_eq!(best_against_worst(&samples, 4, (1.1, None), 0.0, 1), [label]);
+        let expected = Label { prompt: 0, chosen: 1, rejected: 3, margin: 2.0 };
+        assert_eq!(label(&samples, 4, (1.1, None), 0.0, 1), [expected]);
     }
 
     #[test]
     fn two_that_are_right_give_no_pair_where_grades_have_an_origin() {
         let samples = known(&[0.6, 3.0, 1.0, -2.0]);
-        let label = Label { prompt: 1, chosen: 0, rejected: 1, margin: 3.0 };
-        assert_eq!(best_against_worst(&samples, 2, (1.1, Some(0.0)), 0.0, 1), [label]);
-        assert_eq!(best_against_worst(&samples, 2, (1.1, None), 0.0, 1).len(), 2);
+        let expected = Label { prompt: 1, chosen: 0, rejected: 1, margin: 3.0 };
+        assert_eq!(label(&samples, 2, (1.1, Some(0.0)), 0.0, 1), [expected]);
+        assert_eq!(label(&samples, 2, (1.1, None), 0.0, 1).len(), 2);
+    }
+
+    #[test]
+    fn the_first_right_one_meets_the_first_wrong_one_however_much_others_are_liked() {
+        let samples = known(&[0.5, -1.0, 2.0, 9.0, -7.0]);
+        let expected = Label { prompt: 0, chosen: 2, rejected: 1, margin: 3.0 };
+        assert_eq!(label(&samples, 5, (1.1, Some(0.0)), 0.0, 1), [expected]);
+        let best = Label { chosen: 3, rejected: 4, margin: 16.0, ..expected };
+        assert_eq!(label(&samples, 5, (1.1, None), 0.0, 1), [best]);
+        // Half the least difference is not reached by 0.5 and -0.5.
+        assert_eq!(label(&known(&[0.5, -0.5, 0.54]), 3, (1.1, Some(0.0)), 0.0, 1), []);
     }
 
     #[test]
     fn about_the_asked_share_is_flipped() {
         let samples = known(&[0.0, 1.0].repeat(2000));
-        let flipped =
-            best_against_worst(&samples, 2, (0.05, None), 0.1, 7).iter().filter(|l| l.chosen == 0).count();
+        let flipped = label(&samples, 2, (0.05, None), 0.1, 7).iter().filter(|l| l.chosen == 0).count();
         assert!((160..240).contains(&flipped), "{flipped}");
     }
 }

@@ -87,7 +87,7 @@ impl Drawn {
         out: &Path,
         ctx: &Context,
     ) -> Outcome<Labelled> {
-        let labels = labeller.best_against_worst(utilities, SAMPLES_PER_PROMPT, flipped, self.seed);
+        let labels = labeller.label(utilities, SAMPLES_PER_PROMPT, flipped, self.seed);
         let place = |label: &Label, sample: usize| label.prompt * SAMPLES_PER_PROMPT + sample;
         let mut pairs = Vec::with_capacity(labels.len());
         for (i, label) in labels.iter().enumerate() {

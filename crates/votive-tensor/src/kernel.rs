@@ -26,14 +26,15 @@ pub trait Real: WithDType + Float + NumAssign + std::iter::Sum {
     /// The hyperbolic tangent, in f32 by instructions that compilers turn into vectors; relative error below 4·10⁻⁷.
     fn fast_tanh(self) -> Self;
 
-    /// The largest of `values`, −∞ if there are none, in eight strands that compilers turn into vector instructions.
+    /// The largest of `values`, −∞ if there are none, in strands that compilers turn into vector instructions, more than one of which
+    /// is compared at a time.
     #[inline(always)]
     fn largest(values: &[Self]) -> Self {
         let larger = |most: Self, value: Self| if value > most { value } else { most };
-        let mut strands = [Self::neg_infinity(); 8];
-        let (eights, rest) = values.as_chunks::<8>();
-        for eight in eights {
-            strands.iter_mut().zip(eight).for_each(|(strand, value)| *strand = larger(*strand, *value));
+        let mut strands = [Self::neg_infinity(); 32];
+        let (chunks, rest) = values.as_chunks::<32>();
+        for chunk in chunks {
+            strands.iter_mut().zip(chunk).for_each(|(strand, value)| *strand = larger(*strand, *value));
         }
         strands.iter().chain(rest).fold(Self::neg_infinity(), |most, value| larger(most, *value))
     }

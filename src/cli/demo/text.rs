@@ -69,7 +69,7 @@ impl Learner for Writer<'_> {
         for (utility, answer) in utilities.iter_mut().zip(&answers) {
             utility.take_if(|_| answer.is_empty());
         }
-        let labels = labeller.best_against_worst(&utilities, SAMPLES_PER_PROMPT, flipped, seed);
+        let labels = labeller.label(&utilities, SAMPLES_PER_PROMPT, flipped, seed);
         let place = |label: &Label, sample: usize| label.prompt * SAMPLES_PER_PROMPT + sample;
         let pair = |(i, label): (usize, &Label)| {
             let of = |sample| answers[place(label, sample)].clone();

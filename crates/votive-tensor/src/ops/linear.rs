@@ -2,9 +2,7 @@
 
 use super::few_rows;
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
-use crate::vector::{
-    LANES, Lanes, LanesLoop, fetch, load_all, run_lanes, store_all, transposed as transposed_lanes,
-};
+use crate::vector::{LANES, Lanes, LanesLoop, columns, fetch, run_lanes, store_all};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -150,22 +148,13 @@ impl<R: Real> LanesLoop<R> for Transpose<'_, R> {
         /// Rows that are asked for before they are needed: they lie too far apart for a processor's own foresight.
         const AHEAD: usize = 2 * LANES;
         let Self { from, stride, out, width } = self;
-        let columns = out.len() / width;
+        let count = out.len() / width;
         for row in (0..width).step_by(LANES) {
             let coming = (row + AHEAD).min(width)..(row + AHEAD + LANES).min(width);
-            coming.for_each(|row| fetch(&from[row * stride..row * stride + columns]));
+            coming.for_each(|row| fetch(&from[row * stride..row * stride + count]));
             for (block, out) in out.chunks_exact_mut(LANES * width).enumerate() {
                 let from = &from[row * stride + block * LANES..];
-                let columns = transposed_lanes::<R, L>([
-                    load_all(from),
-                    load_all(&from[stride..]),
-                    load_all(&from[2 * stride..]),
-                    load_all(&from[3 * stride..]),
-                    load_all(&from[4 * stride..]),
-                    load_all(&from[5 * stride..]),
-                    load_all(&from[6 * stride..]),
-                    load_all(&from[7 * stride..]),
-                ]);
+                let columns = columns::<R, L>(from, stride);
                 for (column, out) in columns.into_iter().zip(out.chunks_exact_mut(width)) {
                     store_all(column, &mut out[row..]);
                 }

@@ -1,11 +1,12 @@
 //! Loops in AVX2 with fused multiply-add whose vectors compilers do not find by themselves.
 
+use super::POWER_OF_TWO;
 use std::arch::x86_64::{
     __m256, _CMP_LT_OQ, _MM_HINT_T0, _mm_add_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_prefetch, _mm_storeu_ps,
     _mm_unpackhi_ps, _mm_unpacklo_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_andnot_ps, _mm256_broadcast_ss,
     _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_extractf128_ps,
-    _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
 };
 
 /// Numbers in a vector, and in a line of a cache.
@@ -160,24 +161,22 @@ pub(super) unsafe fn accumulate<const H: usize, const W: usize>(
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn exponentials(values: &mut [[f32; LANES]], most: f32) -> [f32; LANES] {
-    // The polynomial of `Real::exp_in`, step by step: nothing is above 0 here, so that only what is far below needs care.
+    // As in `super::avx512`, and rounded as in `Real::exp_in`; nothing is above 0 here, so that only what is far below needs care.
     let same = |value: f32| _mm256_set1_ps(value);
-    let (most, round, least) = (same(most), same(12_582_912.0), same(-87.3));
+    let (log2_e, most) = (same(std::f32::consts::LOG2_E), same(most));
+    let (round, least) = (same(12_582_912.0), same(-126.0));
     let mut sum = same(0.0);
     for eight in values {
         // SAFETY: the array is a vector long.
-        let x = _mm256_sub_ps(unsafe { _mm256_loadu_ps(eight.as_ptr()) }, most);
-        let n = _mm256_fmadd_ps(x, same(std::f32::consts::LOG2_E), round);
+        let x = _mm256_mul_ps(_mm256_sub_ps(unsafe { _mm256_loadu_ps(eight.as_ptr()) }, most), log2_e);
+        let n = _mm256_add_ps(x, round);
         let scale = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));
         let scale = _mm256_castsi256_ps(_mm256_add_epi32(scale, _mm256_set1_epi32(0x3f80_0000)));
-        let n = _mm256_sub_ps(n, round);
-        let r = _mm256_fnmadd_ps(n, same(-2.121_944_4e-4), _mm256_fnmadd_ps(n, same(0.693_359_4), x));
-        let p = _mm256_fmadd_ps(same(1.987_569_2e-4), r, same(1.398_2e-3));
-        let p = _mm256_fmadd_ps(p, r, same(8.333_452e-3));
-        let p = _mm256_fmadd_ps(p, r, same(4.166_579_6e-2));
-        let p = _mm256_fmadd_ps(p, r, same(0.166_666_66));
-        let p = _mm256_fmadd_ps(p, r, same(0.5));
-        let value = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), same(1.0));
+        let f = _mm256_sub_ps(x, _mm256_sub_ps(n, round));
+        let mut value = same(POWER_OF_TWO[0]);
+        for coefficient in &POWER_OF_TWO[1..] {
+            value = _mm256_fmadd_ps(value, f, same(*coefficient));
+        }
         let value = _mm256_mul_ps(value, scale);
         let value = _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, least), value);
         sum = _mm256_add_ps(sum, value);

@@ -1,9 +1,10 @@
 //! Loops in AVX-512, for processors that have it, which halve the instructions of those in [`super::avx2`].
 
+use super::POWER_OF_TWO;
 use std::arch::x86_64::{
-    _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps,
-    _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_max_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 /// Numbers in a vector.
@@ -50,24 +51,23 @@ pub(super) unsafe fn products<const H: usize>(
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn exponentials(values: &mut [[f32; LANES]], most: f32) -> [f32; LANES] {
-    // The polynomial of `Real::exp_in`; the instruction that scales by 2ⁿ ends in 0 by itself.
+    // eˣ = 2ⁿ·2ᶠ with n + f = x/ln 2, which costs digits in proportion to |x|, where eˣ is near 0. The instruction that scales by 2ⁿ
+    // ends in 0 by itself.
     let same = |value: f32| _mm512_set1_ps(value);
-    let (most, least) = (same(most), same(-110.0));
+    let scale = same(std::f32::consts::LOG2_E);
+    let (most, least) = (same(most), same(-160.0));
     let mut sum = same(0.0);
     for values in values {
         // SAFETY: the array is a vector long.
-        let x = _mm512_sub_ps(unsafe { _mm512_loadu_ps(values.as_ptr()) }, most);
+        let x = _mm512_mul_ps(_mm512_sub_ps(unsafe { _mm512_loadu_ps(values.as_ptr()) }, most), scale);
         // The second one is kept where one of them is not a number.
         let x = _mm512_max_ps(least, x);
-        let n = _mm512_mul_ps(x, same(std::f32::consts::LOG2_E));
-        let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(n);
-        let r = _mm512_fnmadd_ps(n, same(-2.121_944_4e-4), _mm512_fnmadd_ps(n, same(0.693_359_4), x));
-        let p = _mm512_fmadd_ps(same(1.987_569_2e-4), r, same(1.398_2e-3));
-        let p = _mm512_fmadd_ps(p, r, same(8.333_452e-3));
-        let p = _mm512_fmadd_ps(p, r, same(4.166_579_6e-2));
-        let p = _mm512_fmadd_ps(p, r, same(0.166_666_66));
-        let p = _mm512_fmadd_ps(p, r, same(0.5));
-        let value = _mm512_add_ps(_mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r), same(1.0));
+        let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+        let f = _mm512_sub_ps(x, n);
+        let mut value = same(POWER_OF_TWO[0]);
+        for coefficient in &POWER_OF_TWO[1..] {
+            value = _mm512_fmadd_ps(value, f, same(*coefficient));
+        }
         let value = _mm512_scalef_ps(value, n);
         sum = _mm512_add_ps(sum, value);
         // SAFETY: as above.

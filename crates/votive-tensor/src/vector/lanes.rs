@@ -34,9 +34,24 @@ pub(crate) fn store_all<R: Real, L: Lanes<R>>(values: L, to: &mut [R]) {
     }
 }
 
+/// Eight columns of eight rows that lie `stride` apart.
+#[inline(always)]
+pub(crate) fn columns<R: Real, L: Lanes<R>>(rows: &[R], stride: usize) -> [L; LANES] {
+    transposed([
+        load_all(rows),
+        load_all(&rows[stride..]),
+        load_all(&rows[2 * stride..]),
+        load_all(&rows[3 * stride..]),
+        load_all(&rows[4 * stride..]),
+        load_all(&rows[5 * stride..]),
+        load_all(&rows[6 * stride..]),
+        load_all(&rows[7 * stride..]),
+    ])
+}
+
 /// Rows become columns.
 #[inline(always)]
-pub(crate) fn transposed<R, L: Lanes<R>>(rows: [L; LANES]) -> [L; LANES] {
+fn transposed<R, L: Lanes<R>>(rows: [L; LANES]) -> [L; LANES] {
     // Each round turns the six binary digits of row and column around by one place.
     turned(turned(turned(rows)))
 }

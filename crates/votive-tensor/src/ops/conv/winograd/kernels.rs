@@ -2,7 +2,7 @@
 
 use super::{BLOCK, POINTS};
 use crate::kernel::Real;
-use crate::vector::{self, LANES, Lanes, LanesLoop, load_all, run_lanes, store_all, transposed};
+use crate::vector::{self, LANES, Lanes, LanesLoop, columns, run_lanes, store_all};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -19,12 +19,12 @@ pub(in super::super) struct Kernels<R> {
 impl<R: Real> Kernels<R> {
     /// Of `weight (rows, depth, 3, 3)`.
     pub(in super::super) fn new(weight: &[R], rows: usize, depth: usize) -> Self {
-        Self::of(Taps { weight: weight.as_chunks().0, row: depth, channel: 1, is_turned: false }, rows, depth)
+        Self::of(Taps { weight, row: depth, channel: 1, is_turned: false }, rows, depth)
     }
 
     /// Those that take the gradient of a result to that of its images: of `weight (depth, rows, 3, 3)`, turned around.
     pub(in super::super) fn turned(weight: &[R], rows: usize, depth: usize) -> Self {
-        Self::of(Taps { weight: weight.as_chunks().0, row: 1, channel: rows, is_turned: true }, rows, depth)
+        Self::of(Taps { weight, row: 1, channel: rows, is_turned: true }, rows, depth)
     }
 
     fn of(taps: Taps<R>, rows: usize, depth: usize) -> Self {
@@ -41,7 +41,7 @@ impl<R: Real> Kernels<R> {
 /// The taps of all kernels of a weight.
 #[derive(Clone, Copy)]
 struct Taps<'a, R> {
-    weight: &'a [[R; TAPS]],
+    weight: &'a [R],
     /// Kernels from one row, and from one channel, to the next.
     row: usize,
     channel: usize,
@@ -53,29 +53,10 @@ impl<R: Real> Taps<'_, R> {
     /// Each tap of a vector of channels.
     #[inline(always)]
     fn load<L: Lanes<R>>(&self, row: usize, channel: usize) -> [L; TAPS] {
-        let first = row * self.row + channel * self.channel;
-        let kernels = [
-            &self.weight[first],
-            &self.weight[first + self.channel],
-            &self.weight[first + 2 * self.channel],
-            &self.weight[first + 3 * self.channel],
-            &self.weight[first + 4 * self.channel],
-            &self.weight[first + 5 * self.channel],
-            &self.weight[first + 6 * self.channel],
-            &self.weight[first + 7 * self.channel],
-        ];
-        let [a, b, c, d, e, f, g, h] = kernels;
-        let [t0, t1, t2, t3, t4, t5, t6, t7] = transposed([
-            load_all(a),
-            load_all(b),
-            load_all(c),
-            load_all(d),
-            load_all(e),
-            load_all(f),
-            load_all(g),
-            load_all(h),
-        ]);
-        let t8 = L::load(&[a[8], b[8], c[8], d[8], e[8], f[8], g[8], h[8]]);
+        let (first, distance) = (TAPS * (row * self.row + channel * self.channel), TAPS * self.channel);
+        let kernels = &self.weight[first..first + 7 * distance + TAPS];
+        let [t0, t1, t2, t3, t4, t5, t6, t7] = columns(kernels, distance);
+        let t8 = L::load(&std::array::from_fn(|i| kernels[i * distance + 8]));
         match self.is_turned {
             false => [t0, t1, t2, t3, t4, t5, t6, t7, t8],
             true => [t8, t7, t6, t5, t4, t3, t2, t1, t0],
