@@ -5,7 +5,7 @@ use crate::image_tokens::{ImageInput, Seen};
 use crate::language::KvCache;
 use crate::prefix_tree::{PrefixTree, Text};
 use candle_core::{Device, Tensor};
-use votive_tensor::segment::Recorder;
+use votive_tensor::Recorder;
 use votive_tensor::{TokenScores, token_divergences, token_scores};
 
 /// A model that gives each token a probability from those before it.

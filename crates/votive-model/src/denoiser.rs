@@ -4,7 +4,7 @@ use crate::error::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
 use votive_diffusion::Conditioning;
-use votive_tensor::segment::Recorder;
+use votive_tensor::Recorder;
 
 /// A network that looks at noisy latents and says what to take away.
 pub trait Denoiser: Send + Sync {

@@ -9,7 +9,7 @@ use crate::nn::{Embedding, LayerNorm};
 use crate::params::{Init, Scope};
 use candle_core::Tensor;
 use serde_json::json;
-use votive_tensor::segment::Recorder;
+use votive_tensor::Recorder;
 use votive_tensor::{AttentionMask, conv2d};
 
 /// Whose image encoder it is.

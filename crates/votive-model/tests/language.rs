@@ -10,8 +10,8 @@ use votive_model::{
     CausalLm, CausalLmConfig, Decoder, GenerateOptions, LoraConfig, ModelError, Params, Request,
     SamplingPolicy, TokenBatch, generate, generate_watched,
 };
+use votive_tensor::Recorder;
 use votive_tensor::random::{Draws, Stream};
-use votive_tensor::segment::Recorder;
 
 const VOCABULARY: u32 = 40;
 
@@ -98,11 +98,11 @@ fn assert_close(a: &Tensor, b: &Tensor, tolerance: f32) {
 /// Gradient of every trainable parameter, by name.
 fn gradients(config: &CausalLmConfig, params: &Params, recompute: bool) -> Vec<(String, Option<Tensor>)> {
     let trainable = params.trainable();
-    let recorder = Recorder::new(trainable.iter().map(|(_, tensor)| tensor.clone()).collect());
+    let recorder = Recorder::new(&trainable.iter().map(|(_, tensor)| tensor.clone()).collect::<Vec<_>>());
     let log_probs = build(config, params).log_probs(&batch(), recompute.then_some(&recorder)).unwrap();
     // The square keeps the sum from being flat in some direction.
-    let store = log_probs.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-    trainable.into_iter().map(|(name, _)| name).zip(recorder.merge(&store).unwrap()).collect()
+    recorder.backward(&log_probs.sqr().unwrap().sum_all().unwrap()).unwrap();
+    trainable.into_iter().map(|(name, _)| name).zip(recorder.take()).collect()
 }
 
 /// Names of parameters whose gradient is missing, not finite or zero.

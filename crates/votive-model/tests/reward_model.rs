@@ -13,8 +13,8 @@ use votive_model::{
     CausalLmConfig, Lora, LoraConfig, Params, RewardModel, RewardModelConfig, SCORE, files,
     load_reward_model, new_reward_model, save_reward_model,
 };
+use votive_tensor::Recorder;
 use votive_tensor::Storage;
-use votive_tensor::segment::Recorder;
 
 /// `<|pad|>` and `<|eos|>` of the fixtures' tokenizer.
 const PAD: u32 = 0;
@@ -86,11 +86,12 @@ fn every_parameter_gets_a_gradient_recomputed_or_not() {
         let params = params.into_trainable().unwrap();
         let trainable = params.trainable();
         let gradients = |recompute: bool| {
-            let recorder = Recorder::new(trainable.iter().map(|(_, tensor)| tensor.clone()).collect());
+            let recorder =
+                Recorder::new(&trainable.iter().map(|(_, tensor)| tensor.clone()).collect::<Vec<_>>());
             let rewards =
                 build(&config, &params).rewards(&rows(&expected), recompute.then_some(&recorder)).unwrap();
-            let store = rewards.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-            recorder.merge(&store).unwrap()
+            recorder.backward(&rewards.sqr().unwrap().sum_all().unwrap()).unwrap();
+            recorder.take()
         };
         let numbers =
             |tensor: Option<Tensor>| tensor.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();

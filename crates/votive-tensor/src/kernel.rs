@@ -3,6 +3,7 @@
 //! [`apply`] runs the slice version on the CPU and the composition on every other device, so an operation works
 //! wherever candle works and is fast where it was written to be.
 
+use crate::recorder::hand_over;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Error, Layout, Result, Shape, Storage, Tensor,
     WithDType,
@@ -282,15 +283,13 @@ impl<K: Kernel> Fused<K> {
             .collect::<Result<Vec<View<R>>>>()?;
         let (views, results) = views.split_at(views.len() - 2);
         let grads = self.0.backward(views, results[0].data, results[1].data, &wanted);
-        grads
-            .into_iter()
-            .zip(inputs)
-            .map(|(grad, input)| {
-                grad.filter(|_| input.track_op())
-                    .map(|data| Tensor::from_vec(data, input.shape(), input.device()))
-                    .transpose()
-            })
-            .collect()
+        let hand_over = |(grad, input): (Option<Vec<R>>, &&Tensor)| match grad {
+            Some(data) if input.track_op() => {
+                hand_over(input, Tensor::from_vec(data, input.shape(), input.device())?)
+            }
+            _ => Ok(None),
+        };
+        grads.into_iter().zip(inputs).map(hand_over).collect()
     }
 }
 

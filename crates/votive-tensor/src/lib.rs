@@ -10,7 +10,8 @@ pub mod gradcheck;
 pub mod kernel;
 mod ops;
 pub mod random;
-pub mod segment;
+mod recorder;
+mod segment;
 mod vector;
 
 pub use ops::{
@@ -19,3 +20,4 @@ pub use ops::{
     linear, log_sigmoid, low_rank_conv2d, low_rank_linear, rms_norm, rope, stored_linear, token_divergences,
     token_scores, upsample_nearest_2x,
 };
+pub use recorder::Recorder;

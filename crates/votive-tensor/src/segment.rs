@@ -1,33 +1,16 @@
 //! Recomputed segments: a part of a network whose intermediate results are not kept for the backward.
 //!
 //! The segment runs once without a graph, and again, with one, when its gradient is asked for. Results and gradients
-//! are those of the plain network, bit for bit; peak memory falls to the segments' borders and one segment's inside.
+//! are those of the plain network, bit for bit; peak memory falls to the segments' borders and one segment's inside. candle hands a
+//! custom operation only the gradient of its own arguments, so those of parameters inside come out at a [`Recorder`].
 //!
 //! Source: Chen et al., "Training deep nets with sublinear memory cost", arXiv:1604.06174.
 
-use candle_core::backprop::GradStore;
+use crate::recorder::{Recorder, within};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, Var};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// Where recomputed segments leave the gradients of the parameters that they read.
-///
-/// candle hands a custom operation only the gradient of its own arguments, so parameters inside a segment need this
-/// second way out. [`Recorder::merge`] joins both.
-#[derive(Clone, Debug)]
-pub struct Recorder {
-    trainable: Arc<[Tensor]>,
-    gradients: Arc<Mutex<BTreeMap<usize, Tensor>>>,
-}
 
 impl Recorder {
-    /// A recorder for the given trainable tensors.
-    #[must_use]
-    pub fn new(trainable: Vec<Tensor>) -> Self {
-        Self { trainable: trainable.into(), gradients: Arc::default() }
-    }
-
     /// Runs `segment` on `x` without keeping what happens inside.
     ///
     /// On devices other than the CPU the segment runs as it is, with everything kept.
@@ -63,36 +46,6 @@ impl Recorder {
         let result = Tensor::cat(&parts.iter().map(Tensor::detach).collect::<Vec<_>>(), 0)?;
         let anchor = Var::zeros((), result.dtype(), result.device())?;
         Ok(anchor.apply_op1(Beside { result, parts, recorder: self.clone() })?)
-    }
-
-    /// Adds what the segments recorded to the gradients of the backward, and empties the recorder.
-    ///
-    /// # Errors
-    /// Those of candle.
-    pub fn merge(&self, store: &GradStore) -> Result<Vec<Option<Tensor>>> {
-        let mut recorded =
-            std::mem::take(&mut *self.gradients.lock().unwrap_or_else(PoisonError::into_inner));
-        let joined = self.trainable.iter().enumerate().map(|(index, tensor)| {
-            let outside = store.get_id(tensor.id()).map(Tensor::detach);
-            match (outside, recorded.remove(&index)) {
-                (Some(outside), Some(inside)) => Ok(Some((outside + inside)?)),
-                (outside, inside) => Ok(outside.or(inside)),
-            }
-        });
-        joined.collect()
-    }
-
-    fn record(&self, store: &GradStore) -> Result<()> {
-        let mut gradients = self.gradients.lock().unwrap_or_else(PoisonError::into_inner);
-        for (index, tensor) in self.trainable.iter().enumerate() {
-            let Some(grad) = store.get_id(tensor.id()) else { continue };
-            let sum = match gradients.remove(&index) {
-                Some(before) => (before + grad)?,
-                None => grad.clone(),
-            };
-            gradients.insert(index, sum.detach());
-        }
-        Ok(())
     }
 }
 
@@ -131,9 +84,12 @@ impl CustomOp1 for Beside {
             graded.push((part, grad.narrow(0, rows, here)?.detach()));
             rows += here;
         }
-        let back = |(part, grad): (&Tensor, Tensor)| (part * grad)?.sum_all()?.backward();
+        // To stores of their own, and from those one after the other, so that sums do not depend on which part is first.
+        let back = |(part, grad): (&Tensor, Tensor)| {
+            let sum = (part * grad)?.sum_all()?;
+            within(None, || sum.backward())
+        };
         let stores = graded.into_par_iter().map(back).collect::<Result<Vec<_>>>()?;
-        // One after the other, so that sums do not depend on which part is first.
         stores.iter().try_for_each(|store| self.recorder.record(store))?;
         Ok(None)
     }
@@ -157,8 +113,7 @@ impl CustomOp1 for Recomputed {
     fn bwd(&self, arg: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let input = Var::from_tensor(&arg.detach())?;
         let output = (self.segment)(input.as_tensor())?;
-        let store = (output * grad.detach())?.sum_all()?.backward()?;
-        self.recorder.record(&store)?;
+        let store = self.recorder.differentiate(&(output * grad.detach())?.sum_all()?)?;
         Ok(store.get(&input).map(Tensor::detach))
     }
 }
@@ -180,13 +135,14 @@ mod tests {
             linear(&activate(&linear(x, &tensors[0], None)?, Activation::Silu)?, &tensors[1], None)
         };
         let run = |is_apart: bool| {
-            let recorder = Recorder::new(tensors.clone());
+            let recorder = Recorder::new(&tensors);
             let y = match is_apart {
                 true => recorder.beside(2, |part| network(&x.narrow(0, 3 * part, 3 - part)?)).unwrap(),
                 false => network(&x).unwrap(),
             };
             let loss = y.sqr().unwrap().sum_all().unwrap();
-            let grads = recorder.merge(&loss.backward().unwrap()).unwrap();
+            recorder.backward(&loss).unwrap();
+            let grads = recorder.take();
             let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
             (flat(&y), grads.into_iter().map(|g| flat(&g.unwrap())).collect::<Vec<_>>().concat())
         };
@@ -205,7 +161,7 @@ mod tests {
         let tensors: Vec<Tensor> = weights.iter().map(|w| w.as_tensor().clone()).collect();
         let layer = |w: Tensor| move |x: &Tensor| activate(&linear(x, &w, None)?, Activation::Silu)? + x;
         let run = |recompute: bool| {
-            let recorder = Recorder::new(tensors.clone());
+            let recorder = Recorder::new(&tensors);
             let mut h = x.clone();
             // The last weight is used twice, once outside a segment.
             for w in tensors.iter().chain([&tensors[2]]) {
@@ -216,7 +172,8 @@ mod tests {
                 };
             }
             let loss = linear(&h, &tensors[2], None).unwrap().sqr().unwrap().sum_all().unwrap();
-            let grads = recorder.merge(&loss.backward().unwrap()).unwrap();
+            recorder.backward(&loss).unwrap();
+            let grads = recorder.take();
             let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
             (
                 loss.to_scalar::<f64>().unwrap(),

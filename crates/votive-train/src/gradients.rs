@@ -3,7 +3,7 @@
 use crate::error::{Result, TrainError};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
-use votive_tensor::segment::Recorder;
+use votive_tensor::Recorder;
 
 /// Gradients by parameter name, detached from the graph that made them.
 #[derive(Debug, Default)]
@@ -15,24 +15,18 @@ impl<const N: usize> From<[(String, Tensor); N]> for Gradients {
     }
 }
 
+/// A recorder of the gradients of some parameters.
+#[must_use]
+pub fn recorder_of(parameters: &[(String, Tensor)]) -> Recorder {
+    Recorder::new(&parameters.iter().map(|(_, tensor)| tensor.clone()).collect::<Vec<_>>())
+}
+
 impl Gradients {
-    /// Runs the backward of `loss` and adds the gradients of `parameters` to these.
-    ///
-    /// # Errors
-    /// Those of candle.
-    pub fn accumulate(
-        &mut self,
-        loss: &Tensor,
-        parameters: &[(String, Tensor)],
-        recorder: &Recorder,
-    ) -> Result<()> {
-        let store = loss.backward()?;
-        for ((name, _), gradient) in parameters.iter().zip(recorder.merge(&store)?) {
-            if let Some(gradient) = gradient {
-                self.add_one(name.clone(), gradient)?;
-            }
-        }
-        Ok(())
+    /// What a recorder of these parameters has summed, which is empty after it.
+    #[must_use]
+    pub fn take(recorder: &Recorder, parameters: &[(String, Tensor)]) -> Self {
+        let named = parameters.iter().zip(recorder.take());
+        Self(named.filter_map(|((name, _), gradient)| Some((name.clone(), gradient?))).collect())
     }
 
     /// Adds other gradients to these.
@@ -153,14 +147,13 @@ mod tests {
     #[test]
     fn a_parameter_without_gradient_is_named() {
         let parameters = parameters();
-        let recorder = Recorder::new(parameters.iter().map(|(_, t)| t.clone()).collect());
-        let mut gradients = Gradients::default();
-        gradients
-            .accumulate(&parameters[0].1.sqr().unwrap().sum_all().unwrap(), &parameters, &recorder)
-            .unwrap();
+        let recorder = recorder_of(&parameters);
+        recorder.backward(&parameters[0].1.sqr().unwrap().sum_all().unwrap()).unwrap();
+        let mut gradients = Gradients::take(&recorder, &parameters);
         let message = gradients.require_all(&parameters, 0).unwrap_err().to_string();
         assert!(message.contains("1 of 2") && message.contains("first b"), "{message}");
-        gradients.accumulate(&parameters[1].1.sum_all().unwrap(), &parameters, &recorder).unwrap();
+        recorder.backward(&parameters[1].1.sum_all().unwrap()).unwrap();
+        gradients.add(Gradients::take(&recorder, &parameters)).unwrap();
         gradients.require_all(&parameters, 0).unwrap();
     }
 

@@ -90,8 +90,8 @@ pub fn of<F: Footprint>(plan: &Plan, front: &F, params: &Params, rows: usize) ->
     let sizes = Sizes::of(plan, params);
     let Activations { kept, passing, divergence } = front.activations(plan, params, rows);
     let kept_bytes: u64 = kept.iter().map(|part| part.bytes).sum();
-    // A sum of gradients and those of the next micro-batch live at the same time.
-    let gradients = sizes.trained * if rows < plan.train.batch_size { 2 } else { 1 };
+    // One sum of each, and the one that is being added.
+    let gradients = sizes.trained + sizes.largest_trained;
     let passing = passing.max(divergence.saturating_sub(kept_bytes));
     let standing = [
         Part { name: "program", bytes: PROGRAM },
@@ -136,6 +136,7 @@ struct Sizes {
     largest: u64,
     reference: u64,
     trained: u64,
+    largest_trained: u64,
 }
 
 impl Sizes {
@@ -145,6 +146,8 @@ impl Sizes {
         };
         let trainable = params.trainable();
         let trained = count(&mut trainable.iter().map(|(_, tensor)| tensor));
+        let largest_trained = trainable.iter().map(|(_, tensor)| tensor.elem_count()).max().unwrap_or(0);
+        let largest_trained = largest_trained as u64 * FLOAT;
         let adapter = if params.lora().is_some() { trained } else { 0 };
         let stored: u64 = params.stored().map(|(_, matrix)| matrix.bytes() as u64).sum();
         let whole = count(&mut params.iter().map(|(_, tensor)| tensor)) + adapter;
@@ -162,7 +165,7 @@ impl Sizes {
             ReferencePlan::Updating(UpdateRule { kind: UpdateKind::Bema, .. }) => 3 * trained,
             ReferencePlan::AdapterOff | ReferencePlan::Cached { .. } | ReferencePlan::None => 0,
         };
-        Self { weights, largest, reference, trained }
+        Self { weights, largest, reference, trained, largest_trained }
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) use rows::order;
 use crate::ema::Ema;
 use crate::error::{Result, TrainError};
 use crate::front_end::{FrontEnd, Likelihood, Sample};
-use crate::gradients::Gradients;
+use crate::gradients::{Gradients, recorder_of};
 use crate::heads::Heads;
 use crate::optimizer::AdamW;
 use crate::plan::Plan;
@@ -32,7 +32,6 @@ use sums::Sums;
 use votive_data::Phases;
 use votive_model::Params;
 use votive_objective::Needs;
-use votive_tensor::segment::Recorder;
 
 /// Means by name.
 pub type Means = BTreeMap<Cow<'static, str>, f64>;
@@ -333,8 +332,7 @@ impl<'a, F: FrontEnd> Run<'a, F> {
         let samples = self.samples(step);
         let kl = self.divergence(step, &samples)?;
         let denominators = self.denominators(&samples);
-        let recorder = Recorder::new(self.parameters.iter().map(|(_, tensor)| tensor.clone()).collect());
-        let mut gradients = Gradients::default();
+        let recorder = recorder_of(&self.parameters);
         let mut sums = Sums::default();
         sums.add_divergence(kl, 1.0);
         let (mut is_undecided, mut reaches_all) = (true, false);
@@ -349,8 +347,9 @@ impl<'a, F: FrontEnd> Run<'a, F> {
             is_undecided &= self.front.is_undecided(&micro.batch);
             reaches_all |= self.front.reaches_all(&micro.batch);
             let loss = self.loss(&micro, &denominators, &mut sums)?;
-            gradients.accumulate(&loss, &self.parameters, &recorder)?;
+            recorder.backward(&loss)?;
         }
+        let gradients = Gradients::take(&recorder, &self.parameters);
         let (loss, means, units) = (sums.loss(), sums.means(), sums.units());
         let log_ratios = sums.log_ratios();
         Ok(Evaluation { gradients, loss, means, units, is_undecided, reaches_all, log_ratios })

@@ -13,8 +13,8 @@ use votive_diffusion::{
 };
 use votive_model::stable_diffusion::{Component, StableDiffusionFolder, UNet2DConditionModel, UNetConfig};
 use votive_model::{Denoiser, LoraConfig, predict_in_parts};
+use votive_tensor::Recorder;
 use votive_tensor::random::{Draws, Stream};
-use votive_tensor::segment::Recorder;
 
 /// Diffusion-DPO's β, in the convention in which the paper's 5000 is written.
 const BETA: f64 = 5000.0;

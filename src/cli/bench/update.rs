@@ -4,8 +4,8 @@ use crate::cli::Outcome;
 use candle_core::{DType, Tensor};
 use votive_model::{LoraConfig, Params};
 use votive_objective::{PairInputs, PairObjective, pair::dpo::Dpo};
-use votive_tensor::segment::Recorder;
-use votive_train::gradients::Gradients;
+use votive_tensor::Recorder;
+use votive_train::gradients::{Gradients, recorder_of};
 use votive_train::optimizer::{AdamW, AdamWConfig};
 
 use super::Mode;
@@ -37,7 +37,6 @@ pub(super) struct Update {
     objective: Dpo,
     parameters: Vec<(String, Tensor)>,
     recorder: Recorder,
-    gradients: Gradients,
     optimizer: AdamW,
     steps: u64,
 }
@@ -46,16 +45,9 @@ impl Update {
     /// An update that has not been made yet; `beta` and `weight_decay` are those of the peer.
     pub(super) fn new(policy: &Params, beta: f64, weight_decay: f64) -> Self {
         let parameters = policy.trainable();
-        let recorder = Recorder::new(parameters.iter().map(|(_, tensor)| tensor.clone()).collect());
+        let recorder = recorder_of(&parameters);
         let optimizer = AdamW::new(AdamWConfig { betas: [0.9, 0.999], eps: 1e-8, weight_decay });
-        Self {
-            objective: Dpo { beta },
-            parameters,
-            recorder,
-            gradients: Gradients::default(),
-            optimizer,
-            steps: 0,
-        }
+        Self { objective: Dpo { beta }, parameters, recorder, optimizer, steps: 0 }
     }
 
     /// Where parts of a network that are computed side by side leave their gradients.
@@ -81,13 +73,13 @@ impl Update {
             (halves(policy_logps)?, halves(reference_logps)?);
         let inputs = PairInputs::new(chosen, rejected).with_reference(reference_chosen, reference_rejected);
         let loss = (self.objective.evaluate(&inputs)?.per_pair.sum_all()? / all as f64)?;
-        self.gradients.accumulate(&loss, &self.parameters, &self.recorder)?;
+        self.recorder.backward(&loss)?;
         Ok(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)
     }
 
     /// Makes the step whose gradients were added.
     pub(super) fn finish(&mut self) -> Outcome {
-        let mut gradients = std::mem::take(&mut self.gradients);
+        let mut gradients = Gradients::take(&self.recorder, &self.parameters);
         let norm = gradients.norm(self.steps)?;
         gradients.clip(norm, MAX_GRAD_NORM)?;
         self.optimizer.step(&self.parameters, &gradients, LR)?;

@@ -16,7 +16,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use votive_tensor as ops;
 use votive_tensor::AttentionMask;
-use votive_tensor::segment::Recorder;
+use votive_tensor::Recorder;
 
 /// Where the tokens of a batch stand and what they may look at: what every layer is told.
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use votive_tensor as ops;
-use votive_tensor::segment::Recorder;
+use votive_tensor::Recorder;
 use votive_tensor::{Storage, StoredMatrix};
 
 /// The head's module, which an adapter has whole (`modules_to_save`), as PEFT does for the task `SEQ_CLS`.

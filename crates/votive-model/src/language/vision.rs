@@ -6,7 +6,7 @@ use crate::image_tokens::{ImageInput, ImageTokens, SeenImages};
 use candle_core::{Device, Tensor};
 use serde_json::json;
 use std::fmt::Debug;
-use votive_tensor::segment::Recorder;
+use votive_tensor::Recorder;
 
 /// What makes vectors of the decoder's width of images.
 pub(crate) trait ImageEncoder: Debug + Send + Sync {

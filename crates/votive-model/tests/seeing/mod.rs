@@ -12,8 +12,8 @@ use votive_model::{
     LoraConfig, ModelError, Params, Request, Targets, TokenBatch, files, generate_watched, load_causal_lm,
     load_causal_lm_stored, next_token_logits,
 };
+use votive_tensor::Recorder;
 use votive_tensor::Storage;
-use votive_tensor::segment::Recorder;
 
 pub(crate) const CPU: Device = Device::Cpu;
 /// `<|eos|>` of the fixtures' tokenizer.
@@ -162,12 +162,13 @@ impl Family {
             let largest =
                 expected.as_object().unwrap().values().filter_map(Value::as_f64).fold(0.0, f64::max);
             for recompute in [false, true] {
-                let recorder =
-                    Recorder::new(params.trainable().into_iter().map(|(_, tensor)| tensor).collect());
+                let recorder = Recorder::new(
+                    &params.trainable().into_iter().map(|(_, tensor)| tensor).collect::<Vec<_>>(),
+                );
                 let model = build(&config, &params);
                 let sum = model.log_probs(&batch, recompute.then_some(&recorder)).unwrap().sum_all().unwrap();
-                let gradients = recorder.merge(&sum.backward().unwrap()).unwrap();
-                for ((name, _), gradient) in params.trainable().into_iter().zip(gradients) {
+                recorder.backward(&sum).unwrap();
+                for ((name, _), gradient) in params.trainable().into_iter().zip(recorder.take()) {
                     assert!(gradient.is_some(), "{case}: {name} has no gradient");
                     let norm =
                         gradient.unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();

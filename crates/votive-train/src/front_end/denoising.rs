@@ -22,8 +22,8 @@ use votive_diffusion::{
 };
 use votive_model::{Denoiser, Params, predict_in_parts};
 use votive_objective::CompletionFacts;
+use votive_tensor::Recorder;
 use votive_tensor::random::{Draws, Stream};
-use votive_tensor::segment::Recorder;
 
 /// What β multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +201,8 @@ impl DenoisingFrontEnd {
         })
     }
 
-    fn is_side_by_side(&self) -> bool {
+    /// Whether both sides of pairs go through the network at the same time.
+    pub(crate) fn is_side_by_side(&self) -> bool {
         self.settings.side_by_side && self.device.is_cpu()
     }
 

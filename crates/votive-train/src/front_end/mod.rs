@@ -34,8 +34,8 @@ use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use votive_model::{Head, Params, files};
 use votive_objective::{CompletionFacts, Needs};
+use votive_tensor::Recorder;
 use votive_tensor::TokenScores;
-use votive_tensor::segment::Recorder;
 
 /// One row of a step: which row of the data, and its place in the step's batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,8 +23,8 @@ use votive_model::{
     new_reward_model,
 };
 use votive_objective::CompletionFacts;
+use votive_tensor::Recorder;
 use votive_tensor::Storage;
-use votive_tensor::segment::Recorder;
 
 /// The rows of a text data set.
 enum Rows {

@@ -12,7 +12,7 @@ use votive_model::{
     CausalLm, CausalLmConfig, ImageProcessor, ImageTokens, Params, RewardModel, RewardModelConfig,
     TokenBatch, load_causal_lm, load_reward_model, save_causal_lm, save_reward_model,
 };
-use votive_tensor::segment::Recorder;
+use votive_tensor::Recorder;
 
 /// The configuration of a network that reads rows of text.
 pub trait TextModel: PartialEq + Sized {

@@ -101,7 +101,7 @@ impl Counter<'_> {
 }
 
 impl Footprint for DenoisingFrontEnd {
-    fn activations(&self, plan: &Plan, _: &Params, rows: usize) -> Activations {
+    fn activations(&self, plan: &Plan, params: &Params, rows: usize) -> Activations {
         let (config, side) = (self.pipeline().folder().unet_config(), latent_side(self));
         let (batch, latents) = (2 * rows as u64, (side, side));
         let mut counter = Counter { config, batch, prompt: self.prompt_tokens() as u64, floats: 0 };
@@ -113,8 +113,14 @@ impl Footprint for DenoisingFrontEnd {
         let passing = reference.max(BACKWARD * first * pixels * batch).max(encoding);
         let has_divergence = plan.objective.needs().contains(Needs::KL);
         let all = 2 * plan.train.batch_size as u64 * FORWARD * first * pixels;
+        let trained: usize = params.trainable().iter().map(|(_, tensor)| tensor.elem_count()).sum();
+        // Parts that go back at the same time have gradients of their own until they are summed.
+        let of_parts = if self.is_side_by_side() { 2 * trained as u64 } else { 0 };
         Activations {
-            kept: vec![Part { name: "activations of the U-Net", bytes: FLOAT * kept }],
+            kept: vec![
+                Part { name: "activations of the U-Net", bytes: FLOAT * kept },
+                Part { name: "gradients of both sides", bytes: FLOAT * of_parts },
+            ],
             passing: FLOAT * passing,
             divergence: if has_divergence { FLOAT * all } else { 0 },
         }

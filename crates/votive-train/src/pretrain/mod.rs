@@ -17,7 +17,7 @@ pub use vae::{VaePretraining, whiten};
 
 use crate::checkpoint;
 use crate::error::{Result, TrainError};
-use crate::gradients::Gradients;
+use crate::gradients::{Gradients, recorder_of};
 use crate::optimizer::{AdamW, AdamWConfig, LrSchedule};
 use crate::recipe::Resolver;
 use candle_core::{DType, Device, Tensor};
@@ -27,7 +27,6 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use votive_model::files;
-use votive_tensor::segment::Recorder;
 
 /// What an example of images is: a caption with an image `(3, H, W)` in [−1, 1].
 pub type Examples<T> = dyn Fn(u64) -> (String, T) + Send + Sync;
@@ -233,13 +232,12 @@ impl Trainer {
     ) -> Result<(f64, Gradients)> {
         let Schedule { batch_size, shards, .. } = self.schedule;
         let size = batch_size / shards;
-        let trainable: Vec<Tensor> = self.parameters.iter().map(|(_, tensor)| tensor.clone()).collect();
         let shard = |index: u64| {
             let first = step * batch_size + index * size;
             let loss = (loss(first..first + size)? / shards as f64)?;
-            let mut gradients = Gradients::default();
-            gradients.accumulate(&loss, &self.parameters, &Recorder::new(trainable.clone()))?;
-            Ok((f64::from(loss.to_scalar::<f32>()?), gradients))
+            let recorder = recorder_of(&self.parameters);
+            recorder.backward(&loss)?;
+            Ok((f64::from(loss.to_scalar::<f32>()?), Gradients::take(&recorder, &self.parameters)))
         };
         let parts = (0..shards).into_par_iter().map(shard).collect::<Result<Vec<_>>>()?;
         // Summed in the order of the shards, whichever was ready first.

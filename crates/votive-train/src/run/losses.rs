@@ -11,8 +11,8 @@ use votive_objective::{
     CompletionFacts, Denoised, ListInputs, Needs, Objective, PairInputs, Term, TokenWeights, Tokens,
     UnpairedInputs,
 };
+use votive_tensor::Recorder;
 use votive_tensor::random::{Draws, Stream};
-use votive_tensor::segment::Recorder;
 
 /// Some rows of a step with what policy and reference make of them.
 pub(super) struct Micro<'a, B> {

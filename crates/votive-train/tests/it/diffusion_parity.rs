@@ -11,7 +11,7 @@ use std::sync::Arc;
 use votive_diffusion::{Conditioning, LossWeight, NoisePolicy, TimestepPolicy, TimestepSharing};
 use votive_model::{Denoiser, Params};
 use votive_objective::{CompletionFacts, Objective, PairInputs, Term};
-use votive_tensor::segment::Recorder;
+use votive_tensor::Recorder;
 use votive_train::front_end::{
     DenoisingBatch, DenoisingFrontEnd, DenoisingSettings, FrontEnd, ImageSettings, Likelihood,
     PipelineSettings, Sample, SaveDtype,

@@ -8,7 +8,7 @@ use crate::nn::Linear;
 use crate::params::Scope;
 use crate::vision_transformer::VisionLayers;
 use candle_core::{Device, Tensor};
-use votive_tensor::segment::Recorder;
+use votive_tensor::Recorder;
 use votive_tensor::{Activation, activate};
 
 /// Image encoder and projector.

@@ -11,7 +11,7 @@ use crate::nn::{Embedding, LayerNorm, Linear};
 use crate::params::{Init, Scope};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
-use votive_tensor::segment::Recorder;
+use votive_tensor::Recorder;
 use votive_tensor::{Activation, AttentionMask, activate, attention, linear};
 
 /// ε of all its norms.

@@ -22,8 +22,8 @@ use votive_diffusion::{Conditioning, Guidance, ImageSizes};
 use votive_model::stable_diffusion::AutoencoderKl;
 use votive_model::{Denoiser, Params};
 use votive_objective::CompletionFacts;
+use votive_tensor::Recorder;
 use votive_tensor::random::{Draws, Stream};
-use votive_tensor::segment::Recorder;
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
