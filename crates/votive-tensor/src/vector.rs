@@ -199,11 +199,11 @@ pub(crate) fn accumulate<R: Real, const FUSED: bool, const H: usize, const W: us
     }
 }
 
-/// Coefficients of 2ᶠ for |f| ≤ ½, from f⁵ down, where its largest relative error is least, 9·10⁻⁸ and 2·10⁻⁷ in f32 (found by reweighted
-/// least squares, docs/log.md).
+/// Coefficients of 2ᶠ for |f| ≤ ½, from f⁵ down, where its largest relative error is least, 2·10⁻⁷ in f32 (found by reweighted least
+/// squares, docs/log.md).
 #[cfg(target_arch = "x86_64")]
 const POWER_OF_TWO: [f32; 6] =
-    [1.326_472_4e-3, 9.671_513e-3, 5.550_733_8e-2, 0.240_222_42, 0.693_146_98, 1.0];
+    [1.330_026_4e-3, 9.669_708e-3, 5.550_56e-2, 0.240_222_81, std::f32::consts::LN_2, 1.0];
 
 /// `values[i] = exp(values[i] − most)`, none of which is above `most`; gives their sum, in an order that the length alone
 /// decides.
