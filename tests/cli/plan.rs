@@ -17,28 +17,29 @@ fn part(plan: &Value, name: &str) -> u64 {
         .unwrap()
 }
 
-/// Parameters in a model's file.
-fn parameters(model: &str) -> u64 {
-    tensors(&fixture(&format!("{model}/model.safetensors"))).values().map(|t| t.elem_count() as u64).sum()
+/// Parameters of each tensor in a model's file.
+fn parameters(model: &str) -> Vec<u64> {
+    tensors(&fixture(&format!("{model}/model.safetensors"))).values().map(|t| t.elem_count() as u64).collect()
 }
 
 #[test]
 fn weights_copies_gradients_and_moments_are_counted() {
     let trial = Trial::text();
     let recipe = trial.path("recipe.toml");
-    let weights = 4 * parameters("text/llama");
+    let sizes = parameters("text/llama");
+    let (weights, largest) = (4 * sizes.iter().sum::<u64>(), 4 * sizes.iter().max().unwrap());
     let full = plan(&recipe, &[]);
     assert_eq!(part(&full, "weights"), weights);
     assert_eq!(part(&full, "copy for the reference"), weights);
-    assert_eq!(part(&full, "gradients"), weights);
+    // One sum of each, and the one that is being added.
+    assert_eq!(part(&full, "gradients"), weights + largest);
     assert_eq!(part(&full, "moments of the optimizer"), 2 * weights);
     assert_eq!((&full["trained"]["share"], &full["steps"]), (&json!(1.0), &json!(6)));
     assert_eq!(full["rows"], json!({"train": 20, "held_out": 0, "read": 20, "dropped": 0}));
     let sequences = full["lengths"].as_array().unwrap().iter().map(|bin| bin["sequences"].as_u64().unwrap());
     assert_eq!(sequences.sum::<u64>(), 40);
-    // A sum of gradients waits for the next micro-batch's.
     let cut = plan(&recipe, &["--set", "train.micro_batch_size=1"]);
-    assert_eq!(part(&cut, "gradients"), 2 * weights);
+    assert_eq!(part(&cut, "gradients"), weights + largest);
     assert!(part(&cut, "activations of the layers") < part(&full, "activations of the layers"));
 
     let adapter = ["--set", "adapter.lora.rank=2", "--set", "reference.kind=adapter_off"];
@@ -46,7 +47,10 @@ fn weights_copies_gradients_and_moments_are_counted() {
     // Two of 32 inputs for q_proj and v_proj of two layers, and their outputs.
     let trained = lora["trained"]["parameters"].as_u64().unwrap();
     assert_eq!(part(&lora, "weights"), weights + 4 * trained);
-    assert_eq!((part(&lora, "copy for the reference"), part(&lora, "gradients")), (0, 4 * trained));
+    // The largest factor is less than all of them together.
+    let gradients = part(&lora, "gradients");
+    assert!((4 * trained + 1..8 * trained).contains(&gradients), "{gradients}");
+    assert_eq!(part(&lora, "copy for the reference"), 0);
     let modules = lora["trained"]["modules"].as_object().unwrap();
     assert_eq!(modules.values().map(|count| count.as_u64().unwrap()).sum::<u64>(), trained);
     assert!(modules.contains_key("model.layers.*.self_attn.q_proj.lora_A.weight"), "{modules:?}");
