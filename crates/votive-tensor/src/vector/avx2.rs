@@ -5,8 +5,8 @@ use std::arch::x86_64::{
     __m256, _CMP_LT_OQ, _MM_HINT_T0, _mm_add_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_prefetch, _mm_storeu_ps,
     _mm_unpackhi_ps, _mm_unpacklo_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_andnot_ps, _mm256_broadcast_ss,
     _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_extractf128_ps,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+    _mm256_fmadd_ps, _mm256_fmsub_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
 };
 
 /// Numbers in a vector, and in a line of a cache.
@@ -164,15 +164,15 @@ pub(super) fn exponentials(values: &mut [[f32; LANES]], most: f32) -> [f32; LANE
     // As in `super::avx512`, and rounded as in `Real::exp_in`; nothing is above 0 here, so that only what is far below needs care.
     let same = |value: f32| _mm256_set1_ps(value);
     let (log2_e, most) = (same(std::f32::consts::LOG2_E), same(most));
-    let (round, least) = (same(12_582_912.0), same(-126.0));
+    let (round, least) = (same(12_582_912.0), same(-87.3));
     let mut sum = same(0.0);
     for eight in values {
         // SAFETY: the array is a vector long.
-        let x = _mm256_mul_ps(_mm256_sub_ps(unsafe { _mm256_loadu_ps(eight.as_ptr()) }, most), log2_e);
-        let n = _mm256_add_ps(x, round);
+        let x = _mm256_sub_ps(unsafe { _mm256_loadu_ps(eight.as_ptr()) }, most);
+        let n = _mm256_fmadd_ps(x, log2_e, round);
         let scale = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));
         let scale = _mm256_castsi256_ps(_mm256_add_epi32(scale, _mm256_set1_epi32(0x3f80_0000)));
-        let f = _mm256_sub_ps(x, _mm256_sub_ps(n, round));
+        let f = _mm256_fmsub_ps(x, log2_e, _mm256_sub_ps(n, round));
         let mut value = same(POWER_OF_TWO[0]);
         for coefficient in &POWER_OF_TWO[1..] {
             value = _mm256_fmadd_ps(value, f, same(*coefficient));

@@ -2,9 +2,9 @@
 
 use super::POWER_OF_TWO;
 use std::arch::x86_64::{
-    _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_max_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_storeu_ps, _mm512_sub_ps,
+    _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps, _mm512_fmadd_ps, _mm512_fmsub_ps,
+    _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 /// Numbers in a vector.
@@ -51,19 +51,19 @@ pub(super) unsafe fn products<const H: usize>(
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn exponentials(values: &mut [[f32; LANES]], most: f32) -> [f32; LANES] {
-    // eˣ = 2ⁿ·2ᶠ with n + f = x/ln 2, which costs digits in proportion to |x|, where eˣ is near 0. The instruction that scales by 2ⁿ
-    // ends in 0 by itself.
+    // eˣ = 2ⁿ·2ᶠ with n + f = x/ln 2; the product is rounded once, after n is taken away. The instruction that scales by 2ⁿ ends
+    // in 0 by itself.
     let same = |value: f32| _mm512_set1_ps(value);
-    let scale = same(std::f32::consts::LOG2_E);
-    let (most, least) = (same(most), same(-160.0));
+    let (most, least, log2_e) = (same(most), same(-110.0), same(std::f32::consts::LOG2_E));
     let mut sum = same(0.0);
     for values in values {
         // SAFETY: the array is a vector long.
-        let x = _mm512_mul_ps(_mm512_sub_ps(unsafe { _mm512_loadu_ps(values.as_ptr()) }, most), scale);
+        let x = _mm512_sub_ps(unsafe { _mm512_loadu_ps(values.as_ptr()) }, most);
         // The second one is kept where one of them is not a number.
         let x = _mm512_max_ps(least, x);
-        let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
-        let f = _mm512_sub_ps(x, n);
+        let n = _mm512_mul_ps(x, log2_e);
+        let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(n);
+        let f = _mm512_fmsub_ps(x, log2_e, n);
         let mut value = same(POWER_OF_TWO[0]);
         for coefficient in &POWER_OF_TWO[1..] {
             value = _mm512_fmadd_ps(value, f, same(*coefficient));
