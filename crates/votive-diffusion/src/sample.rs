@@ -1,6 +1,7 @@
 //! The loop from noise to latents.
 
 use candle_core::Tensor;
+use votive_tensor::keeping_weights;
 
 use crate::error::{DiffusionError, Result};
 use crate::guidance::Guidance;
@@ -56,10 +57,12 @@ fn run(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Tensor> {
     let timesteps = sampler.timesteps().to_vec();
-    for (step_idx, timestep) in timesteps.iter().enumerate() {
-        let model_pred = guidance.predict(&sampler.scale_input(&latents, step_idx)?, *timestep)?;
-        latents = sampler.step(&model_pred, step_idx, &latents, noise)?;
-        progress(step_idx + 1, timesteps.len());
-    }
-    Ok(latents)
+    keeping_weights(|| {
+        for (step_idx, timestep) in timesteps.iter().enumerate() {
+            let model_pred = guidance.predict(&sampler.scale_input(&latents, step_idx)?, *timestep)?;
+            latents = sampler.step(&model_pred, step_idx, &latents, noise)?;
+            progress(step_idx + 1, timesteps.len());
+        }
+        Ok(latents)
+    })
 }

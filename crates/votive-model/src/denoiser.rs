@@ -4,7 +4,7 @@ use crate::error::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
 use votive_diffusion::Conditioning;
-use votive_tensor::Recorder;
+use votive_tensor::{KeptWeights, Recorder};
 
 /// A network that looks at noisy latents and says what to take away.
 pub trait Denoiser: Send + Sync {
@@ -50,6 +50,8 @@ pub fn predict_in_parts(
         (0 | 1, _) => network.predict(latents, timesteps, conditioning),
         (_, Some(recorder)) => recorder.beside(parts, predict),
         (_, None) => {
+            let kept = KeptWeights::here();
+            let predict = |part| kept.within(|| predict(part));
             let parts = (0..parts).into_par_iter().map(predict).collect::<Result<Vec<_>>>()?;
             Ok(Tensor::cat(&parts, 0)?)
         }

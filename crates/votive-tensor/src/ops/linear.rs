@@ -1,6 +1,7 @@
 //! `x · Wᵀ (+ b)`. The gradient of a weight that is not trained is neither computed nor stored.
 
 use super::few_rows;
+use super::kept::{Form, form_of};
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
 use crate::vector::{LANES, Lanes, LanesLoop, columns, fetch, run_lanes, store_all};
 use candle_core::{Result, Tensor};
@@ -15,14 +16,23 @@ use rayon::prelude::*;
 /// # Errors
 /// If the sizes don't fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let form = match weight.dims() {
+        [outs, ins] if is_turned([*outs, *ins]) => {
+            form_of(weight, weight.elem_count() * weight.dtype().size_in_bytes())
+        }
+        _ => None,
+    };
     match bias {
-        None => apply(Linear, &[x, weight]),
-        Some(bias) => apply(Linear, &[x, weight, bias]),
+        None => apply(Linear { form }, &[x, weight]),
+        Some(bias) => apply(Linear { form }, &[x, weight, bias]),
     }
 }
 
 #[derive(Clone)]
-struct Linear;
+struct Linear {
+    /// The weight turned round, if it is kept.
+    form: Option<Form>,
+}
 
 impl Kernel for Linear {
     const NAME: &'static str = "linear";
@@ -43,7 +53,7 @@ impl Kernel for Linear {
     }
 
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
-        product(inputs[0].data, inputs[1], inputs.get(2), output);
+        product_by(inputs[0].data, (inputs[1], self.form.as_ref()), inputs.get(2), output);
     }
 
     fn backward<R: Real>(
@@ -101,6 +111,15 @@ impl Kernel for Linear {
 
 /// `x · Wᵀ (+ bias)`: whoever computes this map, adapted or not, comes here, so that all get the same bits.
 pub(super) fn product<R: Real>(x: &[R], weight: View<R>, bias: Option<&View<R>>, output: &mut [R]) {
+    product_by(x, (weight, None), bias, output);
+}
+
+fn product_by<R: Real>(
+    x: &[R],
+    (weight, form): (View<R>, Option<&Form>),
+    bias: Option<&View<R>>,
+    output: &mut [R],
+) {
     let [outs, ins] = sizes(weight.dims);
     let rows = output.len() / outs;
     start_with(bias, output);
@@ -111,27 +130,32 @@ pub(super) fn product<R: Real>(x: &[R], weight: View<R>, bias: Option<&View<R>>,
     let mut product = |weight: &[R], shape: Matrix| {
         matmul((output.0, output.1), x, (weight, shape), R::one(), bias.is_some(), Threads::All);
     };
-    match transposed(weight.data, [outs, ins]) {
-        Some(turned) => product(&turned, Matrix::dense(ins, outs)),
-        None => product(weight.data, Matrix::dense(outs, ins).t()),
+    let turned = || transposed(weight.data, [outs, ins]);
+    match (is_turned([outs, ins]), form.and_then(|form| form.get(turned))) {
+        (true, Some(turned)) => product(turned, Matrix::dense(ins, outs)),
+        (true, None) => product(&turned(), Matrix::dense(ins, outs)),
+        (false, _) => product(weight.data, Matrix::dense(outs, ins).t()),
     }
 }
 
-/// The transpose of a small matrix, which the matrix library reads as it is: it would take a column-major one apart
-/// number by number, longer than the product with a few hundred rows takes. Large ones would leave the cache on the way.
-fn transposed<R: Real>(weight: &[R], [outs, ins]: [usize; 2]) -> Option<Vec<R>> {
+/// Columns that are turned together: as many as are read with a line of the cache.
+const STRIP: usize = 16;
+
+/// Whether a matrix is small enough to be turned round for the matrix library, which reads the transpose as it is: it would take a column-major
+/// one apart number by number, longer than the product with a few hundred rows takes. Large ones would leave the cache on the way.
+fn is_turned([outs, ins]: [usize; 2]) -> bool {
     /// Numbers of the largest matrix that is turned.
     const MOST: usize = 1 << 20;
-    /// Columns that are turned together: as many as are read with a line of the cache.
-    const STRIP: usize = 16;
-    if outs * ins > MOST || !outs.is_multiple_of(STRIP) || !ins.is_multiple_of(STRIP) {
-        return None;
-    }
+    outs * ins <= MOST && outs.is_multiple_of(STRIP) && ins.is_multiple_of(STRIP)
+}
+
+/// The transpose of a matrix that [`is_turned`].
+fn transposed<R: Real>(weight: &[R], [outs, ins]: [usize; 2]) -> Vec<R> {
     let mut turned = vec![R::zero(); outs * ins];
     turned.par_chunks_mut(STRIP * outs).enumerate().for_each(|(strip, out)| {
         run_lanes(Transpose { from: &weight[strip * STRIP..], stride: ins, out, width: outs });
     });
-    Some(turned)
+    turned
 }
 
 /// Columns of a matrix become rows, `out.len() / width` of them.
@@ -184,8 +208,8 @@ mod tests {
     #[test]
     fn gradients() {
         let t = |shape: &[usize], salt| sample_tensor(shape, salt).unwrap();
-        check(Linear, &[t(&[2, 3, 4], 1), t(&[5, 4], 2)]);
-        check(Linear, &[t(&[6, 4], 1), t(&[5, 4], 2), t(&[5], 3)]);
+        check(Linear { form: None }, &[t(&[2, 3, 4], 1), t(&[5, 4], 2)]);
+        check(Linear { form: None }, &[t(&[6, 4], 1), t(&[5, 4], 2), t(&[5], 3)]);
     }
 
     #[test]

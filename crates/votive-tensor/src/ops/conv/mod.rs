@@ -4,11 +4,13 @@
 //! candle 0.11.1's backward is 4 to 7 times slower on a CPU, and its weight gradient uses a strided kernel that some
 //! back ends read wrongly; here every operand is contiguous.
 
+mod kept;
 mod winograd;
 
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
 use crate::vector;
 use candle_core::{Result, Tensor};
+use kept::KeptConv2d;
 use rayon::prelude::*;
 use winograd::{Kernels, Tiling};
 
@@ -23,7 +25,11 @@ pub(super) const PARTS: usize = 4;
 /// # Errors
 /// If the sizes don't fit.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
-    apply(Conv2d { stride, padding }, &[x, weight, bias])
+    let conv = Conv2d { stride, padding };
+    match KeptConv2d::of(&conv, weight) {
+        Some(kept) => apply(kept, &[x, weight, bias]),
+        None => apply(conv, &[x, weight, bias]),
+    }
 }
 
 #[derive(Clone)]

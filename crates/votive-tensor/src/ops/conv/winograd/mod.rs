@@ -17,7 +17,7 @@ use std::ops::Range;
 use tiles::{Lines, Panels, grad_points, results};
 
 /// Points of a transformed tile or kernel.
-const POINTS: usize = 16;
+pub(super) const POINTS: usize = 16;
 /// Tiles of a panel.
 const PANEL: usize = 16;
 /// Numbers between what would else lie a power of two apart, and share few places of a cache.
