@@ -76,7 +76,7 @@ impl Drawn {
         labeller.utilities(&self.repeated, &candidates(&self.pictures)?, ctx)
     }
 
-    /// Writes the best against the worst of each caption to `out/pairs.jsonl`.
+    /// Writes the pair of each caption to `out/pairs.jsonl`.
     ///
     /// # Errors
     /// If a file cannot be written.

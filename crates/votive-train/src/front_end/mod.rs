@@ -398,7 +398,8 @@ pub trait FrontEnd {
         recorder: Option<&Recorder>,
     ) -> Result<Likelihood>;
 
-    /// Whether gradients of the policy come out of a recorder; `recompute` if the recipe wants segments recomputed.
+    /// Whether the policy computes in segments or parts, whose gradients come out at a recorder alone; `recompute` if the recipe wants
+    /// segments recomputed.
     fn records_gradients(&self, recompute: bool) -> bool {
         recompute
     }
