@@ -11,6 +11,7 @@ pub mod kernel;
 mod ops;
 pub mod random;
 mod recorder;
+mod scope;
 mod segment;
 mod vector;
 
@@ -18,6 +19,6 @@ pub use ops::{
     Activation, AttentionMask, KeptWeights, Scores, Segment, Storage, StoredMatrix, TokenScores, Weight,
     activate, add_to_channels, attention, conv2d, gated, gated_halves, group_norm, group_norm_activated,
     keeping_weights, layer_norm, linear, log_sigmoid, low_rank_conv2d, low_rank_linear, rms_norm, rope,
-    stored_linear, token_divergences, token_scores, upsample_nearest_2x,
+    stored_linear, token_divergences, token_scores, transpose, upsample_nearest_2x,
 };
 pub use recorder::Recorder;

@@ -4,20 +4,20 @@
 //! over micro-batches then is a second set of gradients. Of parameters that a recorder knows, the operations of this crate hand theirs
 //! over at once, and there is one sum of each.
 
-use crate::vector;
+use crate::{scope, vector};
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, TensorId};
 use rayon::prelude::*;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The sums of the gradients of some parameters, over as many backwards as it is used for. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     places: Arc<HashMap<TensorId, usize>>,
-    count: usize,
-    gradients: Arc<Mutex<BTreeMap<usize, Tensor>>>,
+    /// In the order of the parameters.
+    sums: Arc<Mutex<Vec<Option<Tensor>>>>,
 }
 
 thread_local! {
@@ -30,7 +30,8 @@ impl Recorder {
     #[must_use]
     pub fn new(trainable: &[Tensor]) -> Self {
         let places = trainable.iter().enumerate().map(|(place, tensor)| (tensor.id(), place));
-        Self { places: Arc::new(places.collect()), count: trainable.len(), gradients: Arc::default() }
+        let sums = vec![None; trainable.len()];
+        Self { places: Arc::new(places.collect()), sums: Arc::new(Mutex::new(sums)) }
     }
 
     /// Runs the backward of `loss` and adds the gradients of the parameters to these.
@@ -44,54 +45,51 @@ impl Recorder {
     /// The sums, in the order of the parameters, none where no gradient came; the recorder is empty after it.
     #[must_use]
     pub fn take(&self) -> Vec<Option<Tensor>> {
-        let mut gradients =
-            std::mem::take(&mut *self.gradients.lock().unwrap_or_else(PoisonError::into_inner));
-        (0..self.count).map(|place| gradients.remove(&place)).collect()
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().map(Option::take).collect()
     }
 
     /// As [`Recorder::backward`]; gives the gradients of all that the recorder does not know.
     pub(crate) fn differentiate(&self, loss: &Tensor) -> Result<GradStore> {
-        let store = within(Some(self.clone()), || loss.backward())?;
+        let store = during(Some(self.clone()), || loss.backward())?;
         self.record(&store)?;
         Ok(store)
     }
 
     /// Adds the gradients of parameters that candle's own operations, or none of this recorder's backwards, left in a store.
     pub(crate) fn record(&self, store: &GradStore) -> Result<()> {
-        // In the order of the parameters: a sum does not depend on the order of a hash table.
-        let mut found: Vec<(usize, &Tensor)> =
-            self.places.iter().filter_map(|(id, place)| Some((*place, store.get_id(*id)?))).collect();
-        found.sort_unstable_by_key(|(place, _)| *place);
-        found.into_iter().try_for_each(|(place, gradient)| self.add(place, gradient.detach()))
+        self.places.iter().try_for_each(|(id, place)| match store.get_id(*id) {
+            Some(gradient) => self.add(*place, gradient.detach()),
+            None => Ok(()),
+        })
     }
 
-    fn add(&self, place: usize, gradient: Tensor) -> Result<()> {
-        let mut gradients = self.gradients.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = match gradients.remove(&place) {
-            None => gradient,
-            Some(sum) if is_plain(&sum) && is_plain(&gradient) => {
+    fn add(&self, place: usize, mut gradient: Tensor) -> Result<()> {
+        loop {
+            let sum = {
+                let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+                match sums[place].take() {
+                    Some(sum) => sum,
+                    None => {
+                        sums[place] = Some(gradient);
+                        return Ok(());
+                    }
+                }
+            };
+            // Without the lock: numbers are added on all threads, and one that waits for others may come here with other work. If
+            // another gradient came meanwhile, this sum is added to it.
+            gradient = if is_plain(&sum) && is_plain(&gradient) {
                 sum.inplace_op2(&gradient, &Add)?;
                 sum
-            }
-            Some(sum) => (sum + gradient)?.detach(),
-        };
-        gradients.insert(place, sum);
-        Ok(())
+            } else {
+                (sum + gradient)?.detach()
+            };
+        }
     }
 }
 
 /// Runs `work` as part of a recorder's backward, or of none.
-pub(crate) fn within<T>(recorder: Option<Recorder>, work: impl FnOnce() -> T) -> T {
-    /// Puts back what was there, also if `work` panics.
-    struct Before(Option<Recorder>);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            CURRENT.set(self.0.take());
-        }
-    }
-    // A thread that waits for others may begin another backward meanwhile, and comes back out of it.
-    let _before = Before(CURRENT.replace(recorder));
-    work()
+pub(crate) fn during<T>(recorder: Option<Recorder>, work: impl FnOnce() -> T) -> T {
+    scope::within(&CURRENT, recorder, work)
 }
 
 /// Hands the gradient of an argument over to the recorder whose backward this is in; gives it back if it is not of a parameter that it knows.
@@ -189,9 +187,9 @@ mod tests {
         let var = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
         let [outer, inner] = [(); 2].map(|()| Recorder::new(&[var.as_tensor().clone()]));
         let give = || hand_over(&var, Tensor::new(&[3f32, 4.0], &Device::Cpu).unwrap()).unwrap();
-        within(Some(outer.clone()), || {
-            within(Some(inner.clone()), || assert!(give().is_none()));
-            within(None, || assert!(give().is_some()));
+        during(Some(outer.clone()), || {
+            during(Some(inner.clone()), || assert!(give().is_none()));
+            during(None, || assert!(give().is_some()));
             assert!(give().is_none());
             assert!(give().is_none());
         });

@@ -6,7 +6,7 @@
 //!
 //! Source: Chen et al., "Training deep nets with sublinear memory cost", arXiv:1604.06174.
 
-use crate::recorder::{Recorder, within};
+use crate::recorder::{Recorder, during};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, Var};
 use rayon::prelude::*;
 
@@ -87,7 +87,7 @@ impl CustomOp1 for Beside {
         // To stores of their own, and from those one after the other, so that sums do not depend on which part is first.
         let back = |(part, grad): (&Tensor, Tensor)| {
             let sum = (part * grad)?.sum_all()?;
-            within(None, || sum.backward())
+            during(None, || sum.backward())
         };
         let stores = graded.into_par_iter().map(back).collect::<Result<Vec<_>>>()?;
         stores.iter().try_for_each(|store| self.recorder.record(store))?;

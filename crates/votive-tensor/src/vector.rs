@@ -8,9 +8,11 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod lanes;
+mod wide;
 
 use crate::kernel::Real;
-pub(crate) use lanes::{Lanes, LanesLoop, columns, load_all, run_lanes, store_all};
+pub(crate) use lanes::{Lanes, LanesLoop, columns, load_all, run_lanes, store_all, transpose};
+pub(crate) use wide::{MOST, Wide, WideLoop, run_wide};
 
 /// A loop over slices. `run` must be `#[inline(always)]`, and so must everything it calls, or it is compiled only once.
 pub(crate) trait Loop {
@@ -187,7 +189,11 @@ pub(crate) fn accumulate<R: Real, const FUSED: bool, const H: usize, const W: us
         // SAFETY: R is f32, the lengths were checked above, and the processor has AVX2 and FMA where FUSED is said.
         unsafe {
             let factors: [[f32; H]; W] = std::mem::transmute_copy(&factors);
-            avx2::accumulate::<H, W>((out.as_mut_ptr().cast(), stride), factors, x.as_ptr().cast(), length);
+            let (out, x) = ((out.as_mut_ptr().cast(), stride), x.as_ptr().cast());
+            match length.is_multiple_of(avx512::LANES) && avx512::is_here() {
+                true => avx512::accumulate::<H, W>(out, factors, x, length),
+                false => avx2::accumulate::<H, W>(out, factors, x, length),
+            }
         }
         return;
     }
@@ -195,6 +201,38 @@ pub(crate) fn accumulate<R: Real, const FUSED: bool, const H: usize, const W: us
         let out = &mut out[w * stride..w * stride + length];
         for (x, factor) in x.chunks(length.max(1)).zip(factors) {
             out.iter_mut().zip(x).for_each(|(out, x)| *out = multiply_add::<R, FUSED>(factor, *x, *out));
+        }
+    }
+}
+
+/// `out[r][d] += Σ_i x[r][i] · y[i][d]` for [`LANES`] rows of `out`, dense, of `width` numbers, a multiple of [`LANES`]; those of `x` lie `stride`
+/// apart, and `y` has `count` dense rows.
+#[inline(always)]
+pub(crate) fn add_weighted_rows<R: Real, const FUSED: bool>(
+    (out, width): (&mut [R], usize),
+    (x, stride): (&[R], usize),
+    (y, count): (&[R], usize),
+) {
+    let (out, y) = (&mut out[..LANES * width], &y[..count * width]);
+    assert!(
+        width.is_multiple_of(LANES) && count <= stride && (LANES - 1) * stride + count <= x.len(),
+        "add_weighted_rows"
+    );
+    #[cfg(target_arch = "x86_64")]
+    if FUSED && R::DTYPE == candle_core::DType::F32 {
+        let (out, x, y) = (out.as_mut_ptr().cast(), x.as_ptr().cast(), y.as_ptr().cast());
+        // SAFETY: R is f32, the lengths were checked above, and the processor has AVX2 and FMA where FUSED is said.
+        unsafe {
+            match width.is_multiple_of(avx512::LANES) && avx512::is_here() {
+                true => avx512::add_weighted_rows((out, width), (x, stride), (y, count)),
+                false => avx2::add_weighted_rows((out, width), (x, stride), (y, count)),
+            }
+        }
+        return;
+    }
+    for (out, x) in out.chunks_mut(width.max(1)).zip(x.chunks(stride.max(1))) {
+        for (y, x) in y.chunks(width.max(1)).zip(x) {
+            out.iter_mut().zip(y).for_each(|(out, y)| *out = multiply_add::<R, FUSED>(*x, *y, *out));
         }
     }
 }
@@ -216,15 +254,15 @@ pub(crate) fn exponentials<R: Real, const FUSED: bool>(values: &mut [R], most: R
         // SAFETY: R is f32, and the processor has AVX2 and FMA where FUSED is said.
         unsafe {
             let most = std::mem::transmute_copy(&most);
-            let strands = |strands: &[f32]| R::of(f64::from(strands.iter().sum::<f32>()));
+            let in_r = |sum: f32| R::of(f64::from(sum));
             if avx512::is_here() {
                 let (whole, behind) = rest.as_chunks_mut::<{ avx512::LANES }>();
                 let whole = std::slice::from_raw_parts_mut(whole.as_mut_ptr().cast(), whole.len());
-                (sum, rest) = (strands(&avx512::exponentials(whole, most)), behind);
+                (sum, rest) = (in_r(avx512::exponentials_and_sum(whole, most)), behind);
             }
             let (whole, behind) = rest.as_chunks_mut::<LANES>();
             let whole = std::slice::from_raw_parts_mut(whole.as_mut_ptr().cast(), whole.len());
-            (sum, rest) = (sum + strands(&avx2::exponentials(whole, most)), behind);
+            (sum, rest) = (sum + in_r(avx2::exponentials_and_sum(whole, most)), behind);
         }
     }
     rest.iter_mut().for_each(|value| *value = (*value - most).exp_in::<FUSED>());
@@ -300,6 +338,12 @@ mod tests {
                     (&numbers(4 * length, 5), length),
                 );
                 self.0.extend(out);
+                for width in [LANES, 2 * LANES, 3 * LANES] {
+                    let mut out = numbers(LANES * width, 6);
+                    let (x, y) = (numbers(LANES * length, 7), numbers((length - 3) * width, 8));
+                    add_weighted_rows::<R, FUSED>((&mut out, width), (&x, length), (&y, length - 3));
+                    self.0.extend(out);
+                }
             }
             for length in [1, 7, 8, 9, 40, 1021] {
                 let (x, y): ([Vec<R>; 4], [Vec<R>; 2]) = (

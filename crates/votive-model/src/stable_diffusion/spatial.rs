@@ -2,14 +2,15 @@
 
 use crate::error::Result;
 use candle_core::Tensor;
+use votive_tensor::transpose;
 
 /// `x (B, C, H, W)` → `(B, H·W, C)`.
 pub(super) fn to_sequence(x: &Tensor) -> Result<Tensor> {
-    Ok(x.flatten_from(2)?.transpose(1, 2)?.contiguous()?)
+    Ok(transpose(&x.flatten_from(2)?)?)
 }
 
 /// `x (B, H·W, C)` → `(B, C, H, W)`.
 pub(super) fn to_image(x: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
     let (batch, _, channels) = x.dims3()?;
-    Ok(x.transpose(1, 2)?.contiguous()?.reshape((batch, channels, height, width))?)
+    Ok(transpose(x)?.reshape((batch, channels, height, width))?)
 }

@@ -72,7 +72,7 @@ impl FewQueries<'_> {
         v: (&CpuStorage, &Layout),
     ) -> Result<(CpuStorage, Shape)> {
         // Whoever adds a field must say here what it means.
-        let Attention { heads, kv_heads, scores: Scores { scale, softcap: _ }, mask } = self.0;
+        let Attention { heads, kv_heads, scores: Scores { scale, softcap: _ }, mask, left: _ } = self.0;
         let (rows, queries, width) = q.1.shape().dims3()?;
         let (_, keys, kv_width) = k.1.shape().dims3()?;
         let head = width / heads;
@@ -233,7 +233,7 @@ mod tests {
                     AttentionMask { window: Some(3), ..AttentionMask::causal() },
                     AttentionMask { first_key: Some(vec![0, 4, 2]), ..AttentionMask::causal() },
                 ] {
-                    let op = Attention { heads: 4, kv_heads: 2, scores: 0.6.into(), mask: mask.clone() };
+                    let op = Attention::new((4, 2), 0.6.into(), mask.clone());
                     let found = attention(&op, [&q, &k, &v]).unwrap().unwrap();
                     let (k, v) = (k.contiguous().unwrap(), v.contiguous().unwrap());
                     assert!(attention(&op, [&q, &k, &v]).unwrap().is_none(), "dense keys are read as before");
@@ -250,7 +250,7 @@ mod tests {
     fn where_a_gradient_is_wanted_the_operation_with_a_backward_is_taken() {
         let q = Var::from_tensor(&sample_tensor(&[3, 1, 8], 1).unwrap()).unwrap();
         let (k, v) = (room(2, DType::F64), room(3, DType::F64));
-        let op = Attention { heads: 4, kv_heads: 2, scores: 0.6.into(), mask: AttentionMask::causal() };
+        let op = Attention::new((4, 2), 0.6.into(), AttentionMask::causal());
         assert!(attention(&op, [&q, &k, &v]).unwrap().is_none());
     }
 }

@@ -3,6 +3,7 @@
 //! Every call of a convolution in tiles transforms its kernels, and every linear map of a few hundred rows turns its weight round. With few pixels that is
 //! a good part of the work, and the same at every step of a sampler.
 
+use crate::scope;
 use candle_core::{Tensor, TensorId};
 use std::any::Any;
 use std::cell::RefCell;
@@ -51,16 +52,7 @@ impl KeptWeights {
 
     /// Runs a part of the work for which they are kept.
     pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
-        /// Puts back what was there, also if `work` panics.
-        struct Before(KeptWeights);
-        impl Drop for Before {
-            fn drop(&mut self) {
-                KEPT.set(KeptWeights(self.0.0.take()));
-            }
-        }
-        // A thread that waits for others may begin other work meanwhile, and comes back out of it.
-        let _before = Before(KEPT.replace(self.clone()));
-        work()
+        scope::within(&KEPT, self.clone(), work)
     }
 }
 

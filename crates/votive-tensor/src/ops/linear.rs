@@ -2,8 +2,8 @@
 
 use super::few_rows;
 use super::kept::{Form, form_of};
+use super::transpose::{is_fast, transpose_all};
 use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
-use crate::vector::{LANES, Lanes, LanesLoop, columns, fetch, run_lanes, store_all};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -130,7 +130,11 @@ fn product_by<R: Real>(
     let mut product = |weight: &[R], shape: Matrix| {
         matmul((output.0, output.1), x, (weight, shape), R::one(), bias.is_some(), Threads::All);
     };
-    let turned = || transposed(weight.data, [outs, ins]);
+    let turned = || {
+        let mut turned = vec![R::zero(); outs * ins];
+        transpose_all(weight.data, [outs, ins], &mut turned);
+        turned
+    };
     match (is_turned([outs, ins]), form.and_then(|form| form.get(turned))) {
         (true, Some(turned)) => product(turned, Matrix::dense(ins, outs)),
         (true, None) => product(&turned(), Matrix::dense(ins, outs)),
@@ -138,53 +142,12 @@ fn product_by<R: Real>(
     }
 }
 
-/// Columns that are turned together: as many as are read with a line of the cache.
-const STRIP: usize = 16;
-
 /// Whether a matrix is small enough to be turned round for the matrix library, which reads the transpose as it is: it would take a column-major
 /// one apart number by number, longer than the product with a few hundred rows takes. Large ones would leave the cache on the way.
 fn is_turned([outs, ins]: [usize; 2]) -> bool {
     /// Numbers of the largest matrix that is turned.
     const MOST: usize = 1 << 20;
-    outs * ins <= MOST && outs.is_multiple_of(STRIP) && ins.is_multiple_of(STRIP)
-}
-
-/// The transpose of a matrix that [`is_turned`].
-fn transposed<R: Real>(weight: &[R], [outs, ins]: [usize; 2]) -> Vec<R> {
-    let mut turned = vec![R::zero(); outs * ins];
-    turned.par_chunks_mut(STRIP * outs).enumerate().for_each(|(strip, out)| {
-        run_lanes(Transpose { from: &weight[strip * STRIP..], stride: ins, out, width: outs });
-    });
-    turned
-}
-
-/// Columns of a matrix become rows, `out.len() / width` of them.
-struct Transpose<'a, R> {
-    from: &'a [R],
-    stride: usize,
-    out: &'a mut [R],
-    width: usize,
-}
-
-impl<R: Real> LanesLoop<R> for Transpose<'_, R> {
-    #[inline(always)]
-    fn run<L: Lanes<R>, const FUSED: bool>(self) {
-        /// Rows that are asked for before they are needed: they lie too far apart for a processor's own foresight.
-        const AHEAD: usize = 2 * LANES;
-        let Self { from, stride, out, width } = self;
-        let count = out.len() / width;
-        for row in (0..width).step_by(LANES) {
-            let coming = (row + AHEAD).min(width)..(row + AHEAD + LANES).min(width);
-            coming.for_each(|row| fetch(&from[row * stride..row * stride + count]));
-            for (block, out) in out.chunks_exact_mut(LANES * width).enumerate() {
-                let from = &from[row * stride + block * LANES..];
-                let columns = columns::<R, L>(from, stride);
-                for (column, out) in columns.into_iter().zip(out.chunks_exact_mut(width)) {
-                    store_all(column, &mut out[row..]);
-                }
-            }
-        }
-    }
+    outs * ins <= MOST && is_fast([outs, ins])
 }
 
 /// Rows that begin with the bias, if there is one.

@@ -18,6 +18,7 @@ mod rope;
 mod softcap;
 mod stored;
 mod token_divergence;
+mod transpose;
 
 pub use activation::{Activation, activate, gated, gated_halves};
 pub use attention::{AttentionMask, Scores, Segment, attention};
@@ -34,3 +35,4 @@ pub use resample::upsample_nearest_2x;
 pub use rope::rope;
 pub use stored::{Storage, StoredMatrix, Weight, stored_linear};
 pub use token_divergence::token_divergences;
+pub use transpose::transpose;

@@ -140,53 +140,106 @@ pub(super) unsafe fn accumulate<const H: usize, const W: usize>(
     x: *const f32,
     length: usize,
 ) {
-    let factors: [[__m256; H]; W] =
-        factors.each_ref().map(|row| row.each_ref().map(|f| _mm256_broadcast_ss(f)));
+    let mut same = [[_mm256_setzero_ps(); H]; W];
+    for (same, factors) in same.iter_mut().zip(&factors) {
+        for (same, factor) in same.iter_mut().zip(factors) {
+            *same = _mm256_broadcast_ss(factor);
+        }
+    }
     for at in (0..length).step_by(LANES) {
         // SAFETY: `at + LANES` is at most `length`, for every row.
         unsafe {
-            let x: [__m256; H] = std::array::from_fn(|h| _mm256_loadu_ps(x.add(h * length + at)));
-            for (w, factors) in factors.iter().enumerate() {
-                let mut sum = _mm256_loadu_ps(out.add(w * stride + at));
-                for h in 0..H {
-                    sum = _mm256_fmadd_ps(factors[h], x[h], sum);
+            let mut sums = [_mm256_setzero_ps(); W];
+            for (w, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm256_loadu_ps(out.add(w * stride + at));
+            }
+            for h in 0..H {
+                let x = _mm256_loadu_ps(x.add(h * length + at));
+                for (sum, same) in sums.iter_mut().zip(&same) {
+                    *sum = _mm256_fmadd_ps(same[h], x, *sum);
                 }
+            }
+            for (w, sum) in sums.into_iter().enumerate() {
                 _mm256_storeu_ps(out.add(w * stride + at), sum);
             }
         }
     }
 }
 
-/// As [`super::exponentials`], for whole vectors alone.
+/// As [`super::add_weighted_rows`].
+///
+/// # Safety
+/// `out` must have eight rows of `width` numbers, a multiple of eight, `x` eight rows of at least `count` that lie `stride` apart, and `y`
+/// `count` rows of `width`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn exponentials(values: &mut [[f32; LANES]], most: f32) -> [f32; LANES] {
-    // As in `super::avx512`, and rounded as in `Real::exp_in`; nothing is above 0 here, so that only what is far below needs care.
-    let same = |value: f32| _mm256_set1_ps(value);
-    let (log2_e, most) = (same(std::f32::consts::LOG2_E), same(most));
-    let (round, least) = (same(12_582_912.0), same(-87.3));
-    let mut sum = same(0.0);
-    for eight in values {
-        // SAFETY: the array is a vector long.
-        let x = _mm256_sub_ps(unsafe { _mm256_loadu_ps(eight.as_ptr()) }, most);
-        let n = _mm256_fmadd_ps(x, log2_e, round);
-        let scale = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));
-        let scale = _mm256_castsi256_ps(_mm256_add_epi32(scale, _mm256_set1_epi32(0x3f80_0000)));
-        let f = _mm256_fmsub_ps(x, log2_e, _mm256_sub_ps(n, round));
-        let mut value = same(POWER_OF_TWO[0]);
-        for coefficient in &POWER_OF_TWO[1..] {
-            value = _mm256_fmadd_ps(value, f, same(*coefficient));
+pub(super) unsafe fn add_weighted_rows(
+    (out, width): (*mut f32, usize),
+    (x, stride): (*const f32, usize),
+    (y, count): (*const f32, usize),
+) {
+    for d in (0..width).step_by(LANES) {
+        // SAFETY: `d + LANES` is at most `width`, and `i` is below the numbers of rows and of weights.
+        unsafe {
+            let mut sums = [_mm256_setzero_ps(); LANES];
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm256_loadu_ps(out.add(row * width + d));
+            }
+            for i in 0..count {
+                let y = _mm256_loadu_ps(y.add(i * width + d));
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_fmadd_ps(_mm256_broadcast_ss(&*x.add(row * stride + i)), y, *sum);
+                }
+            }
+            for (row, sum) in sums.into_iter().enumerate() {
+                _mm256_storeu_ps(out.add(row * width + d), sum);
+            }
         }
-        let value = _mm256_mul_ps(value, scale);
-        let value = _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, least), value);
-        sum = _mm256_add_ps(sum, value);
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_ps(eight.as_mut_ptr(), value) };
     }
+}
+
+/// The sum of [`super::exponentials`] of whole vectors.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn exponentials_and_sum(values: &mut [[f32; LANES]], most: f32) -> f32 {
     let mut strands = [0.0; LANES];
     // SAFETY: the array is a vector long.
-    unsafe { _mm256_storeu_ps(strands.as_mut_ptr(), sum) };
-    strands
+    unsafe { _mm256_storeu_ps(strands.as_mut_ptr(), exponentials(values, most)) };
+    strands.iter().sum()
+}
+
+/// As [`super::exponentials`], for whole vectors alone; the sum is that of the numbers of the result.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn exponentials(values: &mut [[f32; LANES]], most: f32) -> __m256 {
+    let (most, mut sum) = (_mm256_set1_ps(most), _mm256_setzero_ps());
+    for values in values {
+        // SAFETY: the array is a vector long.
+        let value = exponential(_mm256_sub_ps(unsafe { _mm256_loadu_ps(values.as_ptr()) }, most));
+        sum = _mm256_add_ps(sum, value);
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(values.as_mut_ptr(), value) };
+    }
+    sum
+}
+
+/// eˣ of numbers that are not far above 0.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn exponential(x: __m256) -> __m256 {
+    // As in `super::avx512`, and rounded as in `Real::exp_in`; nothing is far above 0 here, so that only what is far below needs care.
+    let same = |value: f32| _mm256_set1_ps(value);
+    let (log2_e, round) = (same(std::f32::consts::LOG2_E), same(12_582_912.0));
+    let n = _mm256_fmadd_ps(x, log2_e, round);
+    let scale = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));
+    let scale = _mm256_castsi256_ps(_mm256_add_epi32(scale, _mm256_set1_epi32(0x3f80_0000)));
+    let f = _mm256_fmsub_ps(x, log2_e, _mm256_sub_ps(n, round));
+    let mut value = same(POWER_OF_TWO[0]);
+    for coefficient in &POWER_OF_TWO[1..] {
+        value = _mm256_fmadd_ps(value, f, same(*coefficient));
+    }
+    let value = _mm256_mul_ps(value, scale);
+    _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, same(-87.3)), value)
 }
 
 /// The sums of four vectors `(a … h)`, each in the order `((a + e) + (c + g)) + ((b + f) + (d + h))`.

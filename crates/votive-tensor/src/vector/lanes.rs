@@ -1,6 +1,6 @@
 //! Eight numbers at a time, by name: for loops in which a compiler does not find the vectors.
 
-use super::{LANES, Loop};
+use super::{LANES, Loop, fetch};
 use crate::kernel::Real;
 
 /// Eight numbers. `#[inline(always)]` on every method, as on everything that a [`Loop`] calls.
@@ -47,6 +47,39 @@ pub(crate) fn columns<R: Real, L: Lanes<R>>(rows: &[R], stride: usize) -> [L; LA
         load_all(&rows[6 * stride..]),
         load_all(&rows[7 * stride..]),
     ])
+}
+
+/// Columns of a matrix, whose rows lie `stride` apart, become the rows of `out`, of `height` numbers. Both counts are multiples of [`LANES`].
+pub(crate) fn transpose<R: Real>((from, stride): (&[R], usize), (out, height): (&mut [R], usize)) {
+    run_lanes(Transpose { from, stride, out, height });
+}
+
+struct Transpose<'a, R> {
+    from: &'a [R],
+    stride: usize,
+    out: &'a mut [R],
+    height: usize,
+}
+
+impl<R: Real> LanesLoop<R> for Transpose<'_, R> {
+    #[inline(always)]
+    fn run<L: Lanes<R>, const FUSED: bool>(self) {
+        /// Rows that are asked for before they are needed: they may lie too far apart for a processor's own foresight.
+        const AHEAD: usize = 2 * LANES;
+        let Self { from, stride, out, height } = self;
+        let width = out.len() / height.max(1);
+        for row in (0..height).step_by(LANES) {
+            let coming = (row + AHEAD).min(height)..(row + AHEAD + LANES).min(height);
+            coming.for_each(|row| fetch(&from[row * stride..row * stride + width]));
+            for (block, out) in out.chunks_exact_mut(LANES * height).enumerate() {
+                let from = &from[row * stride + block * LANES..];
+                let columns = columns::<R, L>(from, stride);
+                for (column, out) in columns.into_iter().zip(out.chunks_exact_mut(height)) {
+                    store_all(column, &mut out[row..]);
+                }
+            }
+        }
+    }
 }
 
 /// Rows become columns.
@@ -236,27 +269,14 @@ mod tests {
         }
     }
 
-    struct Transpose<'a, R>(&'a [[R; LANES]; LANES], &'a mut Vec<[R; LANES]>);
-
-    impl<R: Real> LanesLoop<R> for Transpose<'_, R> {
-        #[inline(always)]
-        fn run<L: Lanes<R>, const FUSED: bool>(self) {
-            for column in transposed(self.0.each_ref().map(L::load)) {
-                let mut numbers = [R::zero(); LANES];
-                column.store(&mut numbers);
-                self.1.push(numbers);
-            }
-        }
-    }
-
     #[test]
     fn rows_become_columns() {
-        let rows: [[f32; LANES]; LANES] =
-            std::array::from_fn(|y| std::array::from_fn(|x| (8 * y + x) as f32));
-        let expected: [[f32; LANES]; LANES] = std::array::from_fn(|x| std::array::from_fn(|y| rows[y][x]));
-        let mut found = vec![];
-        run_lanes(Transpose(&rows, &mut found));
-        assert_eq!(found, expected);
+        let (height, width, stride) = (3 * LANES, 2 * LANES, 2 * LANES + 3);
+        let rows: Vec<f32> = (0..height * stride).map(|at| at as f32).collect();
+        let mut found = vec![0.0; width * height];
+        transpose((&rows, stride), (&mut found, height));
+        let expected = (0..width).flat_map(|x| (0..height).map(move |y| (y * stride + x) as f32));
+        assert!(found.into_iter().eq(expected));
     }
 
     #[test]

@@ -1,20 +1,24 @@
 //! Scaled dot-product attention with grouped queries; masked blocks are not computed, and the (T × T) weights are
 //! not kept for the backward but computed again.
 
+mod head;
 mod mask;
 mod narrow;
+mod wide;
 
 pub use mask::{AttentionMask, Segment};
 
 use super::few_queries;
 use super::softcap::Softcap;
-use crate::kernel::{Kernel, Matrix, Real, Threads, View, apply, matmul};
+use crate::kernel::{Kernel, Real, View, apply};
 use crate::vector;
 use candle_core::{D, Result, Tensor};
-use mask::{Block, Stream};
+use head::{Gradients, Head, Results, Sizes, Softmax};
+use mask::Stream;
 use rayon::prelude::*;
+use std::any::Any;
 use std::borrow::Cow;
-use std::ops::Range;
+use std::sync::OnceLock;
 
 /// What becomes of the products of queries and keys before the softmax.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +53,7 @@ pub fn attention(
     scores: impl Into<Scores>,
     mask: &AttentionMask,
 ) -> Result<Tensor> {
-    let op = Attention { heads, kv_heads, scores: scores.into(), mask: mask.clone() };
+    let op = Attention::new((heads, kv_heads), scores.into(), mask.clone());
     op.shape(&[q.dims(), k.dims(), v.dims()])?;
     match few_queries::attention(&op, [q, k, v])? {
         Some(result) => Ok(result),
@@ -63,44 +67,25 @@ pub(super) struct Attention {
     pub(super) kv_heads: usize,
     pub(super) scores: Scores,
     pub(super) mask: AttentionMask,
+    pub(super) left: Left,
 }
 
-/// Sizes of one call.
-#[derive(Clone, Copy)]
-struct Sizes {
-    rows: usize,
-    queries: usize,
-    keys: usize,
-    width: usize,
-    kv_width: usize,
-    head: usize,
-}
+/// What the forward of narrow heads leaves to the backward of the same call, `(rows, heads, queries)`.
+#[derive(Default)]
+pub(super) struct Left(OnceLock<Box<dyn Any + Send + Sync>>);
 
-/// One head of a stream's keys or values: key `i` is `data[i · stride..][..head]`.
-struct Rows<'a, R: Clone> {
-    data: Cow<'a, [R]>,
-    stride: usize,
-}
-
-impl<'a, R: Real> Rows<'a, R> {
-    /// One range is read where it lies, several are gathered.
-    fn new(data: &'a [R], stride: usize, head: usize, ranges: &[Range<usize>]) -> Self {
-        if let [range] = ranges {
-            return Self { data: Cow::Borrowed(&data[range.start * stride..]), stride };
-        }
-        let rows = ranges.iter().cloned().flatten();
-        let mut gathered = Vec::with_capacity(rows.clone().count() * head);
-        rows.for_each(|row| gathered.extend_from_slice(&data[row * stride..row * stride + head]));
-        Self { data: Cow::Owned(gathered), stride: head }
-    }
-
-    /// The rows of `range`, as a matrix (range, head).
-    fn matrix(&self, range: &Range<usize>, head: usize) -> (&[R], Matrix) {
-        (&self.data[range.start * self.stride..], Matrix::strided(range.len(), head, self.stride))
+impl Clone for Left {
+    /// Another call, which leaves its own.
+    fn clone(&self) -> Self {
+        Self::default()
     }
 }
 
 impl Attention {
+    pub(super) fn new((heads, kv_heads): (usize, usize), scores: Scores, mask: AttentionMask) -> Self {
+        Self { heads, kv_heads, scores, mask, left: Left::default() }
+    }
+
     fn sizes(&self, q: &[usize], k: &[usize]) -> Sizes {
         Sizes { rows: q[0], queries: q[1], keys: k[1], width: q[2], kv_width: k[2], head: q[2] / self.heads }
     }
@@ -108,111 +93,6 @@ impl Attention {
     fn softcap(&self) -> Option<Softcap> {
         self.scores.softcap.map(Softcap)
     }
-
-    /// Scores of a block, (queries, keys) dense in `scores`, those that the mask hides too; `q` starts at the stream's
-    /// first query.
-    fn scores<R: Real>(&self, sizes: Sizes, block: &Block, q: &[R], k: &Rows<R>, scores: &mut Vec<R>) {
-        let (n, m) = (block.queries.len(), block.keys.len());
-        scores.resize(n * m, R::zero());
-        let (keys, shape) = k.matrix(&block.keys, sizes.head);
-        let queries = Matrix::strided(n, sizes.head, sizes.width);
-        matmul(
-            (scores, Matrix::dense(n, m)),
-            (&q[block.queries.start * sizes.width..], queries),
-            (keys, shape.t()),
-            R::of(self.scores.scale),
-            false,
-            Threads::One,
-        );
-        if let Some(softcap) = self.softcap() {
-            softcap.apply(scores);
-        }
-    }
-
-    /// One head's output for the queries of a stream, (queries, head) dense.
-    fn head_forward<R: Real>(
-        &self,
-        sizes: Sizes,
-        (row, stream, head): (usize, &Stream, usize),
-        inputs: &[View<R>],
-    ) -> Vec<R> {
-        let (q, k, v) = self.head_inputs(sizes, (row, stream, head), inputs);
-        let mut out = vec![R::zero(); stream.queries.len() * sizes.head];
-        if narrow::is_narrow(sizes.head) {
-            let head = narrow::Head { attention: self, sizes, stream, q, k, v };
-            vector::run(narrow::Forward { head, out: &mut out });
-            return out;
-        }
-        let mut weights = Vec::new();
-        for block in stream.blocks() {
-            let (n, m) = (block.queries.len(), block.keys.len());
-            self.scores(sizes, &block, q, &k, &mut weights);
-            vector::run(SoftmaxVisible { stream, block: &block, weights: &mut weights });
-            matmul(
-                (&mut out[block.queries.start * sizes.head..], Matrix::dense(n, sizes.head)),
-                (&weights, Matrix::dense(n, m)),
-                v.matrix(&block.keys, sizes.head),
-                R::one(),
-                false,
-                Threads::One,
-            );
-        }
-        out
-    }
-
-    /// A query head from the stream's first query on, and its keys and values.
-    fn head_inputs<'a, R: Real>(
-        &self,
-        sizes: Sizes,
-        (row, stream, head): (usize, &Stream, usize),
-        inputs: &[View<'a, R>],
-    ) -> (&'a [R], Rows<'a, R>, Rows<'a, R>) {
-        let q_row = sizes.queries * sizes.width;
-        let q = &inputs[0].data[..(row + 1) * q_row];
-        let q = &q[row * q_row + stream.queries.start * sizes.width + head * sizes.head..];
-        let k_row = sizes.keys * sizes.kv_width;
-        let kv_head = head / (self.heads / self.kv_heads);
-        let rows = |input: &View<'a, R>| {
-            let data = &input.data[row * k_row + kv_head * sizes.head..(row + 1) * k_row];
-            Rows::new(data, sizes.kv_width, sizes.head, &stream.keys)
-        };
-        (q, rows(&inputs[1]), rows(&inputs[2]))
-    }
-}
-
-/// Softmax weights of a block in the place of its scores.
-struct SoftmaxVisible<'a, R> {
-    stream: &'a Stream,
-    block: &'a Block,
-    weights: &'a mut [R],
-}
-
-impl<R: Real> vector::Loop for SoftmaxVisible<'_, R> {
-    #[inline(always)]
-    fn run<const FUSED: bool>(self) {
-        let Self { stream, block, weights } = self;
-        for (query, scores) in block.queries.clone().zip(weights.chunks_mut(block.keys.len())) {
-            let seen = stream.visible(query);
-            let seen = seen.start - block.keys.start..seen.end - block.keys.start;
-            scores[..seen.start].fill(R::zero());
-            scores[seen.end..].fill(R::zero());
-            softmax::<R, FUSED>(&mut scores[seen]);
-        }
-    }
-}
-
-/// Softmax weights in the place of scores.
-#[inline(always)]
-fn softmax<R: Real, const FUSED: bool>(scores: &mut [R]) {
-    let inverse = softmax_terms::<R, FUSED>(scores);
-    scores.iter_mut().for_each(|score| *score *= inverse);
-}
-
-/// Softmax weights in the place of scores, but for a common factor, which it gives.
-#[inline(always)]
-fn softmax_terms<R: Real, const FUSED: bool>(scores: &mut [R]) -> R {
-    let most = R::largest(scores);
-    vector::exponentials::<R, FUSED>(scores, most).recip()
 }
 
 impl Kernel for Attention {
@@ -246,18 +126,9 @@ impl Kernel for Attention {
     }
 
     fn forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) {
-        let sizes = self.sizes(inputs[0].dims, inputs[1].dims);
-        let streams: Vec<(usize, Stream)> = self.streams(sizes).collect();
-        let tasks: Vec<(usize, &Stream, usize)> = streams
-            .iter()
-            .flat_map(|(row, stream)| (0..self.heads).map(move |head| (*row, stream, head)))
-            .collect();
-        let results: Vec<Vec<R>> =
-            tasks.par_iter().map(|task| self.head_forward(sizes, *task, inputs)).collect();
-        for ((row, stream, head), result) in tasks.iter().zip(&results) {
-            let first = row * sizes.queries + stream.queries.start;
-            scatter(result, &mut output[first * sizes.width..], sizes.head, head * sizes.head, sizes.width);
-        }
+        let softmax = self.heads_forward(inputs, output);
+        // One call has one forward; another one would leave the same.
+        let _ = self.left.0.set(Box::new(softmax));
     }
 
     fn backward<R: Real>(
@@ -270,20 +141,39 @@ impl Kernel for Attention {
         let sizes = self.sizes(inputs[0].dims, inputs[1].dims);
         let tasks: Vec<(usize, usize)> =
             (0..sizes.rows).flat_map(|row| (0..self.kv_heads).map(move |head| (row, head))).collect();
+        let left = self.left.0.get().and_then(|left| left.downcast_ref::<Vec<_>>());
+        let softmax: Cow<[Softmax<R>]> = match left {
+            Some(softmax) => Cow::Borrowed(softmax),
+            None => Cow::Owned(self.heads_forward(inputs, &mut output.to_vec())),
+        };
+        let group = self.heads / self.kv_heads;
         let results: Vec<HeadGrads<R>> = tasks
             .par_iter()
             .map(|&(row, kv)| {
-                let mut result = HeadGrads::zeros(sizes, self.heads / self.kv_heads);
+                let mut sums = HeadGrads::zeros(sizes, group);
                 for stream in self.mask.streams(row, sizes.queries, sizes.keys) {
-                    self.stream_backward(sizes, (row, &stream, kv), inputs, [output, grad], &mut result);
+                    for (i, dq) in sums.dq.iter_mut().enumerate() {
+                        let (i, first) = (kv * group + i, stream.queries.start);
+                        let head = Head::new(self, sizes, (row, &stream, i), inputs);
+                        let at = (row * sizes.queries + first) * sizes.width + i * sizes.head;
+                        // Nothing was left of heads that are not narrow.
+                        let of_head = softmax.get((row * self.heads + i) * sizes.queries..).unwrap_or(&[]);
+                        let softmax = of_head.get(stream.queries.clone()).unwrap_or(&[]);
+                        let results = Results { output: &output[at..], grad: &grad[at..], softmax };
+                        let dq = &mut dq[first * sizes.head..];
+                        let gradients = Gradients { dq, dk: &mut sums.dk, dv: &mut sums.dv };
+                        match narrow::is_narrow(sizes.head) {
+                            true => vector::run(narrow::Backward { head, results, gradients }),
+                            false => wide::backward(&head, &results, gradients),
+                        }
+                    }
                 }
-                result
+                sums
             })
             .collect();
         let mut dq = vec![R::zero(); inputs[0].data.len()];
         let mut dk = vec![R::zero(); inputs[1].data.len()];
         let mut dv = vec![R::zero(); inputs[2].data.len()];
-        let group = self.heads / self.kv_heads;
         let (q_row, k_row) = (sizes.queries * sizes.width, sizes.keys * sizes.kv_width);
         for (&(row, kv), result) in tasks.iter().zip(&results) {
             for (i, dq_head) in result.dq.iter().enumerate() {
@@ -314,6 +204,39 @@ impl Kernel for Attention {
 }
 
 impl Attention {
+    /// Computes the outputs, and gives what the backward of narrow heads needs.
+    fn heads_forward<R: Real>(&self, inputs: &[View<R>], output: &mut [R]) -> Vec<Softmax<R>> {
+        let sizes = self.sizes(inputs[0].dims, inputs[1].dims);
+        let streams: Vec<(usize, Stream)> = self.streams(sizes).collect();
+        let tasks: Vec<(usize, &Stream, usize)> = streams
+            .iter()
+            .flat_map(|(row, stream)| (0..self.heads).map(move |head| (*row, stream, head)))
+            .collect();
+        let is_narrow = narrow::is_narrow(sizes.head);
+        let forward = |task: &(usize, &Stream, usize)| {
+            let queries = task.1.queries.len();
+            let head = Head::new(self, sizes, *task, inputs);
+            let (mut out, mut softmax) = (vec![R::zero(); queries * sizes.head], Vec::new());
+            if is_narrow {
+                softmax.resize(queries, [R::zero(); 2]);
+                vector::run_wide(narrow::Forward { head, out: &mut out, softmax: &mut softmax });
+            } else {
+                wide::forward(&head, &mut out);
+            }
+            (out, softmax)
+        };
+        let results: Vec<_> = tasks.par_iter().map(forward).collect();
+        let left = if is_narrow { sizes.rows * self.heads * sizes.queries } else { 0 };
+        let mut softmax = vec![[R::zero(); 2]; left];
+        for ((row, stream, head), (result, of_queries)) in tasks.iter().zip(&results) {
+            let first = row * sizes.queries + stream.queries.start;
+            scatter(result, &mut output[first * sizes.width..], sizes.head, head * sizes.head, sizes.width);
+            let first = (row * self.heads + head) * sizes.queries + stream.queries.start;
+            of_queries.iter().zip(first..).for_each(|(query, at)| softmax[at] = *query);
+        }
+        softmax
+    }
+
     /// (row, stream) of all rows.
     fn streams(&self, sizes: Sizes) -> impl Iterator<Item = (usize, Stream)> + '_ {
         (0..sizes.rows).flat_map(move |row| {
@@ -374,87 +297,6 @@ impl<R: Real> HeadGrads<R> {
     }
 }
 
-impl Attention {
-    /// Adds the gradients of one stream; `output` and its gradient are those of the whole call.
-    fn stream_backward<R: Real>(
-        &self,
-        sizes: Sizes,
-        (row, stream, kv): (usize, &Stream, usize),
-        inputs: &[View<R>],
-        [output, grad]: [&[R]; 2],
-        result: &mut HeadGrads<R>,
-    ) {
-        let group = self.heads / self.kv_heads;
-        let first = row * sizes.queries + stream.queries.start;
-        if narrow::is_narrow(sizes.head) {
-            for (i, dq) in result.dq.iter_mut().enumerate() {
-                let head = kv * group + i;
-                let (q, k, v) = self.head_inputs(sizes, (row, stream, head), inputs);
-                let at = first * sizes.width + head * sizes.head;
-                vector::run(narrow::Backward {
-                    head: narrow::Head { attention: self, sizes, stream, q, k, v },
-                    output: &output[at..],
-                    grad: &grad[at..],
-                    dq: &mut dq[stream.queries.start * sizes.head..],
-                    dk: &mut result.dk,
-                    dv: &mut result.dv,
-                });
-            }
-            return;
-        }
-        let mut dk = vec![R::zero(); stream.n_keys() * sizes.head];
-        let mut dv = dk.clone();
-        let (mut weights, mut d_weights, mut capped) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, dq) in result.dq.iter_mut().enumerate() {
-            let head = kv * group + i;
-            let (q, k, v) = self.head_inputs(sizes, (row, stream, head), inputs);
-            let at = first * sizes.width + head * sizes.head;
-            let (o, g) = (&output[at..], &grad[at..]);
-            let dq = &mut dq[stream.queries.start * sizes.head..];
-            for block in stream.blocks() {
-                let (n, m) = (block.queries.len(), block.keys.len());
-                let from = block.queries.start * sizes.width;
-                let queries = Matrix::strided(n, sizes.head, sizes.width);
-                let (dense_q, dense_k) = (Matrix::dense(n, sizes.head), Matrix::dense(m, sizes.head));
-                let scores = Matrix::dense(n, m);
-                self.scores(sizes, &block, q, &k, &mut weights);
-                capped.clear();
-                capped.extend_from_slice(if self.scores.softcap.is_some() { &weights } else { &[] });
-                vector::run(SoftmaxVisible { stream, block: &block, weights: &mut weights });
-                // dV += Pᵀ dO and dP = dO Vᵀ.
-                let dv = (&mut dv[block.keys.start * sizes.head..], dense_k);
-                let d_output = (&g[from..], queries);
-                matmul(dv, (&weights, scores.t()), d_output, R::one(), true, Threads::One);
-                d_weights.resize(n * m, R::zero());
-                let (values, shape) = v.matrix(&block.keys, sizes.head);
-                let dp = (&mut d_weights[..], scores);
-                matmul(dp, d_output, (values, shape.t()), R::one(), false, Threads::One);
-                // dS = P ∘ (dP − rowsum(dO ∘ O)).
-                for (r, (p, dp)) in weights.chunks(m).zip(d_weights.chunks_mut(m)).enumerate() {
-                    let at = from + r * sizes.width;
-                    let dot: R = o[at..at + sizes.head].iter().zip(&g[at..]).map(|(o, g)| *o * *g).sum();
-                    vector::update(dp, p, |dp, p| p * (dp - dot));
-                }
-                if let Some(softcap) = self.softcap() {
-                    d_weights.iter_mut().zip(&capped).for_each(|(ds, s)| *ds *= softcap.slope(*s));
-                }
-                let scale = R::of(self.scores.scale);
-                let dq = (&mut dq[block.queries.start * sizes.head..], dense_q);
-                let keys = k.matrix(&block.keys, sizes.head);
-                matmul(dq, (&d_weights, scores), keys, scale, false, Threads::One);
-                let dk = (&mut dk[block.keys.start * sizes.head..], dense_k);
-                matmul(dk, (&d_weights, scores.t()), (&q[from..], queries), scale, true, Threads::One);
-            }
-        }
-        let rows = stream.keys.iter().cloned().flatten();
-        for (row, (dk, dv)) in rows.zip(dk.chunks(sizes.head).zip(dv.chunks(sizes.head))) {
-            let cells = row * sizes.head..(row + 1) * sizes.head;
-            result.dk[cells.clone()].iter_mut().zip(dk).for_each(|(sum, new)| *sum += *new);
-            result.dv[cells].iter_mut().zip(dv).for_each(|(sum, new)| *sum += *new);
-        }
-    }
-}
-
 /// Writes dense rows of `width` numbers into rows that lie `stride` apart, at `offset`.
 fn scatter<R: Real>(dense: &[R], into: &mut [R], width: usize, offset: usize, stride: usize) {
     for (row, values) in dense.chunks(width).enumerate() {
@@ -468,9 +310,11 @@ fn scatter<R: Real>(dense: &[R], into: &mut [R], width: usize, offset: usize, st
 mod tests {
     use super::*;
     use crate::gradcheck::{sample_tensor, tests::check};
+    use candle_core::{DType, Device, Var};
+    use std::ops::Range;
 
     fn op(mask: AttentionMask) -> Attention {
-        Attention { heads: 4, kv_heads: 2, scores: 0.6.into(), mask }
+        Attention::new((4, 2), 0.6.into(), mask)
     }
 
     #[test]
@@ -488,7 +332,7 @@ mod tests {
         // A cap that bends the scores, which reach about ±4.
         let capped = Scores { scale: 0.6, softcap: Some(1.5) };
         let window = AttentionMask { window: Some(2), ..AttentionMask::causal() };
-        check(Attention { scores: capped, ..op(window) }, &[q.clone(), k.clone(), v.clone()]);
+        check(Attention::new((4, 2), capped, window), &[q.clone(), k.clone(), v.clone()]);
         // A prompt with two completions beside a row without any.
         let row = |shape: &[usize], salt| t(shape, salt).narrow(1, 0, 5).unwrap();
         let segments = [(0..2, vec![]), (2..4, vec![0..2]), (4..5, vec![0..2])]
@@ -512,6 +356,47 @@ mod tests {
             let distance =
                 (fused - composed).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
             assert!(distance < 1e-12, "{distance}");
+        }
+    }
+
+    #[test]
+    fn narrow_heads_of_every_width_and_wide_ones_are_right_in_single_precision() {
+        let capped = Scores { scale: 0.6, softcap: Some(4.0) };
+        let window = AttentionMask { window: Some(21), ..AttentionMask::causal() };
+        for (head, scores, mask) in [
+            (1usize, 0.6.into(), AttentionMask::full()),
+            (8, 0.6.into(), AttentionMask::full()),
+            (8, capped, AttentionMask::causal()),
+            (12, 0.6.into(), window),
+            (16, 0.6.into(), AttentionMask::full()),
+            (24, 0.6.into(), AttentionMask::causal()),
+            (32, capped, AttentionMask::full()),
+            (40, 0.6.into(), AttentionMask::causal()),
+        ] {
+            // More keys than a block has; their scores rise, so that what is taken off them must, too.
+            let draw = |salt, heads| sample_tensor(&[1, 270, heads * head], salt).unwrap();
+            let rising = Tensor::arange(0f64, 270., &Device::Cpu).unwrap().reshape((1, 270, 1)).unwrap();
+            let k = draw(2, 1).broadcast_mul(&(rising / 60.0).unwrap()).unwrap();
+            let inputs = [draw(1, 2), k, draw(3, 1)];
+            let op = Attention::new((2, 1), scores, mask);
+            let run = |dtype: DType| -> Vec<Vec<f64>> {
+                let vars = inputs.each_ref().map(|x| Var::from_tensor(&x.to_dtype(dtype).unwrap()).unwrap());
+                let refs: Vec<&Tensor> = vars.iter().map(Var::as_tensor).collect();
+                let result = match dtype {
+                    DType::F32 => apply(op.clone(), &refs).unwrap(),
+                    _ => op.composed(&refs).unwrap(),
+                };
+                let grads = result.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                let gradients = refs.iter().map(|x| grads.get(x).unwrap().clone());
+                let numbers =
+                    |x: Tensor| x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+                std::iter::once(result.clone()).chain(gradients).map(numbers).collect()
+            };
+            for (what, (found, expected)) in run(DType::F32).iter().zip(run(DType::F64)).enumerate() {
+                let most = expected.iter().fold(0f64, |most, x| most.max(x.abs()));
+                let error = found.iter().zip(&expected).fold(0f64, |most, (a, b)| most.max((a - b).abs()));
+                assert!(error < 1e-5 * most, "head {head}, result {what}: off by {error} of {most}");
+            }
         }
     }
 
