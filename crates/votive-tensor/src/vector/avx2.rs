@@ -83,7 +83,8 @@ pub(super) unsafe fn products<const H: usize>(
     while at < length {
         // SAFETY: every address is a row and a place below the lengths that were promised.
         unsafe {
-            if at + 2 * LANES <= length {
+            // More sums than that, beside what they are made of, are more than the sixteen registers.
+            if H <= 6 && at + 2 * LANES <= length {
                 product_block::<H, 2>(out.add(at), length, x, depth, (y.add(at), stride));
                 at += 2 * LANES;
             } else {
@@ -140,27 +141,31 @@ pub(super) unsafe fn accumulate<const H: usize, const W: usize>(
     x: *const f32,
     length: usize,
 ) {
-    let mut same = [[_mm256_setzero_ps(); H]; W];
-    for (same, factors) in same.iter_mut().zip(&factors) {
-        for (same, factor) in same.iter_mut().zip(factors) {
-            *same = _mm256_broadcast_ss(factor);
+    const ROWS: usize = 4;
+    // Four rows of `x` at a time: their factors stay in registers.
+    for first in (0..H).step_by(ROWS) {
+        let mut same = [[_mm256_setzero_ps(); ROWS]; W];
+        for (same, factors) in same.iter_mut().zip(&factors) {
+            for (same, factor) in same.iter_mut().zip(&factors[first..]) {
+                *same = _mm256_broadcast_ss(factor);
+            }
         }
-    }
-    for at in (0..length).step_by(LANES) {
-        // SAFETY: `at + LANES` is at most `length`, for every row.
-        unsafe {
-            let mut sums = [_mm256_setzero_ps(); W];
-            for (w, sum) in sums.iter_mut().enumerate() {
-                *sum = _mm256_loadu_ps(out.add(w * stride + at));
-            }
-            for h in 0..H {
-                let x = _mm256_loadu_ps(x.add(h * length + at));
-                for (sum, same) in sums.iter_mut().zip(&same) {
-                    *sum = _mm256_fmadd_ps(same[h], x, *sum);
+        for at in (0..length).step_by(LANES) {
+            // SAFETY: `at + LANES` is at most `length`, for every row.
+            unsafe {
+                let mut sums = [_mm256_setzero_ps(); W];
+                for (w, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_loadu_ps(out.add(w * stride + at));
                 }
-            }
-            for (w, sum) in sums.into_iter().enumerate() {
-                _mm256_storeu_ps(out.add(w * stride + at), sum);
+                for row in 0..ROWS.min(H - first) {
+                    let x = _mm256_loadu_ps(x.add((first + row) * length + at));
+                    for (sum, same) in sums.iter_mut().zip(&same) {
+                        *sum = _mm256_fmadd_ps(same[row], x, *sum);
+                    }
+                }
+                for (w, sum) in sums.into_iter().enumerate() {
+                    _mm256_storeu_ps(out.add(w * stride + at), sum);
+                }
             }
         }
     }
