@@ -62,7 +62,7 @@ impl<R: Real, J: WideLoop<R>> Loop for Eight<J, R> {
 
 /// Numbers that compilers may find vectors for.
 #[derive(Clone, Copy)]
-struct Array<R, const FUSED: bool>([R; LANES]);
+pub(super) struct Array<R, const FUSED: bool>(pub(super) [R; LANES]);
 
 impl<R: Real, const FUSED: bool> Wide<R> for Array<R, FUSED> {
     const COUNT: usize = LANES;
@@ -126,7 +126,7 @@ impl<R: Real, const FUSED: bool> Wide<R> for Array<R, FUSED> {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod machine {
+pub(super) mod machine {
     use super::super::{avx2, avx512};
     use super::{LANES, MOST, Wide, WideLoop};
     use crate::kernel::Real;
@@ -142,10 +142,10 @@ mod machine {
         job.run::<Sixteen>();
     }
 
-    /// f32 in a register. Only [`super::run_wide`] picks these two, for loops over f32 on processors that have AVX2 and FMA or AVX-512, which
+    /// f32 in a register. Only [`super::run_wide`] and `run_lanes` pick these two, for loops over f32 on processors that have AVX2 and FMA or AVX-512, which
     /// is what every unsafe block here relies on.
     #[derive(Clone, Copy)]
-    pub(super) struct Eight(__m256);
+    pub(in crate::vector) struct Eight(pub(in crate::vector) __m256);
 
     #[derive(Clone, Copy)]
     pub(super) struct Sixteen(__m512);

@@ -56,7 +56,7 @@ impl<R: Real> Taps<'_, R> {
         let (first, distance) = (TAPS * (row * self.row + channel * self.channel), TAPS * self.channel);
         let kernels = &self.weight[first..first + 7 * distance + TAPS];
         let [t0, t1, t2, t3, t4, t5, t6, t7] = columns(kernels, distance);
-        let t8 = L::load(&std::array::from_fn(|i| kernels[i * distance + 8]));
+        let t8 = L::load(&std::array::from_fn::<_, LANES, _>(|i| kernels[i * distance + 8]));
         match self.is_turned {
             false => [t0, t1, t2, t3, t4, t5, t6, t7, t8],
             true => [t8, t7, t6, t5, t4, t3, t2, t1, t0],

@@ -82,7 +82,7 @@ impl Place {
     fn store<R: Real, L: Lanes<R>>(&self, data: &mut [R], point: usize, values: L) {
         let data = &mut data[point * self.point..];
         if self.here == LANES
-            && let Some(data) = data[self.first..].first_chunk_mut()
+            && let Some(data) = data[self.first..].first_chunk_mut::<LANES>()
         {
             return values.store(data);
         }
@@ -103,7 +103,7 @@ impl Place {
     fn load<R: Real, L: Lanes<R>>(&self, data: &[R], point: usize) -> L {
         let data = &data[point * self.point..];
         if self.here == LANES
-            && let Some(data) = data[self.first..].first_chunk()
+            && let Some(data) = data[self.first..].first_chunk::<LANES>()
         {
             return L::load(data);
         }
@@ -237,8 +237,8 @@ pub(super) fn results<R: Real, L: Lanes<R>>(
 #[inline(always)]
 fn write<R: Real, L: Lanes<R>>(line: &mut [R], even: L, odd: L) {
     let [first, second] = even.interleave(odd);
-    if let Some((to, rest)) = line.split_first_chunk_mut()
-        && let Some(rest) = rest.first_chunk_mut()
+    if let Some((to, rest)) = line.split_first_chunk_mut::<LANES>()
+        && let Some(rest) = rest.first_chunk_mut::<LANES>()
     {
         first.store(to);
         return second.store(rest);
@@ -282,8 +282,8 @@ pub(super) fn grad_points<R: Real, L: Lanes<R>>(
 /// Columns of even and odd number, zero behind the end of the line.
 #[inline(always)]
 fn read<R: Real, L: Lanes<R>>(line: &[R]) -> [L; 2] {
-    if let Some((first, rest)) = line.split_first_chunk()
-        && let Some(second) = rest.first_chunk()
+    if let Some((first, rest)) = line.split_first_chunk::<LANES>()
+        && let Some(second) = rest.first_chunk::<LANES>()
     {
         return L::load(first).deinterleave(L::load(second));
     }
